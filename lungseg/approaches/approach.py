@@ -1,0 +1,163 @@
+"""The protocol that every approach keeps, and what a fit is given. Knows nothing of scoring."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from lungseg.data.sample import Sample
+
+
+class Settings(BaseModel):
+    """The keys of an approach in a spec. A key that isn't listed is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to compute, as opposed to what: it may change the speed, and the result only within rounding.
+
+    Attributes:
+        device: where tensors live.
+        precision: "float32" or "bfloat16" (autocast).
+        channels_last: memory layout NHWC for convolutions.
+        compiled: use torch.compile for inference.
+        threads: CPU threads.
+    """
+
+    device: torch.device
+    precision: str = "float32"
+    channels_last: bool = False
+    compiled: bool = False
+    threads: int = 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 autocast if the precision asks for it, else a context that changes nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+@dataclass
+class Run:
+    """What the harness hands to a fit.
+
+    Attributes:
+        seed: fixes everything random in the fit.
+        checkpoints: a folder of this part alone; what a fit stores there survives a kill.
+        history: call with step=int, unit="epoch" and losses/accuracies of HISTORY_COLUMNS, once a step.
+        progress: call with (done, total, text) to move the bar.
+        score: the benchmark's own Dice of validation maps, in the order of the validation samples.
+    """
+
+    seed: int
+    checkpoints: Path
+    history: Callable[..., None]
+    progress: Callable[[int, int, str], None]
+    score: Callable[[Sequence[np.ndarray]], float]
+    rank: int = 0
+
+
+@dataclass
+class Fitted:
+    """What a fit reports about itself, for training.csv."""
+
+    unit: str  # "images" or "rows"
+    items: int  # how many of them were passed through training, epochs counted
+    parameters: int = 0
+    best_step: int | None = None
+    wait_share: float | None = None
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which pretrained weights an approach uses: goes into run.json and under every table."""
+
+    network: str
+    kind: str  # "imagenet" or "random"
+    file: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step of a prediction; what it returns feeds the next one."""
+
+    name: str
+    run: Callable[[Tensor], Tensor] = field(repr=False)
+
+
+class Approach(ABC):
+    """A way to make a mask. `prepare`, then `stages` one after the other, then `finish` is the prediction."""
+
+    Settings: ClassVar[type[BaseModel]] = Settings
+
+    def __init__(self, settings: Any, runtime: Runtime) -> None:
+        self.settings = settings
+        self.runtime = runtime
+
+    def skip(self) -> str | None:
+        """Why it can't run here, or None."""
+        return None
+
+    def weights(self) -> WeightsInfo | None:
+        """The pretrained weights that it starts from. Raises InputError if the settings want some that aren't there."""
+        return None
+
+    def estimate(self, train: int, validation: int) -> float | None:
+        """Seconds that a fit on so many images will take here, by a short probe; None if it can't tell."""
+        return None
+
+    @abstractmethod
+    def fit(self, train: Sequence[Sample], validation: Sequence[Sample], run: Run) -> Fitted:
+        """Learns from `train`, may choose by `validation`. The same arguments give the same bits."""
+
+    @abstractmethod
+    def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Host images (float32 H x W in [0, 1], any sizes) -> one float32 batch N x 1 x h x w on the device."""
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The steps from the prepared batch to maps N x 1 x h' x w' in [0, 1], all on the device."""
+
+    def finish(self, maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """Device maps -> host maps, float32 in [0, 1], each resized bilinearly to its image's own (H, W)."""
+        from lungseg.approaches.resize import resize_maps
+
+        return resize_maps(maps, sizes)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[np.ndarray], batch_size: int = 8) -> list[np.ndarray]:
+        """Maps in [0, 1] at the images' own sizes, in their order."""
+        maps: list[np.ndarray] = []
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            batch = self.prepare(part)
+            for stage in self.stages():
+                batch = stage.run(batch)
+            maps += self.finish(batch, [image.shape for image in part])
+        return maps
+
+    def feature_maps(self, image: np.ndarray) -> np.ndarray | None:
+        """For the picture of features: C x h x w float32 of one image, or None if it has none to show."""
+        return None
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes the fitted approach, without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path, settings: Any, runtime: Runtime) -> Approach:
+        """Reads what `save` wrote; `settings` are those that it was fitted with."""
