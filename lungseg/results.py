@@ -127,7 +127,9 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 def unwritable(path: Path, error: OSError) -> InputError:
     """The sentence for a file that can't be written: a full disk, or a folder without the right to."""
     if error.errno == errno.ENOSPC:
-        return InputError(f"the disk is full while writing {path}: free some space, then run the same command")
+        return InputError(
+            f"the disk is full while writing {path}: free some space, then run the same command"
+        )
     return InputError(f"can't write {path} ({error.strerror}): choose another folder with --out")
 
 
@@ -158,5 +160,7 @@ def read_table(directory: Path, table: str) -> pd.DataFrame:
     path = directory / f"{table}.csv"
     if not path.exists():
         return pd.DataFrame(columns=TABLES[table])
-    text = {name: str for name in ("approach", "dataset", "train_set", "image_id", "patient", "source", "stage")}
+    text = {
+        name: str for name in ("approach", "dataset", "train_set", "image_id", "patient", "source", "stage")
+    }
     return pd.read_csv(path, dtype=text, keep_default_na=True)

@@ -1,0 +1,10 @@
+"""Ways to make a mask. A new one is a class that derives from `Approach`, and one line here."""
+
+from __future__ import annotations
+
+APPROACHES = {
+    "vgg19-pixels": "lungseg.approaches.vgg19_pixels.approach:Vgg19Pixels",
+    "deeplabv3plus-resnet50": "lungseg.approaches.deeplabv3plus.approach:DeepLabV3PlusResNet50",
+    "mean-mask": "lungseg.approaches.baselines:MeanMask",
+    "threshold": "lungseg.approaches.baselines:Threshold",
+}

@@ -99,9 +99,15 @@ class Stage:
 
 
 class Approach(ABC):
-    """A way to make a mask. `prepare`, then `stages` one after the other, then `finish` is the prediction."""
+    """A way to make a mask. `prepare`, then `stages` one after the other, then `finish` is the prediction.
+
+    Attributes:
+        Settings: its keys in a spec.
+        stochastic: a fit depends on the seed; one that doesn't is run with the first seed alone.
+    """
 
     Settings: ClassVar[type[BaseModel]] = Settings
+    stochastic: ClassVar[bool] = True
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings

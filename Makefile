@@ -1,0 +1,47 @@
+# Each target sets up what it needs by itself. VENV names another virtual environment, PYTHON another Python.
+VENV ?= .venv
+PYTHON ?= python3
+SPEC ?= benchmarks/quick.toml
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.lungseg-ready
+TEST_READY := $(VENV)/.lungseg-test-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark test lint clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  SPEC=FILE    the benchmark to run            (now $(SPEC))"
+	@echo "  ARGS='...'   more words for 'lungseg benchmark', such as --fresh"
+	@echo "  VENV=DIR     the virtual environment         (now $(VENV))"
+	@echo "  LUNGSEG_DATA, LUNGSEG_WEIGHTS: folders of real X-rays and of ImageNet weights (README.md)"
+
+setup: $(READY) ## Make the virtual environment and install lungseg in it
+
+benchmark: $(READY) ## Run or resume a benchmark: tables and pictures in results/
+	$(BIN)/lungseg benchmark $(SPEC) $(ARGS)
+
+test: $(TEST_READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(TEST_READY) ## Check style and formatting with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean: ## Remove the virtual environment and caches (results stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("lungseg needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# torch and torchvision have to be a pair from one index; asking for both in one go lets pip match them.
+$(READY): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TEST_READY): pyproject.toml | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@

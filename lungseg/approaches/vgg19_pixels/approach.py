@@ -1,0 +1,124 @@
+"""Approach A: each pixel of the mask from 64 feature maps of a frozen VGG19, by a regressor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Settings, Stage, WeightsInfo
+from lungseg.approaches.resize import to_batch
+from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
+from lungseg.approaches.vgg19_pixels.mlp import Mlp, MlpSettings
+from lungseg.approaches.vgg19_pixels.regressors import (
+    BoostingSettings,
+    HistGradientBoosting,
+    LightGBM,
+    Regressor,
+    RidgeRegressor,
+    RidgeSettings,
+)
+from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table
+from lungseg.approaches.weights import find_weights, weights_info
+
+REGRESSORS: dict[str, type[Regressor]] = {
+    "lightgbm": LightGBM,
+    "ridge": RidgeRegressor,
+    "hist-gradient-boosting": HistGradientBoosting,
+    "mlp": Mlp,
+}
+
+
+class Vgg19PixelsSettings(Settings):
+    """Keys of `vgg19-pixels`.
+
+    Attributes:
+        size: images are worked on at size x size pixels; 48 is the seed's.
+        pixels_per_image: rows sampled from each image, all of them if it has no more.
+        weights: "imagenet", "random" or "auto" (ImageNet's if they are on this machine, else random).
+        regressor: which one; `boosting` is read by "lightgbm" and "hist-gradient-boosting".
+    """
+
+    size: Annotated[int, Field(ge=8, le=4096)] = 48
+    pixels_per_image: Annotated[int, Field(ge=16)] = 2304
+    weights: Literal["imagenet", "random", "auto"] = "auto"
+    regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
+    boosting: BoostingSettings = BoostingSettings()
+    ridge: RidgeSettings = RidgeSettings()
+    mlp: MlpSettings = MlpSettings()
+
+    @property
+    def of_regressor(self) -> Settings:
+        return {"ridge": self.ridge, "mlp": self.mlp}.get(self.regressor, self.boosting)
+
+
+class Vgg19Pixels(Approach):
+    """Frozen VGG19 up to `relu1_2`, one row of 64 numbers a pixel, a regressor of the share of lung."""
+
+    Settings = Vgg19PixelsSettings
+
+    def __init__(self, settings: Vgg19PixelsSettings, runtime: Runtime) -> None:
+        super().__init__(settings, runtime)
+        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+        self.network = PixelFeatures(settings.weights).to(runtime.device).eval()
+        self.network.to(memory_format=layout)
+        self.regressor: Regressor | None = None
+
+    def weights(self) -> WeightsInfo:
+        return weights_info("vgg19", find_weights("vgg19", self.settings.weights))
+
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+        rows = self._table(train, run, "train")
+        held = self._table(validation, run, "validation")
+        regressor = REGRESSORS[self.settings.regressor](self.settings.of_regressor, self.runtime)
+        regressor.fit(rows, held, run)
+        self.regressor = regressor
+        passes = regressor.best_step or 1 if self.settings.regressor == "mlp" else 1
+        return Fitted("rows", len(rows.targets) * passes, regressor.parameters, regressor.best_step)
+
+    def _table(self, samples: Sequence[Any], run: Run, side: str) -> PixelTable:
+        return build_table(
+            samples,
+            self.network,
+            self.runtime,
+            self.settings.size,
+            self.settings.pixels_per_image,
+            run.seed,
+            lambda done, total: run.progress(done, total, f"features of {side} images"),
+        )
+
+    def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
+        return to_batch(images, self.settings.size, self.runtime.device)
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("features", lambda batch: extract(self.network, batch, self.runtime)),
+            Stage("regression", self._regress),
+        ]
+
+    def _regress(self, maps: Tensor) -> Tensor:
+        count, channels, height, width = maps.shape
+        rows = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+        if isinstance(self.regressor, Mlp):
+            values = self.regressor.predict_tensor(rows)
+        else:
+            values = torch.from_numpy(self.regressor.predict(rows.cpu().numpy())).to(maps.device)
+        return values.view(count, 1, height, width).clamp(0, 1)
+
+    def feature_maps(self, image: np.ndarray) -> np.ndarray:
+        return extract(self.network, self.prepare([image]), self.runtime)[0].cpu().numpy()
+
+    def save(self, directory: Path) -> None:
+        self.regressor.save(directory)
+
+    @classmethod
+    def load(cls, directory: Path, settings: Vgg19PixelsSettings, runtime: Runtime) -> Vgg19Pixels:
+        approach = cls(settings, runtime)
+        kind = REGRESSORS[settings.regressor]
+        approach.regressor = kind.load(directory, settings.of_regressor, runtime)
+        return approach

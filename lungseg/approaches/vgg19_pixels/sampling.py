@@ -1,0 +1,82 @@
+"""Which pixels of an image are learnt from, and the table they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lungseg.approaches.approach import Runtime
+from lungseg.approaches.resize import shrink_mask, to_batch
+from lungseg.approaches.vgg19_pixels.features import CHANNELS, PixelFeatures, extract
+from lungseg.data.sample import Sample
+
+IMAGES_A_BATCH = 8
+
+
+@dataclass(frozen=True)
+class PixelTable:
+    """One row a pixel: `features` float32 N x 64, `targets` float32 N, the share of lung in the pixel, [0, 1]."""
+
+    features: np.ndarray
+    targets: np.ndarray
+
+
+def sample_pixels(target: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Flat indices of `count` pixels of one image, ascending, without repeats.
+
+    Stratified by the mask's value (none, less than half, half or more, all lung), each stratum with its own
+    share of the image, rounded by largest remainder: the table keeps the true share of lung exactly, and thin
+    strata along the edge are not lost by chance. All pixels if the image has no more than `count`.
+
+    Args:
+        target: float32 h x w in [0, 1], the share of lung in each pixel.
+        count: pixels wanted, at least 1.
+        rng: seeded.
+    """
+    values = target.ravel()
+    if count >= values.size:
+        return np.arange(values.size)
+    stratum = np.where(values <= 0, 0, np.where(values >= 1, 3, np.where(values < 0.5, 1, 2)))
+    sizes = np.bincount(stratum, minlength=4)
+    exact = sizes * (count / values.size)
+    wanted = np.floor(exact).astype(int)
+    for index in np.argsort(wanted - exact, kind="stable")[: count - wanted.sum()]:
+        wanted[index] += 1
+    chosen = [rng.choice(np.flatnonzero(stratum == s), wanted[s], replace=False) for s in range(4)]
+    return np.sort(np.concatenate(chosen))
+
+
+def build_table(
+    samples: Sequence[Sample],
+    network: PixelFeatures,
+    runtime: Runtime,
+    size: int,
+    pixels_per_image: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PixelTable:
+    """Samples pixels of every image into one table; memory beyond the table is that of one batch of images.
+
+    Images are shrunk to `size` x `size` by area; the mask's area average is the target. The choice of pixels
+    depends on the seed and the image's place in `samples` alone.
+    """
+    rows = min(pixels_per_image, size * size)
+    features = np.empty((len(samples) * rows, CHANNELS), np.float32)
+    targets = np.empty(len(samples) * rows, np.float32)
+    for start in range(0, len(samples), IMAGES_A_BATCH):
+        part = samples[start : start + IMAGES_A_BATCH]
+        batch = to_batch([sample.image() for sample in part], size, runtime.device)
+        maps = extract(network, batch, runtime).flatten(2)
+        for offset, sample in enumerate(part):
+            target = shrink_mask(sample.mask(), size)
+            rng = np.random.default_rng([seed, start + offset])
+            chosen = sample_pixels(target, rows, rng)
+            place = slice((start + offset) * rows, (start + offset + 1) * rows)
+            index = torch.from_numpy(chosen).to(maps.device)
+            features[place] = maps[offset].index_select(1, index).T.cpu().numpy()
+            targets[place] = target.ravel()[chosen]
+        progress(min(start + IMAGES_A_BATCH, len(samples)), len(samples))
+    return PixelTable(features, targets)

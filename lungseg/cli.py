@@ -1,0 +1,161 @@
+"""The command line: reads arguments, calls, prints. No logic of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from lungseg.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Pixel features against a deep network: an honest benchmark of lung segmentation in chest X-rays.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, whether one is sound, phantoms.")
+app.add_typer(data_app, name="data")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is one sentence and exit code 2."""
+    # Read before torch starts its threads; without it the first bad allocation of cuBLAS may differ by run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        app()
+    except InputError as error:
+        print(f"lungseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "\nlungseg: stopped; what is finished is stored, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+@app.command()
+def benchmark(
+    spec: Annotated[Path, typer.Argument(help="a TOML file, such as benchmarks/quick.toml")],
+    out: Annotated[Path | None, typer.Option(help="results directory; results/NAME if not given")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; over what the spec says")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of going on")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. seeds=[0] or approach.NAME.epochs=3")
+    ] = None,
+) -> None:
+    """Runs a benchmark, or goes on with one that was cut, and prints its summary."""
+    from lungseg.harness import benchmark as run
+    from lungseg.spec import read_spec
+
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
+    read = read_spec(spec, set_ or [])
+    directory = out or Path("results") / read.name
+    summary = run(read, directory, device, fresh)
+    _print_summary(summary, directory)
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
+    """Draws tables and figures again from what a results directory holds."""
+    from lungseg.report.figures import draw_figures
+    from lungseg.report.tables import write_tables
+    from lungseg.results import read_json
+
+    read_json(directory / "run.json")
+    summary = write_tables(directory)
+    draw_figures(directory)
+    _print_summary(summary, directory)
+
+
+@app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(help="a results directory")],
+    to: Annotated[Path, typer.Option(help="where published results lie")] = Path("results/reference"),
+    readme: Annotated[Path, typer.Option(help="page whose marked block is filled")] = Path("README.md"),
+) -> None:
+    """Copies what may be committed (no X-ray, no model) and fills the README's block."""
+    from lungseg.publish import publish as copy
+
+    target, filled = copy(directory, to, readme)
+    console.print(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
+
+
+@app.command()
+def info() -> None:
+    """Prints devices, versions, and which data and weights were found."""
+    from lungseg.info import facts
+
+    _print_rows("lungseg", facts())
+
+
+@data_app.command("list")
+def list_datasets() -> None:
+    """Lists the datasets that a spec can name, and which of them are here."""
+    from lungseg.info import datasets_found
+
+    _print_rows("datasets", datasets_found())
+
+
+@data_app.command("check")
+def check_dataset(
+    dataset: Annotated[str, typer.Argument(help="cxr704, folder, phantom or package.module:Class")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="the dataset's own key=value, e.g. images=chest/images")
+    ] = None,
+) -> None:
+    """Reads every file of a dataset; exit code 1 if training on it would go wrong."""
+    from lungseg.data import load_dataset
+    from lungseg.data.check import check_dataset as check
+    from lungseg.plan import data_root
+    from lungseg.spec import parse_changes
+
+    found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()))
+    _print_rows(f"dataset {dataset}", found.rows())
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    for problem in found.problems:
+        console.print(f"problem: {problem}", markup=False)
+    console.print("sound" if found.ok else f"{len(found.problems)} problem(s): mend them before training")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@data_app.command("phantom")
+def make_phantoms(
+    out: Annotated[Path, typer.Argument(help="folder that gets images/ and masks/")] = Path("phantoms"),
+    count: Annotated[int, typer.Option(min=1, max=1_000_000)] = 24,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="pixels a side")] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Writes phantom X-rays and their exact masks as PNG files."""
+    from lungseg.publish import write_phantoms
+
+    write_phantoms(out, count, size, seed)
+    console.print(f"{count} phantoms in {out}/images, their masks in {out}/masks")
+
+
+def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _print_summary(summary: str, directory: Path) -> None:
+    # A terminal gets a drawn table, a file or a pipe the Markdown itself.
+    console.print(Markdown(summary) if console.is_terminal else summary, markup=False)
+    figures = sorted((directory / "figures").glob("*.png"))
+    console.print(f"\nTables:   {directory / 'summary.md'}", markup=False)
+    console.print(
+        f"Pictures: {directory / 'figures'} ({', '.join(path.stem for path in figures)})", markup=False
+    )

@@ -1,0 +1,253 @@
+"""Rules and published lists -> train / validation / test, always by patient, with a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lungseg.data.sample import Sample
+from lungseg.errors import InputError
+
+SIDES = ("train", "validation", "test")
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class SplitOptions(BaseModel):
+    """The keys of a split in a spec.
+
+    split_seed: fixes "random" and "kfold", and the validation part of "by-source".
+    fractions: of train, validation and test in "random"; they add up to 1.
+    folds: of "kfold".
+    train_sources, test_sources: of "by-source".
+    validation_share: of what isn't test in "kfold", and of the training sources in "by-source".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split_seed: int = 0
+    fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)
+    folds: int = Field(5, ge=2)
+    train_sources: list[str] = []
+    test_sources: list[str] = []
+    validation_share: Share = 0.1
+
+    @field_validator("fractions")
+    @classmethod
+    def _whole(cls, fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(fractions) - 1) > 1e-6:
+            raise ValueError(f"train, validation and test have to add up to 1, not {sum(fractions):g}")
+        return fractions
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ids of the three sides, each sorted. `fold` counts from 0; rules with one split have fold 0."""
+
+    rule: str
+    fold: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the three lists as JSON with sorted keys and no spaces: the same lists, the same hash."""
+        sides = {side: list(getattr(self, side)) for side in SIDES}
+        return hashlib.sha256(json.dumps(sides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Raises InputError if a side is empty, or an image stands on two sides or twice on one."""
+        where: dict[str, str] = {}
+        for side in SIDES:
+            ids = getattr(self, side)
+            if not ids:
+                raise InputError(
+                    f"split '{self.rule}' leaves the {side} side empty: use more images or another split"
+                )
+            for name in ids:
+                if name in where:
+                    raise InputError(
+                        f"split '{self.rule}' has the image {name} in {where[name]} and in {side}: "
+                        "correct the split"
+                    )
+                where[name] = side
+
+
+def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    """The splits of a rule, one a fold, checked.
+
+    - "every-14th": sorted by id, every 14th from the first is validation, every 14th from the second is
+      test, the rest train.
+    - "published:NAME": a published list; images that it doesn't name are left out.
+    - "random": by `fractions`, stratified by source and label.
+    - "kfold": each of `folds` parts is the test side once, stratified by source and label; of the rest,
+      `validation_share` is validation.
+    - "by-source": trains and validates on `train_sources`, tests on `test_sources`.
+
+    What is random depends on the seed and the patients' names alone, not on a library's version.
+
+    Raises InputError for an unknown rule, name or source; an id that occurs twice; a published id that the
+    dataset lacks; a side that is empty; a patient on two sides.
+    """
+    _require_unique(samples)
+    name, colon, argument = rule.partition(":")
+    if name == "published" and colon:
+        splits = [_published(rule, argument, samples)]
+    elif rule in RULES:
+        splits = RULES[rule](samples, options)
+    else:
+        known = ", ".join([*RULES, *(f"published:{name}" for name in published_names())])
+        raise InputError(f"unknown split '{rule}': use one of {known}")
+    patients = {sample.id: sample.patient for sample in samples}
+    for split in splits:
+        split.check()
+        _require_patients_apart(split, patients)
+    return splits
+
+
+def published_names() -> list[str]:
+    """The lists that the package carries."""
+    folder = files("lungseg.data") / "published"
+    return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+
+
+def _every_14th(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    names = sorted(sample.id for sample in samples)
+    train = [name for i, name in enumerate(names) if i % 14 > 1]
+    return [_split("every-14th", 0, train, names[0::14], names[1::14])]
+
+
+def _published(rule: str, name: str, samples: Sequence[Sample]) -> Split:
+    if name not in published_names():
+        raise InputError(f"unknown published split '{name}': use one of {', '.join(published_names())}")
+    stored = json.loads((files("lungseg.data") / "published" / f"{name}.json").read_text("utf-8"))
+    present = {sample.id for sample in samples}
+    missing = sorted({name for side in SIDES for name in stored[side]} - present)
+    if missing:
+        raise InputError(
+            f"split '{rule}' names {len(missing)} images that the dataset lacks, the first {missing[0]}: "
+            "complete the dataset or use another split"
+        )
+    return _split(rule, 0, *(stored[side] for side in SIDES))
+
+
+def _random(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    train, validation, _ = options.fractions
+    rest, test = _divide(samples, train + validation, f"{options.split_seed}:test")
+    kept, tuning = _divide(rest, train / (train + validation), f"{options.split_seed}:validation")
+    return [_split("random", 0, _ids(kept), _ids(tuning), _ids(test))]
+
+
+def _kfold(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    patients = [patient for stratum in _strata(samples, f"{options.split_seed}:folds") for patient in stratum]
+    splits = []
+    for fold in range(options.folds):
+        # Dealt in turn through one stratum after the other: each fold gets its share of each, to within one.
+        test = [sample for patient in patients[fold :: options.folds] for sample in patient]
+        rest = [
+            sample for i, patient in enumerate(patients) if i % options.folds != fold for sample in patient
+        ]
+        kept, tuning = _divide(rest, 1 - options.validation_share, f"{options.split_seed}:{fold}")
+        splits.append(_split("kfold", fold, _ids(kept), _ids(tuning), _ids(test)))
+    return splits
+
+
+def _by_source(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    known = sorted({sample.source for sample in samples})
+    for key in ("train_sources", "test_sources"):
+        wanted = getattr(options, key)
+        unknown = [source for source in wanted if source not in known]
+        if unknown or not wanted:
+            what = f"names the unknown source '{unknown[0]}'" if unknown else "is empty"
+            raise InputError(f"{key} of split 'by-source' {what}: use some of {', '.join(known)}")
+    if both := set(options.train_sources) & set(options.test_sources):
+        raise InputError(
+            f"the source '{min(both)}' is in train_sources and in test_sources: remove it from one"
+        )
+    pool = [sample for sample in samples if sample.source in options.train_sources]
+    test = [sample for sample in samples if sample.source in options.test_sources]
+    kept, tuning = _divide(pool, 1 - options.validation_share, f"{options.split_seed}:by-source")
+    return [_split("by-source", 0, _ids(kept), _ids(tuning), _ids(test))]
+
+
+RULES: dict[str, Callable[[Sequence[Sample], SplitOptions], list[Split]]] = {
+    "every-14th": _every_14th,
+    "random": _random,
+    "kfold": _kfold,
+    "by-source": _by_source,
+}
+
+
+def _divide(samples: Sequence[Sample], share: float, seed: str) -> tuple[list[Sample], list[Sample]]:
+    """Parts of `share` and 1 - `share` of the images, by patient, each stratum in the same proportion.
+
+    Systematic sampling: the patients of a stratum are spread evenly over [0, 1) from a random start, all
+    strata are merged, and the merged line is cut once; so small strata can't add up their rounding errors.
+    """
+    line = []
+    for stratum in _strata(samples, seed):
+        start = _number(f"{seed}:{stratum[0][0].source}:{stratum[0][0].label}")
+        for rank, patient in enumerate(stratum):
+            line.append(((rank + start) / len(stratum), patient[0].patient, patient))
+    first: list[Sample] = []
+    second: list[Sample] = []
+    seen = 0
+    for _, _, patient in sorted(line, key=lambda entry: entry[:2]):
+        middle = seen + len(patient) / 2
+        (first if middle < share * len(samples) else second).extend(patient)
+        seen += len(patient)
+    return first, second
+
+
+def _strata(samples: Sequence[Sample], seed: str) -> list[list[list[Sample]]]:
+    """Strata of patients of images: each stratum has one source and label, its patients in random order.
+
+    A patient belongs to the stratum of the first image by id.
+    """
+    patients: dict[str, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.id):
+        patients.setdefault(sample.patient, []).append(sample)
+    strata: dict[tuple[str, str], list[list[Sample]]] = {}
+    for name in sorted(patients, key=lambda name: (_number(f"{seed}:{name}"), name)):
+        images = patients[name]
+        strata.setdefault((images[0].source, images[0].label), []).append(images)
+    return [strata[key] for key in sorted(strata)]
+
+
+def _number(text: str) -> float:
+    """A reproducible random number in [0, 1) that depends on nothing but the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def _ids(samples: Iterable[Sample]) -> list[str]:
+    return [sample.id for sample in samples]
+
+
+def _split(rule: str, fold: int, *sides: Iterable[str]) -> Split:
+    return Split(rule, fold, *(tuple(sorted(side)) for side in sides))
+
+
+def _require_unique(samples: Sequence[Sample]) -> None:
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise InputError(f"the dataset has the id {sample.id} twice: rename one of the images")
+        seen.add(sample.id)
+
+
+def _require_patients_apart(split: Split, patients: dict[str, str]) -> None:
+    where: dict[str, str] = {}
+    for side in SIDES:
+        for name in getattr(split, side):
+            other = where.setdefault(patients[name], side)
+            if other != side:
+                raise InputError(
+                    f"split '{split.rule}' puts images of patient {patients[name]} into {other} and "
+                    f"into {side}: use a split that goes by patient, such as 'random'"
+                )

@@ -1,0 +1,165 @@
+"""What this machine, this code and these libraries are: what a result depends on besides its spec."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import subprocess
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lungseg.approaches.approach import Runtime
+from lungseg.errors import InputError
+from lungseg.spec import RuntimeSpec
+
+PACKAGES = ("torch", "torchvision", "lightgbm", "scikit-learn", "numpy", "scipy", "pandas", "pillow")
+ROOT = Path(__file__).resolve().parent
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_flags() -> set[str]:
+    """What /proc/cpuinfo lists; empty where there is none."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return set()
+
+
+def cpu_name() -> str:
+    """The processor as the system names it, with its cores and whether it multiplies bfloat16 in hardware."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    matrix = ", AMX" if "amx_bf16" in cpu_flags() else ""
+    return f"{name}, {usable_cores()} cores{matrix}"
+
+
+def cuda_name() -> str | None:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
+    """What "auto" means here.
+
+    Args:
+        spec: the `[runtime]` table.
+        device: --device, which wins over the table.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    wanted = device or spec.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device cuda is asked for, but torch finds no CUDA device here: use --device cpu or auto"
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = spec.precision
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if wanted == "cuda" else "amx_bf16" in cpu_flags()
+        precision = "bfloat16" if fast else "float32"
+    threads = spec.threads or usable_cores()
+    return Runtime(torch.device(wanted), precision, precision == "bfloat16", spec.compiled, threads)
+
+
+def use_threads(threads: int) -> None:
+    """Fixes the threads of torch; rounding, and so the result, depends on their number."""
+    torch.set_num_threads(threads)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "lungseg": version("lungseg")}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Revision of the checkout that this code runs from, and whether it has changes; None outside one."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT.parent), *words], capture_output=True, text=True, timeout=10
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        revision = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", "lungseg", "pyproject.toml")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return {"revision": revision, "dirty": bool(changed)} if revision else None
+
+
+def hash_code(*places: Path) -> str:
+    """sha256 over the Python files at or below the places, by their names and bytes."""
+    digest = hashlib.sha256()
+    files = [
+        file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])
+    ]
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class PeakMemory:
+    """Peak resident memory of this process while the `with` block runs, by a look every 50 ms.
+
+    Attributes:
+        mib: the peak in MiB, of the whole process; on CUDA the allocator's own peak on the device instead.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.mib = 0.0
+        self._done = threading.Event()
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.mib = max(self.mib, process.memory_info().rss / 2**20)
+            if self._done.wait(0.05):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self.device.type == "cuda":
+            self.mib = torch.cuda.max_memory_allocated(self.device) / 2**20
+
+
+def module_place(kind: type) -> Path:
+    """Where a class's own code lies: its package's folder, or its file if the package is a shared one."""
+    file = Path(inspect.getfile(kind))
+    shared = file.parent == ROOT / "approaches" or not (file.parent / "__init__.py").exists()
+    return file if shared else file.parent

@@ -1,0 +1,283 @@
+"""Spec -> results directory: runs a plan part by part, times, and writes what the report is made from."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lungseg.clock import Candidate, time_approaches
+from lungseg.environment import cpu_name, cuda_name, git_revision, resolve_runtime, use_threads, versions
+from lungseg.errors import InputError
+from lungseg.parts import Part, hash_of, is_done, merge, run_part, save_grey
+from lungseg.plan import FORMAT, Plan, make_plan
+from lungseg.progress import Reporter
+from lungseg.report.figures import draw_figures
+from lungseg.report.tables import write_tables
+from lungseg.results import (
+    TABLES,
+    read_json,
+    read_table,
+    unwritable,
+    write_atomically,
+    write_json,
+    write_table,
+)
+from lungseg.scoring.statistics import summarise
+from lungseg.spec import Spec
+
+OUR_FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
+OUR_FOLDERS = ("parts", "models", "predictions", "figures")
+TIMING_IMAGES = 8
+
+
+def benchmark(
+    spec: Spec,
+    directory: Path,
+    device: str | None = None,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+) -> str:
+    """Runs or resumes a benchmark and writes its results directory.
+
+    Args:
+        spec: what to compare.
+        directory: where results go; made if it isn't there.
+        device: "auto", "cpu" or "cuda", over what the spec says.
+        fresh: start over: what a former run of the same name left there is removed first.
+
+    Returns:
+        The summary in Markdown.
+
+    Raises:
+        InputError: something a user can mend. What was stored by then stays, and the same command goes on.
+    """
+    reporter = reporter or Reporter()
+    start = time.perf_counter()
+    plan = make_plan(spec, device)
+    _claim(directory, spec, fresh)
+    use_threads(plan.runtime.threads)
+    _announce(plan, directory, reporter)
+    record = _record(plan)
+    write_json(directory / "run.json", record)
+    for part in plan.parts:
+        if is_done(part, directory):
+            reporter.say(f"{part.label}: stored by a former run")
+            continue
+        with reporter.bar(part.label) as move:
+            run_part(part, directory, move)
+    _store_pictures(plan, directory)
+    for table in ("scores", "history", "training"):
+        rows = merge(plan.parts, directory, table)
+        write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
+    write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
+    record["empty"] |= _time(plan, directory, reporter)
+    record["parts"] = [_part_record(part, directory) for part in plan.parts]
+    record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    record["seconds"] = round(time.perf_counter() - start, 1)
+    write_json(directory / "run.json", record)
+    summary = write_tables(directory)
+    draw_figures(directory)
+    return summary
+
+
+def _claim(directory: Path, spec: Spec, fresh: bool) -> None:
+    """Makes the directory ours, or refuses one that holds something else."""
+    stored = directory / "run.json"
+    if stored.exists():
+        name = read_json(stored).get("name") if not fresh else spec.name
+        if name != spec.name:
+            raise InputError(
+                f"{directory} holds results of {name!r}, not of {spec.name!r}: choose another folder with --out, "
+                "or start over in it with --fresh"
+            )
+    elif directory.is_dir() and any(directory.iterdir()) and not (directory / "parts").is_dir():
+        raise InputError(f"{directory} is not empty and holds no benchmark: choose another folder with --out")
+    elif directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: choose a folder with --out")
+    if fresh:
+        for folder in OUR_FOLDERS:
+            shutil.rmtree(directory / folder, ignore_errors=True)
+        for file in OUR_FILES:
+            (directory / file).unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
+    """The plan and an estimate of its time, before anything is computed."""
+    spec, fold = plan.spec, plan.folds[0]
+    left = [part for part in plan.parts if not is_done(part, directory)]
+    device = cuda_name() if plan.runtime.device.type == "cuda" else cpu_name()
+    reporter.say(f"Benchmark {spec.name}: {spec.title}" if spec.title else f"Benchmark {spec.name}")
+    trained = "" if spec.training_data is None else f", trained on {plan.trained.name}"
+    reporter.say(f"  data      {plan.evaluated.name}, {len(plan.evaluated.samples)} images{trained}")
+    reporter.say(
+        f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
+        f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
+    )
+    reporter.say(f"  device    {device}, {plan.runtime.precision}, {plan.runtime.threads} threads")
+    for contestant in plan.contestants:
+        reporter.say(f"  approach  {contestant.spec.name} ({_weights_text(contestant)})")
+    reporter.say(f"  parts     {len(plan.parts)}, of which {len(plan.parts) - len(left)} are stored already")
+    reporter.say(f"  results   {directory}")
+    reporter.say(f"  time      {_estimate(plan, left)}\n")
+
+
+def _weights_text(contestant: Any) -> str:
+    if contestant.skipped:
+        return f"skipped: {contestant.skipped}"
+    return f"{contestant.weights.kind} weights" if contestant.weights else "no weights"
+
+
+def _estimate(plan: Plan, left: Sequence[Part]) -> str:
+    seconds, unknown = 0.0, set()
+    probed: dict[tuple, float | None] = {}
+    for part in left:
+        probe = (part.approach.name, len(part.train), len(part.validation))
+        if probe not in probed:
+            probed[probe] = part.kind(part.settings, part.runtime).estimate(*probe[1:])
+        if probed[probe] is None:
+            unknown.add(part.approach.name)
+        seconds += probed[probe] or 0.0
+    if plan.spec.timing.enabled:
+        seconds += 10.0 * len(plan.contestants)
+    text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
+    return text + (f", and what {', '.join(sorted(unknown))} takes" if unknown else "")
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    """run.json as far as it is known before the first part. No path of this machine stands in it."""
+    splits = [
+        {
+            "rule": fold.split.rule,
+            "fold": fold.split.fold,
+            "sha256": fold.sha256,
+            "train": len(fold.train),
+            "validation": len(fold.validation),
+            "test": len(fold.split.test),
+            "evaluated": len(fold.evaluated),
+            "ids": {
+                "train": [sample.id for sample in fold.train],
+                "validation": [sample.id for sample in fold.validation],
+                "evaluated": [sample.id for sample in fold.evaluated],
+            },
+        }
+        for fold in plan.folds
+    ]
+    approaches = [
+        {
+            "name": contestant.spec.name,
+            "use": contestant.spec.use,
+            "threshold": contestant.spec.threshold,
+            "settings": contestant.settings.model_dump(mode="json"),
+            "weights": asdict(contestant.weights) if contestant.weights else None,
+            "skipped": contestant.skipped,
+        }
+        for contestant in plan.contestants
+    ]
+    return {
+        "format": FORMAT,
+        "name": plan.spec.name,
+        "spec": plan.spec.model_dump(mode="json"),
+        "versions": versions(),
+        "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
+        "device": plan.runtime.device.type,
+        "precision": plan.runtime.precision,
+        "threads": plan.runtime.threads,
+        "git": git_revision(),
+        "data": plan.evaluated.described(),
+        "training_data": None if plan.spec.training_data is None else plan.trained.described(),
+        "splits": splits,
+        "evaluate_on": plan.spec.evaluate_on,
+        "seeds": list(plan.spec.seeds),
+        "approaches": approaches,
+        "parts": [],
+        "empty": {f"{c.spec.name}": c.skipped for c in plan.contestants if c.skipped},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None,
+        "seconds": None,
+    }
+
+
+def _part_record(part: Part, directory: Path) -> dict[str, Any]:
+    stored = read_json(part.folder(directory) / "part.json")
+    return {"approach": part.approach.name, "fold": part.fold, "seed": part.seed, **stored}
+
+
+def _store_pictures(plan: Plan, directory: Path) -> None:
+    """Evaluated images and truths as 8-bit PNG: the report draws from the directory alone."""
+    folder = directory / "predictions"
+    for side in ("images", "truth"):
+        (folder / side).mkdir(parents=True, exist_ok=True)
+    for fold in plan.folds:
+        for sample in fold.evaluated:
+            if not (folder / "truth" / f"{sample.id}.png").exists():
+                save_grey(sample.image(), folder / "images" / f"{sample.id}.png")
+                save_grey(sample.mask(), folder / "truth" / f"{sample.id}.png")
+
+
+def _time(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
+    """Writes timings.csv; returns why cells of it are empty."""
+    if not plan.spec.timing.enabled:
+        write_table(directory / "timings.csv", "timings", [])
+        return {"timings": "switched off in the spec"}
+    fitted = _fitted(plan)
+    key = hash_of([[part.key for part in fitted], plan.spec.timing.model_dump(mode="json")])
+    stored = directory / "parts" / "timings.json"
+    if not (stored.exists() and read_json(stored).get("key") == key and (directory / "timings.csv").exists()):
+        rows = _timing_rows(plan, fitted, directory, reporter)
+        write_table(directory / "timings.csv", "timings", rows)
+        write_json(stored, {"key": key})
+    return {} if plan.runtime.device.type == "cuda" else {"timings on CUDA": _why_no_cuda()}
+
+
+def _why_no_cuda() -> str:
+    return "no CUDA device on this machine" if cuda_name() is None else "the run was on the CPU"
+
+
+def _fitted(plan: Plan) -> list[Part]:
+    """The part of each approach that is timed: its first fold and seed."""
+    first: dict[str, Part] = {}
+    for part in plan.parts:
+        first.setdefault(part.approach.name, part)
+    return list(first.values())
+
+
+def _timing_rows(
+    plan: Plan, fitted: Sequence[Part], directory: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
+    images = _timing_images(plan)
+    candidates = [
+        Candidate(
+            part.approach.name,
+            part.approach.use,
+            part.settings.model_dump(mode="json"),
+            part.model(directory),
+        )
+        for part in fitted
+    ]
+    runtimes = [plan.runtime]
+    if plan.runtime.device.type == "cuda":
+        runtimes.append(resolve_runtime(plan.spec.runtime, "cpu"))
+    rows = []
+    for runtime in runtimes:
+        with reporter.bar(f"timing on {runtime.device.type}") as move:
+            rows += time_approaches(candidates, images, runtime, plan.spec.timing, move)
+    return rows
+
+
+def _timing_images(plan: Plan) -> list[Any]:
+    """The first evaluated images of the most frequent size: a batch for the clock has one size."""
+    samples = plan.folds[0].evaluated[: 4 * TIMING_IMAGES]
+    images = [sample.image() for sample in samples]
+    shape = pd.Series([image.shape for image in images]).mode()[0]
+    return [image for image in images if image.shape == shape][:TIMING_IMAGES]

@@ -1,0 +1,226 @@
+"""One part of a benchmark: an approach x fold x seed, fitted, predicted, scored and stored under a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from lungseg.approaches.approach import Approach, Run, Runtime
+from lungseg.data.sample import Sample
+from lungseg.environment import PeakMemory, use_threads
+from lungseg.results import read_json, unwritable, write_json, write_table
+from lungseg.scoring.metrics import best_threshold, binarise, mean_dice, score_mask
+from lungseg.spec import ApproachSpec
+
+Progress = Callable[[int, int, str], None]
+IMAGES_A_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is computed in one go.
+
+    Attributes:
+        key: sha256 of all that its rows depend on; stored rows with another key are not used.
+        samples: train, validation and evaluated samples of the fold.
+        keep_maps: store the maps that the figures need.
+    """
+
+    approach: ApproachSpec
+    kind: type[Approach]
+    settings: Any
+    runtime: Runtime
+    dataset: str
+    train_set: str
+    fold: int
+    seed: int
+    key: str
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    evaluated: tuple[Sample, ...]
+    keep_maps: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.approach.name}, fold {self.fold}, seed {self.seed}"
+
+    def folder(self, directory: Path) -> Path:
+        return directory / "parts" / self.approach.name / f"f{self.fold}-s{self.seed}"
+
+    def model(self, directory: Path) -> Path:
+        return directory / "models" / self.approach.name / f"f{self.fold}-s{self.seed}"
+
+    def maps(self, directory: Path) -> Path:
+        return directory / "predictions" / "maps" / self.approach.name / f"f{self.fold}-s{self.seed}"
+
+
+def hash_of(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_done(part: Part, directory: Path) -> bool:
+    """Whether the part's rows are stored, under its key."""
+    stored = part.folder(directory) / "part.json"
+    return stored.exists() and read_json(stored).get("key") == part.key
+
+
+def run_part(part: Part, directory: Path, progress: Progress) -> None:
+    """Fits, predicts, scores and stores one part; goes on from its checkpoint if a former run was cut.
+
+    Raises:
+        InputError: something the user can mend; what other parts have stored stays.
+    """
+    folder = _prepare_folder(part, directory)
+    use_threads(part.runtime.threads)
+    started = datetime.now(UTC)
+    approach = part.kind(part.settings, part.runtime)
+    fitted, history = _fit(part, approach, folder, progress)
+    model = part.model(directory)
+    _make_empty(model)
+    approach.save(model)
+    threshold = _threshold(part, approach, progress)
+    rows = _score(part, approach, threshold, directory, progress)
+    if part.keep_maps:
+        _store_features(part, approach, directory)
+    write_table(folder / "scores.csv", "scores", rows)
+    write_table(folder / "history.csv", "history", history)
+    write_table(folder / "training.csv", "training", [fitted])
+    record = {"key": part.key, "started": started.isoformat(timespec="seconds"), "seconds": fitted["seconds"]}
+    write_json(folder / "part.json", record)  # last: it is what makes the part done
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _prepare_folder(part: Part, directory: Path) -> Path:
+    """The part's folder, emptied unless it holds checkpoints of the same key."""
+    folder = part.folder(directory)
+    begun = folder / "begun.json"
+    if not (begun.exists() and read_json(begun).get("key") == part.key):
+        _make_empty(folder)
+        write_json(begun, {"key": part.key})
+    try:
+        (folder / "checkpoints").mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _fit(
+    part: Part, approach: Approach, folder: Path, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
+    history: list[dict[str, Any]] = []
+    truths = [sample.mask() for sample in part.validation]
+    run = Run(
+        seed=part.seed,
+        checkpoints=folder / "checkpoints",
+        history=lambda **row: history.append({**key, **row}),
+        progress=progress,
+        score=lambda maps: mean_dice(maps, truths),
+    )
+    start = time.perf_counter()
+    with PeakMemory(part.runtime.device) as peak:
+        fitted = approach.fit(part.train, part.validation, run)
+    seconds = time.perf_counter() - start
+    row = {**key, "seconds": seconds, "items_per_s": fitted.items / seconds, "peak_memory_mib": peak.mib}
+    return {**row, **asdict(fitted)}, history
+
+
+def _predict(
+    approach: Approach, samples: Sequence[Sample], progress: Progress, text: str
+) -> list[np.ndarray]:
+    maps: list[np.ndarray] = []
+    for start in range(0, len(samples), IMAGES_A_BATCH):
+        part = samples[start : start + IMAGES_A_BATCH]
+        maps += approach.predict([sample.image() for sample in part], IMAGES_A_BATCH)
+        progress(start + len(part), len(samples), text)
+    return maps
+
+
+def _threshold(part: Part, approach: Approach, progress: Progress) -> float:
+    if part.approach.threshold != "validation":
+        return float(part.approach.threshold)
+    maps = _predict(approach, part.validation, progress, "choosing the threshold")
+    return best_threshold(maps, [sample.mask() for sample in part.validation])
+
+
+def _score(
+    part: Part, approach: Approach, threshold: float, directory: Path, progress: Progress
+) -> list[dict[str, Any]]:
+    maps_folder = part.maps(directory)
+    if part.keep_maps:
+        _make_empty(maps_folder)
+    rows = []
+    for start in range(0, len(part.evaluated), IMAGES_A_BATCH):
+        samples = part.evaluated[start : start + IMAGES_A_BATCH]
+        maps = approach.predict([sample.image() for sample in samples], IMAGES_A_BATCH)
+        for sample, probability in zip(samples, maps, strict=True):
+            scores = score_mask(binarise(probability, threshold), sample.mask())
+            rows.append({**_identity(part, sample, threshold), **scores})
+            if part.keep_maps:
+                save_grey(probability, maps_folder / f"{sample.id}.png")
+        progress(start + len(samples), len(part.evaluated), "predicting")
+    return rows
+
+
+def _identity(part: Part, sample: Sample, threshold: float) -> dict[str, Any]:
+    return {
+        "approach": part.approach.name,
+        "dataset": part.dataset,
+        "train_set": part.train_set,
+        "n_train": len(part.train),
+        "draw": 0,
+        "fold": part.fold,
+        "seed": part.seed,
+        "image_id": sample.id,
+        "patient": sample.patient,
+        "source": sample.source,
+        "threshold": threshold,
+    }
+
+
+def _store_features(part: Part, approach: Approach, directory: Path) -> None:
+    sample = part.evaluated[0]
+    maps = approach.feature_maps(sample.image())
+    if maps is None:
+        return
+    path = directory / "predictions" / "features" / f"{part.approach.name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
+
+
+def save_grey(values: np.ndarray, path: Path) -> None:
+    """An H x W map in [0, 1] (or bool) as an 8-bit PNG."""
+    try:
+        Image.fromarray(np.round(values * 255.0).astype(np.uint8)).save(path, compress_level=1)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def merge(parts: Sequence[Part], directory: Path, table: str) -> pd.DataFrame:
+    """The rows of all finished parts, in the order of the plan, as text so that no digit changes."""
+    frames = [
+        pd.read_csv(part.folder(directory) / f"{table}.csv", dtype=str, keep_default_na=False)
+        for part in parts
+        if is_done(part, directory)
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -1,0 +1,217 @@
+"""What a benchmark will do: data, splits, classes and weights found and checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungseg.approaches import APPROACHES
+from lungseg.approaches.approach import Approach, Runtime, WeightsInfo
+from lungseg.data import fingerprint, load_dataset
+from lungseg.data.memory import remember
+from lungseg.data.sample import Dataset, Sample
+from lungseg.data.splits import Split, SplitOptions, make_splits
+from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, module_place, resolve_runtime, versions
+from lungseg.errors import InputError
+from lungseg.parts import Part, hash_of
+from lungseg.plugins import load_class, validate
+from lungseg.spec import ApproachSpec, DataSpec, Spec, TrainingDataSpec
+
+FORMAT = 1  # of the results directory; a new one starts every part anew
+
+
+@dataclass(frozen=True)
+class Material:
+    """A dataset as loaded: its samples by id, and the sha256 of what they are as bytes."""
+
+    dataset: Dataset
+    name: str
+    samples: dict[str, Sample]
+    sha256: str
+
+    def described(self) -> dict[str, Any]:
+        count = len(self.samples)
+        return {"dataset": self.name, "real": self.dataset.real, "count": count, "sha256": self.sha256}
+
+    def pick(self, ids: Sequence[str]) -> tuple[Sample, ...]:
+        return tuple(self.samples[name] for name in ids)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is trained on, chosen by and evaluated in one fold; `sha256` is that of all the ids."""
+
+    split: Split
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    evaluated: tuple[Sample, ...]
+
+    @property
+    def sha256(self) -> str:
+        return hash_of([[s.id for s in side] for side in (self.train, self.validation, self.evaluated)])
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An approach of the spec with its class, settings and weights, or the reason why it can't run here."""
+
+    spec: ApproachSpec
+    kind: type[Approach]
+    settings: Any
+    weights: WeightsInfo | None
+    skipped: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs."""
+
+    spec: Spec
+    runtime: Runtime
+    evaluated: Material
+    trained: Material
+    folds: tuple[Fold, ...]
+    contestants: tuple[Contestant, ...]
+    parts: tuple[Part, ...]
+
+
+def data_root() -> Path | None:
+    """The folder that LUNGSEG_DATA names, or None. Raises InputError if it names something else."""
+    named = os.environ.get("LUNGSEG_DATA")
+    if not named:
+        return None
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        raise InputError(f"LUNGSEG_DATA names {named}, which is not a folder: set it to a folder of datasets")
+    return root
+
+
+def make_plan(spec: Spec, device: str | None = None) -> Plan:
+    """Raises InputError for whatever would end the run later: names, keys, data, splits, weights, device."""
+    runtime = resolve_runtime(spec.runtime, device)
+    classes = [_resolve(entry) for entry in spec.approach]  # names and keys first: they cost nothing
+    options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
+    split_options = validate(SplitOptions, options, "[data]")
+    evaluated = _load(spec.data, without=set(options))
+    splits = make_splits(spec.data.split, list(evaluated.samples.values()), split_options)
+    trained = evaluated if spec.training_data is None else _load(spec.training_data)
+    folds = tuple(_fold(spec, split, evaluated, trained) for split in splits)
+    contestants = tuple(
+        _enter(entry, kind, settings, runtime)
+        for entry, (kind, settings) in zip(spec.approach, classes, strict=True)
+    )
+    parts = tuple(_parts(spec, runtime, evaluated, trained, folds, contestants))
+    return Plan(spec, runtime, evaluated, trained, folds, contestants, parts)
+
+
+def _resolve(entry: ApproachSpec) -> tuple[type[Approach], Any]:
+    kind = load_class(entry.use, APPROACHES, Approach, "approach")
+    return kind, validate(kind.Settings, entry.options, f"approach {entry.name!r}")
+
+
+def _load(spec: DataSpec | TrainingDataSpec, without: set[str] = frozenset()) -> Material:
+    options = {key: value for key, value in spec.options.items() if key not in without}
+    dataset = load_dataset(spec.dataset, options, data_root())
+    samples = dataset.samples()
+    if not samples:
+        raise InputError(f"dataset {spec.dataset!r} has no image with a mask: look with `lungseg data check`")
+    sha256 = fingerprint(samples)
+    kept = samples if dataset.real else remember(samples)
+    return Material(dataset, spec.dataset, {sample.id: sample for sample in kept}, sha256)
+
+
+def _fold(spec: Spec, split: Split, evaluated: Material, trained: Material) -> Fold:
+    shown = split.validation if spec.evaluate_on == "validation" else split.test
+    if spec.training_data is None:
+        sides = trained.pick(split.train), trained.pick(split.validation)
+    else:
+        sides = _two_sides(trained, spec.training_data)
+    return Fold(split, *sides, evaluated.pick(shown))
+
+
+def _two_sides(material: Material, spec: TrainingDataSpec) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """A whole dataset as train and validation, by patient."""
+    patients = sorted({sample.patient for sample in material.samples.values()})
+    order = np.random.default_rng(spec.split_seed).permutation(len(patients))
+    count = max(1, round(spec.validation_share * len(patients)))
+    if count >= len(patients):
+        raise InputError(
+            f"[training_data]: {len(patients)} patients of {spec.dataset!r} leave none to train on"
+        )
+    held = {patients[index] for index in order[:count]}
+    samples = list(material.samples.values())
+    return tuple(s for s in samples if s.patient not in held), tuple(s for s in samples if s.patient in held)
+
+
+def _enter(entry: ApproachSpec, kind: type[Approach], settings: Any, runtime: Runtime) -> Contestant:
+    approach = kind(settings, runtime)
+    reason = approach.skip()
+    return Contestant(entry, kind, settings, None if reason else approach.weights(), reason)
+
+
+def _parts(
+    spec: Spec,
+    runtime: Runtime,
+    evaluated: Material,
+    trained: Material,
+    folds: Sequence[Fold],
+    contestants: Sequence[Contestant],
+) -> list[Part]:
+    approaches = sorted((ROOT / "approaches").glob("*.py"))
+    everywhere = {
+        "format": FORMAT,
+        "data": [evaluated.name, evaluated.sha256, trained.name, trained.sha256],
+        "code": hash_code(ROOT / "data", ROOT / "scoring" / "metrics.py", ROOT / "parts.py", *approaches),
+        "versions": versions(),
+        "runtime": [str(runtime.device), runtime.precision, runtime.threads, runtime.compiled],
+        "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),
+    }
+    parts = []
+    for contestant in contestants:
+        if contestant.skipped:
+            continue
+        own = {
+            **everywhere,
+            "approach": contestant.spec.model_dump(mode="json"),
+            "settings": contestant.settings.model_dump(mode="json"),
+            "weights": asdict(contestant.weights) if contestant.weights else None,
+            "own_code": hash_code(module_place(contestant.kind)),
+        }
+        seeds = spec.seeds if contestant.kind.stochastic else spec.seeds[:1]
+        for fold in folds:
+            for seed in seeds:
+                key = hash_of({**own, "fold": fold.sha256, "seed": seed})
+                parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, key))
+    return parts
+
+
+def _part(
+    spec: Spec,
+    runtime: Runtime,
+    evaluated: Material,
+    trained: Material,
+    contestant: Contestant,
+    fold: Fold,
+    seed: int,
+    key: str,
+) -> Part:
+    return Part(
+        approach=contestant.spec,
+        kind=contestant.kind,
+        settings=contestant.settings,
+        runtime=runtime,
+        dataset=evaluated.name,
+        train_set=trained.name,
+        fold=fold.split.fold,
+        seed=seed,
+        key=key,
+        train=fold.train,
+        validation=fold.validation,
+        evaluated=fold.evaluated,
+        keep_maps=seed == spec.seeds[0],
+    )

@@ -1,0 +1,67 @@
+"""Finds a class by its short name, or by "package.module:Class" for code that isn't part of lungseg."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lungseg.errors import InputError
+
+
+def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> type:
+    """The class that `name` stands for.
+
+    Args:
+        name: a key of `known`, or "package.module:Class".
+        known: short names and where their classes are.
+        base: what the class must derive from.
+        what: "approach" or "dataset", for the message.
+
+    Raises:
+        InputError: unknown name (the message lists the known ones), or no such class.
+    """
+    place = known.get(name, name)
+    if ":" not in place:
+        raise InputError(
+            f"unknown {what} {name!r}: choose one of {', '.join(sorted(known))}, or name a class as 'package.module:Class'"
+        )
+    module_name, _, class_name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        # A missing dependency inside the module is its own fault and must not read as a wrong name.
+        if error.name and module_name != error.name and not module_name.startswith(error.name + "."):
+            raise InputError(f"{what} {name!r} needs the package {error.name!r}: install it") from error
+        raise InputError(f"{what} {name!r}: there is no module {module_name!r} to import") from error
+    except AttributeError as error:
+        raise InputError(f"{what} {name!r}: module {module_name!r} has no class {class_name!r}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{what} {name!r}: {class_name} is not a subclass of {base.__module__}.{base.__name__}"
+        )
+    return found
+
+
+def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
+    """`model(**values)`; what is wrong with them becomes one sentence that names the key.
+
+    Raises:
+        InputError: an unknown key, a wrong type or a value out of range.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the table"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            raise InputError(f"{where}: unknown key {key!r}; the known keys are {known}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{where}: the key {key!r} is missing") from None
+        given = first.get("input")
+        text = first["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+        raise InputError(f"{where}: {key} = {given!r} can't be used: {text}") from None

@@ -1,0 +1,43 @@
+"""All figures of a results directory, as PNG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lungseg.report.contents import Contents, read_contents
+from lungseg.report.figures_images import cases, feature_maps, samples
+from lungseg.report.figures_plots import accuracy_time, curves, dice
+from lungseg.report.style import house_style, save
+
+# Each draws from the stored results, or returns None if what it needs isn't stored.
+FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
+    "samples": samples,
+    "feature-maps": feature_maps,
+    "curves": curves,
+    "cases": cases,
+    "dice": dice,
+    "accuracy-time": accuracy_time,
+}
+
+# Pictures that show X-rays: never published if those are of real people.
+SHOWS_IMAGES = {"samples", "feature-maps", "cases"}
+
+
+def draw_figures(directory: Path) -> list[Path]:
+    """Writes `figures/STEM.png` and `.pdf` of a results directory; returns the paths in order.
+
+    A figure whose data isn't stored is left out. The same results give the same bytes.
+
+    Raises InputError if the directory holds no results, damaged ones, or can't be written.
+    """
+    contents = read_contents(directory)
+    paths: list[Path] = []
+    with house_style():
+        for stem, draw in FIGURES.items():
+            figure = draw(contents)
+            if figure is not None:
+                paths += save(figure, directory / "figures", stem)
+    return paths

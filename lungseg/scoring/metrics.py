@@ -1,0 +1,99 @@
+"""How well a mask agrees with the truth: counts of pixels and ratios of them, per image.
+
+Definitions as in Taha and Hanbury, BMC Medical Imaging 15:29 (2015). Empty masks: both empty, overlap
+metrics are 1; one empty, they are 0; a ratio whose denominator is empty for another reason is 1 if nothing
+was got wrong, else 0. So a miss can never improve an average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def confusion(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
+    """Counts of pixels: tp, fp, fn, tn.
+
+    Args:
+        prediction, truth: bool, H x W, of one shape.
+
+    Raises:
+        ValueError: another dtype, or the shapes differ. (Never a broadcast: a mask of 0 and 255 that
+            slips through here gives an IoU above 1.)
+    """
+    if prediction.dtype != bool or truth.dtype != bool:
+        raise ValueError(f"masks must be bool, got {prediction.dtype} and {truth.dtype}")
+    if prediction.shape != truth.shape:
+        raise ValueError(f"masks must have one shape, got {prediction.shape} and {truth.shape}")
+    tp = int(np.count_nonzero(prediction & truth))
+    fp = int(np.count_nonzero(prediction)) - tp
+    fn = int(np.count_nonzero(truth)) - tp
+    return {"tp": tp, "fp": fp, "fn": fn, "tn": prediction.size - tp - fp - fn}
+
+
+def overlap(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+    """dice, iou, accuracy, precision, recall, specificity from counts of pixels, each in [0, 1].
+
+    dice = 2 tp / (2 tp + fp + fn); iou = tp / (tp + fp + fn); accuracy = (tp + tn) / all;
+    precision = tp / (tp + fp); recall = tp / (tp + fn); specificity = tn / (tn + fp).
+    """
+    wrong = fp + fn
+    return {
+        "dice": _ratio(2 * tp, 2 * tp + wrong, wrong),
+        "iou": _ratio(tp, tp + wrong, wrong),
+        "accuracy": _ratio(tp + tn, tp + tn + wrong, wrong),
+        "precision": _ratio(tp, tp + fp, wrong),
+        "recall": _ratio(tp, tp + fn, wrong),
+        "specificity": _ratio(tn, tn + fp, wrong),
+    }
+
+
+def _ratio(part: int, whole: int, wrong: int) -> float:
+    if whole == 0:
+        return 0.0 if wrong else 1.0
+    return part / whole
+
+
+def score_mask(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Everything that a row of scores.csv says of one mask: tp, fp, fn, tn and the ratios of `overlap`."""
+    counts = confusion(prediction, truth)
+    return {**counts, **overlap(**counts)}
+
+
+def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """bool mask of a map in [0, 1]: at or above the threshold is lung."""
+    return probability >= threshold
+
+
+def mean_dice(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5) -> float:
+    """Mean over images of the Dice of thresholded maps (float, H x W) with their truths (bool, H x W)."""
+    pairs = zip(maps, truths, strict=True)
+    return float(np.mean([score_mask(binarise(m, threshold), truth)["dice"] for m, truth in pairs]))
+
+
+def best_threshold(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """The threshold in 0.05, 0.06 ... 0.95 with the best mean Dice; of equals the one nearest to 0.5.
+
+    Meant for validation images: a threshold chosen on test images is not an honest one.
+    """
+    grid = np.round(np.arange(0.05, 0.951, 0.01), 2)
+    dice = np.mean([_dice_at(grid, m, truth) for m, truth in zip(maps, truths, strict=True)], axis=0)
+    best = np.flatnonzero(dice == dice.max())
+    return float(grid[best[np.argmin(np.abs(grid[best] - 0.5))]])
+
+
+def _dice_at(grid: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> list[float]:
+    # One histogram of each class instead of a pass over the image for each threshold.
+    edges = np.concatenate([[-np.inf], grid, [np.inf]])
+    inside = np.histogram(probability[truth], edges)[0][::-1].cumsum()[::-1][1:]
+    outside = np.histogram(probability[~truth], edges)[0][::-1].cumsum()[::-1][1:]
+    lung = int(np.count_nonzero(truth))
+    return [
+        overlap(int(tp), int(fp), lung - int(tp), 0)["dice"] for tp, fp in zip(inside, outside, strict=True)
+    ]
+
+
+def pooled_f1(tp: float, fp: float, fn: float) -> float:
+    """Dice of all pixels of all images as one: what several projects print as F1; big lungs weigh more."""
+    return _ratio(2 * tp, 2 * tp + fp + fn, fp + fn)

@@ -1,0 +1,197 @@
+"""A benchmark's TOML file, validated: an unknown key is an error that names it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lungseg.errors import InputError
+from lungseg.plugins import validate
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class DataSpec(BaseModel):
+    """`[data]`: what is evaluated, and how it is split. Further keys are the dataset's or the split's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    dataset: str
+    split: str = "random"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingDataSpec(BaseModel):
+    """`[training_data]`: another dataset to train on; all of it, less a share for validation."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    dataset: str
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    split_seed: Seed = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class ApproachSpec(BaseModel):
+    """`[[approach]]`: a row of the tables. Further keys are the approach's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str
+    name: Name
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TimingSpec(BaseModel):
+    """`[timing]`: how predictions are timed.
+
+    Attributes:
+        enabled: false leaves the timings out.
+        batch_sizes: images a call; 1 is the latency.
+        repeats: timed calls for each batch size, over all rounds.
+        warmup: calls before them that are not timed.
+        rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 8)
+    repeats: Annotated[int, Field(ge=4)] = 30
+    warmup: Annotated[int, Field(ge=1)] = 3
+    rounds: Annotated[int, Field(ge=1)] = 2
+
+
+class RuntimeSpec(BaseModel):
+    """`[runtime]`: how to compute. "auto" takes what is fastest on the machine.
+
+    Attributes:
+        device: "auto" is CUDA where there is one.
+        precision: "auto" is bfloat16 where the device multiplies it in hardware, else float32.
+        threads: CPU threads; 0 is one for each core that this process may use.
+        compiled: torch.compile for inference.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    compiled: bool = False
+
+
+class Spec(BaseModel):
+    """A whole benchmark."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    title: str = ""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    evaluate_on: Literal["test", "validation"] = "test"
+    data: DataSpec
+    training_data: TrainingDataSpec | None = None
+    approach: Annotated[tuple[ApproachSpec, ...], Field(min_length=1)]
+    timing: TimingSpec = TimingSpec()
+    runtime: RuntimeSpec = RuntimeSpec()
+
+
+def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
+    """Reads a spec and applies `--set key=value` changes to it.
+
+    Args:
+        path: a TOML file.
+        changes: "seeds=[0]", "data.split=kfold", "approach.NAME.epochs=3"; the value is TOML,
+            or a plain string if it isn't.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown key, a wrong type, a name or a seed twice.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no spec {path}: name a TOML file, such as benchmarks/quick.toml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't read the spec {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
+    _name_approaches(values)
+    for change in changes:
+        _apply(values, change)
+    spec = validate(Spec, values, str(path))
+    _refuse_twice([approach.name for approach in spec.approach], f"{path}: the approach name")
+    _refuse_twice(list(spec.seeds), f"{path}: the seed")
+    return spec
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words as a table, as `--set` of `read_spec` reads them. Raises InputError if one isn't that."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        _apply(values, change)
+    return values
+
+
+def _name_approaches(values: dict[str, Any]) -> None:
+    entries = values.get("approach")
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("use"), str):
+            # A class named as "package.module:Class" needs a name that can be a folder's.
+            entry.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", entry["use"]))
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"--set {change!r} is not of the form key=value, such as seeds=[0,1]")
+    table: Any = values
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(table, list):
+            table = _approach_named(table, part, change)
+        elif isinstance(table, dict):
+            table = table.setdefault(part, {})
+        if not isinstance(table, dict | list):
+            raise InputError(f"--set {change!r}: {'.'.join(parts[: depth + 1])} is not a table")
+    if isinstance(table, list):
+        raise InputError(f"--set {change!r}: say approach.NAME.key=value")
+    table[parts[-1]] = _toml_value(text.strip())
+
+
+def _approach_named(entries: list[Any], name: str, change: str) -> dict[str, Any]:
+    for entry in entries:
+        if isinstance(entry, dict) and entry.get("name") == name:
+            return entry
+    names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict))
+    raise InputError(f"--set {change!r}: the spec has no approach {name!r}; it has {names}")
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _refuse_twice(values: list[Any], what: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(f"{what} {value!r} stands there twice: give each its own")

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models import vgg19
+
+from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
+from lungseg.approaches.vgg19_pixels.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, random_state
+from lungseg.approaches.vgg19_pixels.sampling import build_table, sample_pixels
+from lungseg.scoring.metrics import mean_dice
+
+REGRESSORS = ("lightgbm", "ridge", "hist-gradient-boosting", "mlp")
+SMALL = {"boosting": {"rounds": 15}, "mlp": {"epochs": 3, "hidden": 32, "learning_rate": 0.01}}
+
+
+def settings(**values) -> Vgg19PixelsSettings:
+    return Vgg19PixelsSettings(weights="random", size=24, **SMALL, **values)
+
+
+def test_maps_are_those_of_torchvisions_vgg19_up_to_its_second_relu():
+    network = vgg19(weights=None).features[:4].eval()
+    state = random_state(seed=3)
+    network.load_state_dict({name.removeprefix("features."): value for name, value in state.items()})
+    ours = PixelFeatures("random", seed=3)
+    images = torch.rand(2, 1, 17, 23)
+    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    sd = torch.tensor(IMAGENET_SD).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        expected = network((images.expand(-1, 3, -1, -1) - mean) / sd)
+        torch.testing.assert_close(ours(images), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_sampled_pixels_keep_the_share_of_each_stratum():
+    target = np.zeros((20, 20), np.float32)
+    target[:, 10:] = 1  # half lung
+    target[:, 9] = 0.3  # one column of 20 along the edge
+    chosen = sample_pixels(target, 100, np.random.default_rng(0))
+    values = target.ravel()[chosen]
+    assert len(np.unique(chosen)) == 100
+    assert (values == 1).sum() == 50
+    assert (values == np.float32(0.3)).sum() == 5
+
+
+def test_all_pixels_are_taken_when_there_are_no_more_than_asked_for():
+    assert sample_pixels(np.zeros((3, 4), np.float32), 12, np.random.default_rng(0)).tolist() == list(range(12))
+
+
+def test_a_row_of_the_table_is_the_pixel_it_names(discs, runtime):
+    samples = discs(3, size=24)
+    network = PixelFeatures("random")
+    table = build_table(samples, network, runtime, size=24, pixels_per_image=24 * 24, seed=0)
+    with torch.inference_mode():
+        maps = network(torch.from_numpy(samples[1].image())[None, None])[0]
+    row, column = 5, 7
+    place = 24 * 24 + row * 24 + column
+    np.testing.assert_allclose(table.features[place], maps[:, row, column].numpy(), atol=1e-5)
+    assert table.targets[place] == samples[1].mask()[row, column]
+
+
+def test_shrunken_masks_are_learnt_as_area_shares(discs, runtime):
+    table = build_table(discs(1, size=96), PixelFeatures("random"), runtime, 24, 24 * 24, seed=0)
+    assert ((table.targets > 0) & (table.targets < 1)).any()
+    assert table.targets.mean() == pytest.approx(discs(1, size=96)[0].mask().mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("regressor", REGRESSORS)
+def test_every_regressor_learns_is_stored_and_repeats_its_bits(regressor, discs, runtime, new_run, tmp_path):
+    train, held = discs(8), discs(3, seed=9)
+    truths = [sample.mask() for sample in held]
+    images = [sample.image() for sample in held]
+    run = new_run()
+    approach = Vgg19Pixels(settings(regressor=regressor), runtime)
+    fitted = approach.fit(train, held, run)
+    maps = approach.predict(images)
+    assert mean_dice(maps, truths) > 0.8
+    assert all(m.shape == t.shape and m.dtype == np.float32 for m, t in zip(maps, truths, strict=True))
+    assert run.rows[0]["step"] == 1
+    assert all(np.isfinite(row["validation_loss"]) and 0 <= row["train_accuracy"] <= 1 for row in run.rows)
+    assert fitted.parameters > 0
+
+    approach.save(tmp_path)
+    loaded = Vgg19Pixels.load(tmp_path, approach.settings, runtime)
+    again = Vgg19Pixels(approach.settings, runtime)
+    again.fit(train, held, new_run(folder="again"))
+    for other in (loaded, again):
+        for one, two in zip(maps, other.predict(images), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_lightgbm_keeps_the_round_with_the_least_validation_loss(discs, runtime, new_run):
+    run = new_run()
+    approach = Vgg19Pixels(settings(regressor="lightgbm"), runtime)
+    fitted = approach.fit(discs(4), discs(2, seed=5), run)
+    losses = [row["validation_loss"] for row in run.rows]
+    assert fitted.best_step == int(np.argmin(losses)) + 1
+
+
+@pytest.mark.parametrize("regressor", REGRESSORS)
+def test_a_damaged_model_is_refused_in_a_sentence(regressor, discs, runtime, new_run, tmp_path):
+    from lungseg.errors import InputError
+
+    approach = Vgg19Pixels(settings(regressor=regressor), runtime)
+    approach.fit(discs(2), discs(2, seed=1), new_run())
+    approach.save(tmp_path / "checkpoints")
+    (file,) = (tmp_path / "checkpoints").iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(InputError, match="damaged"):
+        Vgg19Pixels.load(tmp_path / "checkpoints", approach.settings, runtime)
+
+
+def test_feature_maps_for_the_picture(discs, runtime):
+    maps = Vgg19Pixels(settings(), runtime).feature_maps(discs(1)[0].image())
+    assert maps.shape == (64, 24, 24)
+    assert F.relu(torch.from_numpy(maps)).equal(torch.from_numpy(maps))

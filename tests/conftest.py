@@ -1,0 +1,74 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lungseg.approaches.approach import Run, Runtime
+from lungseg.data.sample import Sample
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+class ArraySample(Sample):
+    """An image and mask given as arrays."""
+
+    def __init__(self, name: str, image: np.ndarray, mask: np.ndarray, source: str = "s") -> None:
+        self.id = self.patient = name
+        self.source, self.label = source, ""
+        self._image, self._mask = image.astype(np.float32), mask
+
+    def image(self) -> np.ndarray:
+        return self._image
+
+    def mask(self) -> np.ndarray:
+        return self._mask
+
+    def content(self) -> bytes:
+        return self._image.tobytes() + self._mask.tobytes()
+
+
+def dark_discs(count: int, size: int = 64, seed: int = 0) -> list[Sample]:
+    """Noisy bright pictures with one dark disc each, the disc being the mask: easy for any approach."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    samples = []
+    for index in range(count):
+        y, x = rng.uniform(0.35, 0.65, 2) * size
+        mask = (rows - y) ** 2 + (columns - x) ** 2 < (rng.uniform(0.2, 0.3) * size) ** 2
+        image = np.clip(np.where(mask, 0.25, 0.75) + rng.normal(0, 0.05, mask.shape), 0, 1)
+        samples.append(ArraySample(f"disc-{index:03d}", image, mask))
+    return samples
+
+
+@pytest.fixture
+def discs() -> Callable[..., list[Sample]]:
+    return dark_discs
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime(torch.device("cpu"), threads=torch.get_num_threads())
+
+
+@pytest.fixture
+def new_run(tmp_path) -> Callable[..., Run]:
+    """A Run whose history rows are kept in `run.rows`."""
+
+    def make(seed: int = 0, folder: str = "checkpoints", score=lambda maps: 0.5) -> Run:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        rows: list[dict] = []
+        run = Run(seed, tmp_path / folder, lambda **row: rows.append(row), lambda *_: None, score)
+        run.rows = rows
+        return run
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _no_data_or_weights(monkeypatch):
+    """Tests don't depend on what is on the machine; those that want it set it themselves."""
+    monkeypatch.delenv("LUNGSEG_WEIGHTS", raising=False)
+    monkeypatch.delenv("LUNGSEG_DATA", raising=False)
