@@ -173,7 +173,7 @@ def _receive(pipe: Connection, name: str) -> dict[str, Any]:
 
 
 def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
-    """A timing process: loads the approach, then answers (batch size, repeats, warmup) until the pipe closes."""
+    """A timing process: loads, then answers (batch size, repeats, warmup) until the pipe closes."""
     import torch
 
     torch.set_num_threads(runtime.threads)
@@ -194,7 +194,7 @@ def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Run
 def measure(
     approach: Approach, files: list[Path], batch_size: int, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """Seconds by stage of batches of `batch_size`, their GFLOP an image, and this process's peak memory in MiB."""
+    """Seconds by stage, GFLOP an image by torch's counter (2 x multiply-add), peak memory in MiB."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -94,8 +94,8 @@ def _claim(directory: Path, spec: Spec, fresh: bool) -> None:
         name = read_json(stored).get("name") if not fresh else spec.name
         if name != spec.name:
             raise InputError(
-                f"{directory} holds results of {name!r}, not of {spec.name!r}: choose another folder with --out, "
-                "or start over in it with --fresh"
+                f"{directory} holds results of {name!r}, not of {spec.name!r}: choose another folder "
+                "with --out, or start over in it with --fresh"
             )
     elif directory.is_dir() and any(directory.iterdir()) and not (directory / "parts").is_dir():
         raise InputError(f"{directory} is not empty and holds no benchmark: choose another folder with --out")

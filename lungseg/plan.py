@@ -1,4 +1,4 @@
-"""What a benchmark will do: data, splits, classes and weights found and checked before anything is computed."""
+"""What a benchmark will do: data, splits, classes and weights, found and checked before it computes."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     place = known.get(name, name)
     if ":" not in place:
         raise InputError(
-            f"unknown {what} {name!r}: choose one of {', '.join(sorted(known))}, or name a class as 'package.module:Class'"
+            f"unknown {what} {name!r}: choose one of {', '.join(sorted(known))}, "
+            "or name a class as 'package.module:Class'"
         )
     module_name, _, class_name = place.partition(":")
     try:
@@ -57,11 +58,22 @@ def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> A
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the table"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
+            known = ", ".join(_table_of(model, first["loc"]).model_fields)
             raise InputError(f"{where}: unknown key {key!r}; the known keys are {known}") from None
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {key!r} is missing") from None
         given = first.get("input")
         text = first["msg"].removeprefix("Value error, ")
-    text = text[:1].lower() + text[1:]
+        text = text[:1].lower() + text[1:]
         raise InputError(f"{where}: {key} = {given!r} can't be used: {text}") from None
+
+
+def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model whose key the last word of `place` would be: nested tables have keys of their own."""
+    for word in place[:-1]:
+        field = model.model_fields.get(str(word))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return model

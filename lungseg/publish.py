@@ -19,7 +19,7 @@ FIGURES = (".png", ".pdf")
 
 
 def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
-    """Copies tables, scores, run.json and figures to `to`/NAME; never a picture of a real X-ray, map or model.
+    """Copies tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
 
     Returns:
         the folder, and whether `readme` has a block of this name, now filled.

@@ -143,7 +143,7 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words as a table, as `--set` of `read_spec` reads them. Raises InputError if one isn't that."""
+    """`key=value` words as a table, read as `--set` is. Raises InputError if one isn't of that form."""
     values: dict[str, Any] = {}
     for change in changes:
         _apply(values, change)

@@ -118,7 +118,7 @@ class Approach(ABC):
         return None
 
     def weights(self) -> WeightsInfo | None:
-        """The pretrained weights that it starts from. Raises InputError if the settings want some that aren't there."""
+        """The pretrained weights that it starts from, or None. Raises InputError if they aren't there."""
         return None
 
     def estimate(self, train: int, validation: int) -> float | None:
@@ -131,7 +131,7 @@ class Approach(ABC):
 
     @abstractmethod
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Host images (float32 H x W in [0, 1], any sizes) -> one float32 batch N x 1 x h x w on the device."""
+        """Host images float32 H x W in [0, 1], of any sizes -> a float32 batch N x 1 x h x w on the device."""
 
     @abstractmethod
     def stages(self) -> list[Stage]:

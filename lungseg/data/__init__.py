@@ -42,4 +42,3 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     for name, content in sorted(zip((sample.id for sample in samples), hashes, strict=True)):
         total.update(f"{len(name)}:{name}".encode() + content)
     return total.hexdigest()
-

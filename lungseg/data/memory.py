@@ -1,4 +1,4 @@
-"""Keeps generated samples in memory: making them again for each approach would cost more than reading a file."""
+"""Keeps generated samples in memory: making them again for each approach costs more than reading a file."""
 
 from __future__ import annotations
 

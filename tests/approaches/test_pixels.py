@@ -42,7 +42,9 @@ def test_sampled_pixels_keep_the_share_of_each_stratum():
 
 
 def test_all_pixels_are_taken_when_there_are_no_more_than_asked_for():
-    assert sample_pixels(np.zeros((3, 4), np.float32), 12, np.random.default_rng(0)).tolist() == list(range(12))
+    assert sample_pixels(np.zeros((3, 4), np.float32), 12, np.random.default_rng(0)).tolist() == list(
+        range(12)
+    )
 
 
 def test_a_row_of_the_table_is_the_pixel_it_names(discs, runtime):

@@ -55,7 +55,7 @@ def test_only_some_sources(tmp_path, make_cxr704):
     dataset = load_dataset("cxr704", {"sources": ["montgomery"]}, tmp_path)
     assert [sample.id for sample in dataset.samples()] == ALL[3:]
     assert dataset.inventory().images_without_mask == []
-    with pytest.raises(InputError, match=r"sources = .* of dataset 'cxr704' can't be used: .*'montgomery'"):
+    with pytest.raises(InputError, match=r"'cxr704': sources.* can't be used: .*'montgomery'"):
         load_dataset("cxr704", {"sources": ["berlin"]}, tmp_path)
 
 

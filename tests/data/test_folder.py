@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungseg.data import DATASETS, Dataset, dataset_class, fingerprint, load_dataset
+from lungseg.data import DATASETS, Dataset, fingerprint, load_dataset
 from lungseg.data.images import SizeMismatch
 from lungseg.errors import InputError
+from lungseg.plugins import load_class
 
 
 @pytest.fixture
@@ -120,14 +121,14 @@ def test_missing_and_empty_folders(pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": "x"}, "dataset 'folder' needs the key 'masks'"),
+        ({"images": "x"}, "dataset 'folder': the key 'masks' is missing"),
         (
             {"images": "x", "masks": "y", "mask": "z"},
-            "unknown key 'mask' of dataset 'folder': its keys are images, ",
+            "dataset 'folder': unknown key 'mask'; the known keys are images, ",
         ),
         (
             {"images": 3, "masks": "y"},
-            "images = 3 of dataset 'folder' can't be used: input should be a valid string",
+            "dataset 'folder': images = 3 can't be used: input should be a valid string",
         ),
         ({"images": "x", "masks": []}, "masks = .* can't be used: name at least one folder"),
         ({"images": "x", "masks": "y", "patient_pattern": "("}, "it is no regular expression"),
@@ -140,13 +141,13 @@ def test_wrong_options(options, message):
 
 
 def test_unknown_datasets():
-    with pytest.raises(InputError, match="unknown dataset 'cxr7': use one of cxr704, folder, phantom, or"):
+    with pytest.raises(InputError, match="unknown dataset 'cxr7': choose one of cxr704, folder, phantom, or"):
         load_dataset("cxr7", {}, None)
-    with pytest.raises(InputError, match="dataset 'nowhere:Set' can't be imported"):
+    with pytest.raises(InputError, match="dataset 'nowhere:Set': there is no module 'nowhere'"):
         load_dataset("nowhere:Set", {}, None)
-    with pytest.raises(InputError, match=r"dataset 'lungseg\.data:Set' can't be imported"):
+    with pytest.raises(InputError, match=r"module 'lungseg\.data' has no class 'Set'"):
         load_dataset("lungseg.data:Set", {}, None)
-    with pytest.raises(InputError, match=r"'pathlib:Path' is no lungseg\.data\.Dataset"):
+    with pytest.raises(InputError, match=r"Path is not a subclass of lungseg\.data\.sample\.Dataset"):
         load_dataset("pathlib:Path", {}, None)
 
 
@@ -157,8 +158,7 @@ def test_a_class_of_ones_own(pairs):
 
 def test_every_listed_dataset_keeps_the_protocol():
     for name in DATASETS:
-        kind = dataset_class(name)
-        assert issubclass(kind, Dataset)
+        kind = load_class(name, DATASETS, Dataset, "dataset")
         assert kind.Settings.model_config["extra"] == "forbid"
 
 

@@ -27,7 +27,7 @@ from lungseg.errors import InputError
 
 @dataclass(frozen=True)
 class Images:
-    """Training images float32 N x 1 x s x s in [0, 1] and the share of lung in each pixel, of the same shape."""
+    """Images float32 N x 1 x s x s in [0, 1] and the share of lung in each pixel, of the same shape."""
 
     images: Tensor
     masks: Tensor
@@ -55,7 +55,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, kind: str) -> Tensor:
 
 
 def learning_rate_factor(step: int, steps: int, settings: DeepLabV3PlusSettings) -> float:
-    """Share of the top learning rate at `step` (from 0): linear warm-up, then half a cosine (Loshchilov 2017)."""
+    """Share of the top rate at `step` (from 0): linear warm-up, then half a cosine (Loshchilov 2017)."""
     if settings.schedule == "constant":
         return 1.0
     warmup = max(1, round(settings.warmup_share * steps))
@@ -65,7 +65,7 @@ def learning_rate_factor(step: int, steps: int, settings: DeepLabV3PlusSettings)
 
 
 def batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random order of `count` images cut into ceil(count / batch_size) batches whose sizes differ by one at most.
+    """A random order of `count` images in ceil(count / batch_size) batches; sizes differ by one at most.
 
     No batch has a single image unless `count` is 1.
     """
@@ -196,7 +196,7 @@ class Training:
         save_state(state, path)
 
     def resume(self, path: Path) -> bool:
-        """Goes on from `path`; False if it isn't there or can't be read (a checkpoint costs at most its epochs)."""
+        """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""
         try:
             state = torch.load(path, map_location=self.runtime.device, weights_only=True)
         except FileNotFoundError:

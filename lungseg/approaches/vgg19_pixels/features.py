@@ -31,7 +31,7 @@ class PixelFeatures(nn.Module):
     """
 
     def __init__(self, kind: str, seed: int = 0) -> None:
-        """`kind`: "imagenet", "random" (He initialisation by `seed`) or "auto". Raises InputError, as `find_weights`."""
+        """`kind`: "imagenet", "random" (He initialisation by `seed`) or "auto". Raises as `find_weights`."""
         super().__init__()
         file = find_weights("vgg19", kind)
         state = random_state(seed) if file is None else load_weights(file, REQUIRED)

@@ -155,5 +155,5 @@ class Mlp(Regressor):
 
 
 def soft_cross_entropy(logits: Tensor, share: Tensor) -> Tensor:
-    """Cross-entropy of two-way logits N x 2 against the share of lung N in [0, 1]; at 0 and 1 the usual one."""
+    """Cross-entropy of logits N x 2 against the share of lung N in [0, 1]; at 0 and 1 the usual one."""
     return F.cross_entropy(logits, torch.stack([1 - share, share], 1))

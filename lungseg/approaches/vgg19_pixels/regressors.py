@@ -1,7 +1,7 @@
 """Regressors from a pixel's 64 numbers to the mask's value there.
 
-Each keeps one small protocol: `fit`, `predict`, `save`, `load`. What `fit` reports a step goes to history.csv:
-the loss is the mean squared error (cross-entropy for the MLP), the accuracy that of pixels at half.
+Each keeps one small protocol: `fit`, `predict`, `save`, `load`. What `fit` reports goes to history.csv: the
+loss is the mean squared error (cross-entropy for the MLP), the accuracy that of pixels at half.
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).parents[1]
+
+
+def lungseg(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSEG_")}
+    return subprocess.run(
+        [sys.executable, "-m", "lungseg", *words],
+        capture_output=True,
+        text=True,
+        env={**clean, "COLUMNS": "200", **environment},
+        cwd=environment.get("PWD", ROOT),
+    )
+
+
+def refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    """One sentence on standard error that has the words, exit code 2, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("lungseg: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+@pytest.fixture
+def spec(tmp_path):
+    def write(
+        data: str = 'dataset = "phantom"\ncount = 10\nsize = 32', approach: str = 'use = "mean-mask"'
+    ) -> str:
+        path = tmp_path / "try.toml"
+        path.write_text(
+            f'name = "try"\n[data]\n{data}\n[[approach]]\n{approach}\n[timing]\nenabled = false\n'
+        )
+        return str(path)
+
+    return write
+
+
+def test_a_benchmark_as_typed(spec, tmp_path):
+    done = lungseg("benchmark", spec(), "--out", str(tmp_path / "out"), "--set", "seeds=[7]")
+    assert done.returncode == 0, done.stderr
+    assert "time      about" in done.stdout
+    assert "mean-mask" in done.stdout
+    assert "Pictures:" in done.stdout
+    again = lungseg("report", str(tmp_path / "out"))
+    assert again.returncode == 0
+    assert "mean-mask" in again.stdout
+
+
+def test_bad_specs_and_flags(spec, tmp_path):
+    refused(lungseg("benchmark", str(tmp_path / "no.toml")), "no.toml")
+    refused(lungseg("benchmark", spec(approach='use = "unet"')), "unet", "vgg19-pixels")
+    refused(lungseg("benchmark", spec(approach='use = "mean-mask"\nsise = 3')), "sise", "size")
+    refused(lungseg("benchmark", spec(), "--device", "tpu"), "tpu")
+    if not torch.cuda.is_available():
+        refused(lungseg("benchmark", spec(), "--device", "cuda"), "CUDA")
+    refused(lungseg("report", str(tmp_path)), "run.json")
+    refused(lungseg("publish", str(tmp_path)), "run.json")
+
+
+def test_data_that_is_not_there(spec, tmp_path):
+    real = spec(data='dataset = "cxr704"\nsplit = "every-14th"')
+    refused(lungseg("benchmark", real), "LUNGSEG_DATA")
+    refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
+    refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
+
+
+def test_weights_that_cannot_be_used(spec, tmp_path):
+    pixels = spec(approach='use = "vgg19-pixels"\nweights = "imagenet"')
+    refused(lungseg("benchmark", pixels, LUNGSEG_WEIGHTS=str(tmp_path / "nowhere")), "LUNGSEG_WEIGHTS")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_file({"conv1.weight": torch.zeros(4, 3, 7, 7)}, folder / "vgg19.safetensors")
+    out = ("--out", str(tmp_path / "out"))
+    refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
+    (folder / "vgg19.safetensors").write_bytes(b"\x10\x00")
+    refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
+
+
+def test_an_unreadable_image_is_named(spec, tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        for side, values in (("images", rng.integers(0, 255, (32, 32))), ("masks", np.eye(32) * 255)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / side / f"p{index}.png")
+    broken = tmp_path / "images" / "p3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    folder = spec(data='dataset = "folder"\nimages = "images"\nmasks = "masks"')
+    out = ("--out", str(tmp_path / "out"))
+    refused(lungseg("benchmark", folder, *out, LUNGSEG_DATA=str(tmp_path)), "p3.png")
+    words = ("data", "check", "folder", "--set", "images=images", "--set", "masks=masks")
+    checked = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
+    assert checked.returncode == 1
+    assert "p3.png" in checked.stdout
+
+
+def test_phantoms_as_files_are_a_sound_folder_dataset(tmp_path):
+    made = lungseg("data", "phantom", str(tmp_path / "made"), "--count", "4", "--size", "64")
+    assert made.returncode == 0, made.stderr
+    words = ("data", "check", "folder", "--set", "images=made/images", "--set", "masks=made/masks")
+    checked = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
+    assert checked.returncode == 0, checked.stdout
+    assert "sound" in checked.stdout
+
+
+def test_info_and_list_say_what_is_missing():
+    done = lungseg("info")
+    assert done.returncode == 0, done.stderr
+    assert "LUNGSEG_DATA" in done.stdout
+    assert "phantom" in lungseg("data", "list").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no root there")
+def test_a_folder_that_cannot_be_made(spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file")), "is a file")
+    refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "--out")

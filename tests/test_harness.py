@@ -1,0 +1,267 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
+from lungseg.errors import InputError
+from lungseg.harness import benchmark
+from lungseg.plan import make_plan
+from lungseg.results import read_json, read_table
+from lungseg.scoring.metrics import score_mask
+from lungseg.spec import read_spec
+
+SPEC = """
+name = "tiny"
+seeds = [0, 1]
+[data]
+dataset = "phantom"
+count = 12
+size = 48
+[[approach]]
+use = "mean-mask"
+size = 24
+[[approach]]
+use = "vgg19-pixels"
+name = "pixels"
+weights = "random"
+size = 16
+regressor = "ridge"
+[timing]
+batch_sizes = [1, 3]
+repeats = 4
+warmup = 1
+rounds = 2
+"""
+NO_TIMING = ["timing.enabled=false"]
+
+
+@pytest.fixture
+def spec_file(tmp_path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SPEC)
+    return path
+
+
+class Half(Approach):
+    """A third party's approach: says lung in the upper half."""
+
+    Settings = Settings
+    stochastic = False
+
+    def fit(self, train, validation, run):
+        run.history(unit="epoch", step=1, train_loss=0.1, validation_loss=run.score(self._maps(validation)))
+        return Fitted("images", len(train))
+
+    @staticmethod
+    def _maps(samples):
+        return [np.ones_like(sample.image()) for sample in samples]
+
+    def prepare(self, images):
+        import torch
+
+        return torch.from_numpy(np.stack(images))[:, None]
+
+    def stages(self):
+        def upper(batch):
+            maps = batch * 0
+            maps[:, :, : batch.shape[2] // 2] = 1
+            return maps
+
+        return [Stage("upper", upper)]
+
+    def save(self, directory):
+        (directory / "nothing.txt").write_text("")
+
+    @classmethod
+    def load(cls, directory, settings, runtime):
+        return cls(settings, runtime)
+
+
+class Unable(Half):
+    def skip(self):
+        return "it needs a device that is not here"
+
+
+def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
+    out = tmp_path / "out"
+    summary = benchmark(read_spec(spec_file), out)
+    assert "pixels" in summary
+    scores = read_table(out, "scores")
+    test_images = read_json(out / "run.json")["splits"][0]["evaluated"]
+    assert len(scores) == test_images * 3  # mean-mask has no random part and runs with one seed
+    assert (scores[["tp", "fp", "fn", "tn"]].sum(axis=1) == 48 * 48).all()
+
+    timings = read_table(out, "timings")
+    whole = timings[timings["stage"] == "whole"]
+    assert len(whole) == 4
+    assert (whole["repeats"] == 4).all()
+    assert (whole["peak_memory_mib"] > 50).all()
+    assert set(timings.loc[timings["approach"] == "pixels", "stage"]) >= {"decode", "features", "regression"}
+    record = read_json(out / "run.json")
+    assert record["empty"]
+    assert len(record["parts"]) == 3
+    assert str(tmp_path) not in (out / "run.json").read_text()
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".pdf"}
+
+
+def test_scores_are_those_of_the_stored_maps(spec_file, tmp_path):
+    from PIL import Image
+
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    row = read_table(out, "scores").query("approach == 'pixels' and seed == 0").iloc[0]
+    stored = np.asarray(Image.open(out / "predictions/maps/pixels/f0-s0" / f"{row.image_id}.png"))
+    truth = np.asarray(Image.open(out / "predictions/truth" / f"{row.image_id}.png")) > 0
+    dice = score_mask(stored >= 128, truth)["dice"]  # 8 bits: a pixel on the very edge may differ
+    assert row.dice == pytest.approx(dice, abs=0.02)
+
+
+def test_the_same_spec_gives_the_same_bytes_and_a_second_run_computes_nothing(
+    spec_file, tmp_path, monkeypatch
+):
+    one, two = tmp_path / "one", tmp_path / "two"
+    spec = read_spec(spec_file, NO_TIMING)
+    benchmark(spec, one)
+    benchmark(spec, two)
+    assert (one / "scores.csv").read_bytes() == (two / "scores.csv").read_bytes()
+
+    monkeypatch.setattr("lungseg.harness.run_part", lambda *_: pytest.fail("computed a stored part again"))
+    benchmark(spec, one)
+
+
+def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monkeypatch):
+    import lungseg.harness as harness
+
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    computed = []
+    original = harness.run_part
+    monkeypatch.setattr(
+        harness, "run_part", lambda part, *rest: (computed.append(part.label), original(part, *rest))
+    )
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
+    assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
+
+
+def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path):
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
+                         'weights = "random"\nepochs = 6\nnetwork = { topology = "seed" }\n')  # fmt: skip
+    words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file), "--set", "timing.enabled=false"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL)
+    checkpoint = killed / "parts/net/f0-s0/checkpoints/last.pt"
+    for _ in range(600):
+        if checkpoint.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert checkpoint.exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "scores.csv").exists()
+    resumed = subprocess.run([*words, "--out", str(killed)], capture_output=True, text=True, check=True)
+    assert "mean-mask, fold 0, seed 0: stored by a former run" in resumed.stdout
+    subprocess.run([*words, "--out", str(whole)], stdout=subprocess.DEVNULL, check=True)
+    assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+
+
+def test_a_third_partys_class_and_one_that_cannot_run_here(spec_file, tmp_path):
+    entries = '[[approach]]\nuse = "test_harness:Half"\nname = "half"\n'
+    entries += '[[approach]]\nuse = "test_harness:Unable"\nname = "unable"\n'
+    spec_file.write_text(SPEC + entries)
+    out = tmp_path / "out"
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out)
+    assert "it needs a device that is not here" in summary
+    scores = read_table(out, "scores")
+    assert set(scores["approach"]) == {"mean-mask", "pixels", "half"}
+    half = scores[scores["approach"] == "half"]
+    assert (half["tp"] + half["fp"] == 48 * 24).all()
+    assert read_json(out / "run.json")["empty"]["unable"] == "it needs a device that is not here"
+
+
+def test_training_on_one_dataset_and_testing_on_another(spec_file, tmp_path):
+    text = SPEC + '[training_data]\ndataset = "phantom"\ncount = 20\nsize = 64\nseed = 5\n'
+    spec_file.write_text(text)
+    plan = make_plan(read_spec(spec_file))
+    part = plan.parts[0]
+    assert (len(part.train), len(part.validation)) == (18, 2)
+    assert {sample.image().shape for sample in part.train} == {(64, 64)}
+    assert {sample.image().shape for sample in part.evaluated} == {(48, 48)}
+    held = make_plan(read_spec(spec_file, ["evaluate_on=validation"])).parts[0]
+    assert not {s.id for s in held.evaluated} & {s.id for s in part.evaluated}
+
+
+def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, [*NO_TIMING, "data.split=kfold", "data.folds=3", "seeds=[0]"]), out)
+    scores = read_table(out, "scores")
+    mean = scores[scores["approach"] == "mean-mask"]
+    assert sorted(mean["fold"].unique()) == [0, 1, 2]
+    assert len(mean) == mean["image_id"].nunique() == 12
+
+
+def test_threshold_chosen_on_validation(spec_file, tmp_path):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.threshold=validation"]), out)
+    chosen = read_table(out, "scores").query("approach == 'pixels'").groupby("seed")["threshold"].nunique()
+    assert (chosen == 1).all()
+
+
+def test_directories_that_hold_something_else_are_refused(spec_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(InputError, match="holds no benchmark"):
+            benchmark(read_spec(spec_file), out, fresh=fresh)
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+    (out / "thesis.tex").unlink()
+    (out / "run.json").write_text(json.dumps({"name": "another"}))
+    with pytest.raises(InputError, match="results of 'another'"):
+        benchmark(read_spec(spec_file), out)
+    (out / "run.json").write_text("{ half")
+    with pytest.raises(InputError, match="damaged"):
+        benchmark(read_spec(spec_file), out)
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    spec = read_spec(spec_file, NO_TIMING)
+    original = os.fsync
+    written = []
+
+    def full_after_some(descriptor):
+        written.append(descriptor)
+        if len(written) > 8:  # in the middle of the second part
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_after_some)
+    with pytest.raises(InputError, match="the disk is full"):
+        benchmark(spec, out)
+    monkeypatch.setattr(os, "fsync", original)
+    assert pd.read_csv(out / "parts/mean-mask/f0-s0/scores.csv").shape[0] > 0
+    assert not list(out.rglob("*.part"))
+    benchmark(spec, out)
+    assert (out / "summary.md").exists()
+
+
+def test_split_with_an_empty_side(spec_file):
+    with pytest.raises(InputError, match=r"by-source|train_sources"):
+        make_plan(read_spec(spec_file, ["data.split=by-source", "data.train_sources=['nowhere']"]))
+
+
+def test_an_unknown_key_of_dataset_or_split(spec_file):
+    with pytest.raises(InputError, match="unknown key 'colour'"):
+        make_plan(read_spec(spec_file, ["data.colour=3"]))
+    with pytest.raises(InputError, match="folds"):
+        make_plan(read_spec(spec_file, ["data.folds=1"]))

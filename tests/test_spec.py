@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from lungseg.approaches import APPROACHES
+from lungseg.approaches.approach import Approach
+from lungseg.errors import InputError
+from lungseg.plugins import load_class, validate
+from lungseg.spec import read_spec
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TEXT = """
+name = "study"
+[data]
+dataset = "phantom"
+count = 8
+[[approach]]
+use = "mean-mask"
+[[approach]]
+use = "vgg19-pixels"
+name = "pixels"
+size = 48
+"""
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "study.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_spec_is_valid_down_to_the_approaches_own_keys(path):
+    spec = read_spec(path)
+    assert spec.name == path.stem
+    for entry in spec.approach:
+        kind = load_class(entry.use, APPROACHES, Approach, "approach")
+        assert validate(kind.Settings, entry.options, entry.name)
+
+
+def test_changes_by_set(spec_file):
+    changes = ["seeds=[3, 4]", "data.count=12", "approach.pixels.size=32", "data.split=every-14th"]
+    spec = read_spec(spec_file(TEXT), changes)
+    assert spec.seeds == (3, 4)
+    assert spec.data.options["count"] == 12
+    assert spec.data.split == "every-14th"
+    assert spec.approach[1].options["size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seeds", "not of the form key=value"),
+        ("approach.other.size=3", "no approach 'other'; it has mean-mask, pixels"),
+        ("approach=3", "approach"),
+        ("name.size=3", "name is not a table"),
+        ("colour=3", "unknown key 'colour'"),
+        ("seeds=[]", "seeds"),
+        ("seeds=[1, 1]", "seed 1 stands there twice"),
+        ("seeds=[-1]", "seeds"),
+        ("timing.repeats=soon", "timing.repeats"),
+        ("timing.batch=3", "unknown key 'timing.batch'; the known keys are enabled, batch_sizes"),
+        ("evaluate_on=train", "evaluate_on"),
+        ("approach.pixels.threshold=2", "threshold"),
+        ("name=../elsewhere", "name"),
+    ],
+)
+def test_bad_changes_name_their_key(spec_file, change, message):
+    with pytest.raises(InputError, match=message.replace("[", r"\[").replace("]", r"\]")):
+        read_spec(spec_file(TEXT), [change])
+
+
+def test_a_name_twice(spec_file):
+    with pytest.raises(InputError, match="'pixels' stands there twice"):
+        read_spec(spec_file(TEXT + '[[approach]]\nuse = "threshold"\nname = "pixels"\n'))
+
+
+def test_files_that_are_no_specs(spec_file, tmp_path):
+    with pytest.raises(InputError, match="there is no spec"):
+        read_spec(tmp_path / "missing.toml")
+    with pytest.raises(InputError, match="not valid TOML"):
+        read_spec(spec_file("name = "))
+    with pytest.raises(InputError, match="can't read"):
+        read_spec(tmp_path)
+    with pytest.raises(InputError, match="'name' is missing"):
+        read_spec(spec_file("[data]\ndataset='phantom'\n[[approach]]\nuse='threshold'\n"))
+
+
+def test_unknown_approach_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"unknown approach 'unet'.*deeplabv3plus-resnet50, mean-mask"):
+        load_class("unet", APPROACHES, Approach, "approach")
+
+
+def test_a_nested_unknown_key_lists_that_tables_keys():
+    kind = load_class("vgg19-pixels", APPROACHES, Approach, "approach")
+    with pytest.raises(InputError, match=r"unknown key 'boosting.trees'; the known keys are rounds, leaves"):
+        validate(kind.Settings, {"boosting": {"trees": 3}}, "approach 'x'")
