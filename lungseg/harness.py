@@ -16,7 +16,7 @@ from lungseg.clock import Candidate, time_approaches
 from lungseg.environment import cpu_name, cuda_name, git_revision, resolve_runtime, use_threads, versions
 from lungseg.errors import InputError
 from lungseg.parts import Part, hash_of, is_done, merge, run_part, save_grey
-from lungseg.plan import FORMAT, Plan, make_plan
+from lungseg.plan import FORMAT, Fold, Plan, make_plan
 from lungseg.progress import Reporter
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
@@ -156,23 +156,11 @@ def _estimate(plan: Plan, left: Sequence[Part]) -> str:
 
 def _record(plan: Plan) -> dict[str, Any]:
     """run.json as far as it is known before the first part. No path of this machine stands in it."""
-    splits = [
-        {
-            "rule": fold.split.rule,
-            "fold": fold.split.fold,
-            "sha256": fold.sha256,
-            "train": len(fold.train),
-            "validation": len(fold.validation),
-            "test": len(fold.split.test),
-            "evaluated": len(fold.evaluated),
-            "ids": {
-                "train": [sample.id for sample in fold.train],
-                "validation": [sample.id for sample in fold.validation],
-                "evaluated": [sample.id for sample in fold.evaluated],
-            },
-        }
-        for fold in plan.folds
-    ]
+    splits = [_split_record(fold) for fold in plan.folds]
+    for contestant in plan.contestants:
+        if contestant.spec.split:
+            own = [{"approach": contestant.spec.name, **_split_record(fold)} for fold in contestant.folds]
+            splits += own
     approaches = [
         {
             "name": contestant.spec.name,
@@ -208,6 +196,23 @@ def _record(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _split_record(fold: Fold) -> dict[str, Any]:
+    return {
+        "rule": fold.split.rule,
+        "fold": fold.split.fold,
+        "sha256": fold.sha256,
+        "train": len(fold.train),
+        "validation": len(fold.validation),
+        "test": len(fold.split.test),
+        "evaluated": len(fold.evaluated),
+        "ids": {
+            "train": [sample.id for sample in fold.train],
+            "validation": [sample.id for sample in fold.validation],
+            "evaluated": [sample.id for sample in fold.evaluated],
+        },
+    }
+
+
 def _part_record(part: Part, directory: Path) -> dict[str, Any]:
     stored = read_json(part.folder(directory) / "part.json")
     return {"approach": part.approach.name, "fold": part.fold, "seed": part.seed, **stored}
@@ -218,8 +223,8 @@ def _store_pictures(plan: Plan, directory: Path) -> None:
     folder = directory / "predictions"
     for side in ("images", "truth"):
         (folder / side).mkdir(parents=True, exist_ok=True)
-    for fold in plan.folds:
-        for sample in fold.evaluated:
+    for part in plan.parts:
+        for sample in part.evaluated:
             if not (folder / "truth" / f"{sample.id}.png").exists():
                 save_grey(sample.image(), folder / "images" / f"{sample.id}.png")
                 save_grey(sample.mask(), folder / "truth" / f"{sample.id}.png")

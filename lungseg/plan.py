@@ -58,9 +58,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Contestant:
-    """An approach of the spec with its class, settings and weights, or the reason why it can't run here."""
+    """An approach of the spec with its class, settings, folds and weights, or why it can't run here."""
 
     spec: ApproachSpec
+    folds: tuple[Fold, ...]
     kind: type[Approach]
     settings: Any
     weights: WeightsInfo | None
@@ -98,14 +99,18 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
     options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
     split_options = validate(SplitOptions, options, "[data]")
     evaluated = _load(spec.data, without=set(options))
-    splits = make_splits(spec.data.split, list(evaluated.samples.values()), split_options)
     trained = evaluated if spec.training_data is None else _load(spec.training_data)
-    folds = tuple(_fold(spec, split, evaluated, trained) for split in splits)
+
+    def folds_of(rule: str) -> tuple[Fold, ...]:
+        splits = make_splits(rule, list(evaluated.samples.values()), split_options)
+        return tuple(_fold(spec, split, evaluated, trained) for split in splits)
+
+    folds = folds_of(spec.data.split)
     contestants = tuple(
-        _enter(entry, kind, settings, runtime)
+        _enter(entry, folds_of(entry.split) if entry.split else folds, kind, settings, runtime)
         for entry, (kind, settings) in zip(spec.approach, classes, strict=True)
     )
-    parts = tuple(_parts(spec, runtime, evaluated, trained, folds, contestants))
+    parts = tuple(_parts(spec, runtime, evaluated, trained, contestants))
     return Plan(spec, runtime, evaluated, trained, folds, contestants, parts)
 
 
@@ -127,6 +132,8 @@ def _load(spec: DataSpec | TrainingDataSpec, without: set[str] = frozenset()) ->
 
 def _fold(spec: Spec, split: Split, evaluated: Material, trained: Material) -> Fold:
     shown = split.validation if spec.evaluate_on == "validation" else split.test
+    if not shown:
+        raise InputError(f'split {split.rule!r} has no test images: set evaluate_on = "validation"')
     if spec.training_data is None:
         sides = trained.pick(split.train), trained.pick(split.validation)
     else:
@@ -148,10 +155,12 @@ def _two_sides(material: Material, spec: TrainingDataSpec) -> tuple[tuple[Sample
     return tuple(s for s in samples if s.patient not in held), tuple(s for s in samples if s.patient in held)
 
 
-def _enter(entry: ApproachSpec, kind: type[Approach], settings: Any, runtime: Runtime) -> Contestant:
+def _enter(
+    entry: ApproachSpec, folds: tuple[Fold, ...], kind: type[Approach], settings: Any, runtime: Runtime
+) -> Contestant:
     approach = kind(settings, runtime)
     reason = approach.skip()
-    return Contestant(entry, kind, settings, None if reason else approach.weights(), reason)
+    return Contestant(entry, folds, kind, settings, None if reason else approach.weights(), reason)
 
 
 def _parts(
@@ -159,7 +168,6 @@ def _parts(
     runtime: Runtime,
     evaluated: Material,
     trained: Material,
-    folds: Sequence[Fold],
     contestants: Sequence[Contestant],
 ) -> list[Part]:
     approaches = sorted((ROOT / "approaches").glob("*.py"))
@@ -183,7 +191,7 @@ def _parts(
             "own_code": hash_code(module_place(contestant.kind)),
         }
         seeds = spec.seeds if contestant.kind.stochastic else spec.seeds[:1]
-        for fold in folds:
+        for fold in contestant.folds:
             for seed in seeds:
                 key = hash_of({**own, "fold": fold.sha256, "seed": seed})
                 parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, key))

@@ -45,13 +45,22 @@ class TrainingDataSpec(BaseModel):
 
 
 class ApproachSpec(BaseModel):
-    """`[[approach]]`: a row of the tables. Further keys are the approach's own settings."""
+    """`[[approach]]`: a row of the tables. Further keys are the approach's own settings.
+
+    Attributes:
+        use: a name that `lungseg info` lists, or "package.module:Class".
+        name: of the row; `use` if not given.
+        threshold: a map at or above it is lung; "validation" chooses it by Dice on the validation images.
+        split: a rule of its own instead of the one in `[data]`. Its row can't be compared image by image with
+            the others then; meant for repeating what somebody else did.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str
     name: Name
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
+    split: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:

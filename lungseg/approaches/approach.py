@@ -131,7 +131,7 @@ class Approach(ABC):
 
     @abstractmethod
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Host images float32 H x W in [0, 1], of any sizes -> a float32 batch N x 1 x h x w on the device."""
+        """Host images float32 H x W in [0, 1], of any sizes -> float32 batch N x 1 x h x w on the device."""
 
     @abstractmethod
     def stages(self) -> list[Stage]:

@@ -15,6 +15,7 @@ from lungseg.data.sample import Sample
 from lungseg.errors import InputError
 
 SIDES = ("train", "validation", "test")
+WITHOUT_TEST = ("last-fifth",)
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -66,7 +67,7 @@ class Split:
         where: dict[str, str] = {}
         for side in SIDES:
             ids = getattr(self, side)
-            if not ids:
+            if not ids and not (side == "test" and self.rule in WITHOUT_TEST):
                 raise InputError(
                     f"split '{self.rule}' leaves the {side} side empty: use more images or another split"
                 )
@@ -84,6 +85,8 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
 
     - "every-14th": sorted by id, every 14th from the first is validation, every 14th from the second is
       test, the rest train.
+    - "last-fifth": sorted by id, the last 20 % are validation, the rest train; there is no test side, so only
+      a spec that evaluates on validation can use it.
     - "published:NAME": a published list; images that it doesn't name are left out.
     - "random": by `fractions`, stratified by source and label.
     - "kfold": each of `folds` parts is the test side once, stratified by source and label; of the rest,
@@ -121,6 +124,12 @@ def _every_14th(samples: Sequence[Sample], options: SplitOptions) -> list[Split]
     names = sorted(sample.id for sample in samples)
     train = [name for i, name in enumerate(names) if i % 14 > 1]
     return [_split("every-14th", 0, train, names[0::14], names[1::14])]
+
+
+def _last_fifth(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    names = sorted(sample.id for sample in samples)
+    cut = len(names) - round(len(names) / 5)
+    return [_split("last-fifth", 0, names[:cut], names[cut:], [])]
 
 
 def _published(rule: str, name: str, samples: Sequence[Sample]) -> Split:
@@ -178,6 +187,7 @@ def _by_source(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
 
 RULES: dict[str, Callable[[Sequence[Sample], SplitOptions], list[Split]]] = {
     "every-14th": _every_14th,
+    "last-fifth": _last_fifth,
     "random": _random,
     "kfold": _kfold,
     "by-source": _by_source,

@@ -31,14 +31,23 @@ def compared(contents: Contents) -> str:
 
 def split(contents: Contents) -> str:
     """The rule of the split and the first eight digits of its hash, of each fold if there are several."""
-    splits = contents.run["splits"]
-    rules = ", ".join(dict.fromkeys(entry["rule"] for entry in splits))
-    hashes = ", ".join(entry["sha256"][:8] for entry in splits)
-    folds = f", {len(splits)} folds" if len(splits) > 1 else ""
-    sizes = (
-        "/".join(str(splits[0].get(part, "?")) for part in ("train", "validation", "test")) if splits else ""
-    )
-    return f"split {rules}{folds} (train/validation/test {sizes}, sha256 {hashes})" if splits else ""
+    found = []
+    for approach, entries in _splits(contents).items():
+        rules = ", ".join(dict.fromkeys(entry["rule"] for entry in entries))
+        hashes = ", ".join(entry["sha256"][:8] for entry in entries)
+        folds = f", {len(entries)} folds" if len(entries) > 1 else ""
+        sizes = "/".join(str(entries[0].get(part, "?")) for part in ("train", "validation", "test"))
+        text = f"split {rules}{folds} (train/validation/test {sizes}, sha256 {hashes})"
+        found.append(f"{approach} has its own {text}" if approach else text)
+    return "; ".join(found)
+
+
+def _splits(contents: Contents) -> dict[str, list[dict]]:
+    """Entries of run.json's `splits` by the approach that has them for itself; "" is everybody's."""
+    found: dict[str, list[dict]] = {}
+    for entry in contents.run["splits"]:
+        found.setdefault(entry.get("approach", ""), []).append(entry)
+    return found
 
 
 def seeds(contents: Contents) -> str:
@@ -69,7 +78,12 @@ def cautions(contents: Contents) -> list[str]:
     blind = [name for name in contents.ranked() if contents.weights(name) == "random weights"]
     if blind:
         found.append(f"Started from random weights, not from ImageNet's: {', '.join(blind)}.")
-    if len(run["splits"]) > 1:
+    splits = _splits(contents)
+    if own := [name for name in splits if name]:
+        found.append(
+            f"Scored on other images than the rest, and so not to be compared with it: {', '.join(own)}."
+        )
+    if any(len(entries) > 1 for entries in splits.values()):
         found.append(
             "The folds share training images, so intervals over all folds are narrower than they should be."
         )

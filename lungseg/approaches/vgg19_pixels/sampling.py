@@ -18,7 +18,7 @@ IMAGES_A_BATCH = 8
 
 @dataclass(frozen=True)
 class PixelTable:
-    """One row a pixel: `features` float32 N x 64; `targets` float32 N in [0, 1], the pixel's share of lung."""
+    """One row a pixel: `features` float32 N x 64; `targets` float32 N in [0, 1], its share of lung."""
 
     features: np.ndarray
     targets: np.ndarray
