@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from lungseg.data import fingerprint, load_dataset
 from lungseg.data.memory import remember
 from lungseg.data.sample import Dataset, Sample
 from lungseg.data.splits import Split, SplitOptions, make_splits
-from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, module_place, resolve_runtime, versions
+from lungseg.environment import (
+    ROOT,
+    cpu_name,
+    cuda_name,
+    hash_code,
+    module_place,
+    resolve_runtime,
+    usable_cores,
+    versions,
+)
 from lungseg.errors import InputError
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
@@ -126,8 +136,22 @@ def _load(spec: DataSpec | TrainingDataSpec, without: set[str] = frozenset()) ->
     if not samples:
         raise InputError(f"dataset {spec.dataset!r} has no image with a mask: look with `lungseg data check`")
     sha256 = fingerprint(samples)
+    if dataset.real:
+        _require_readable(samples)
     kept = samples if dataset.real else remember(samples)
     return Material(dataset, spec.dataset, {sample.id: sample for sample in kept}, sha256)
+
+
+def _require_readable(samples: Sequence[Sample]) -> None:
+    """Reads every file once: a damaged one ends the run now, in seconds, and not in its last hour."""
+
+    def read(sample: Sample) -> None:
+        sample.image()
+        sample.mask()
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for _ in pool.map(read, samples):
+            pass
 
 
 def _fold(spec: Spec, split: Split, evaluated: Material, trained: Material) -> Fold:

@@ -208,6 +208,19 @@ def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):
     assert len(mean) == mean["image_id"].nunique() == 12
 
 
+def test_an_approach_with_a_split_of_its_own(spec_file, tmp_path):
+    out = tmp_path / "out"
+    changes = [*NO_TIMING, "evaluate_on=validation", "approach.pixels.split=last-fifth", "seeds=[0]"]
+    summary = benchmark(read_spec(spec_file, changes), out)
+    scores = read_table(out, "scores")
+    assert set(scores.query("approach == 'pixels'")["image_id"]) == {"phantom-0010", "phantom-0011"}
+    assert len(read_json(out / "run.json")["splits"]) == 2
+    assert "pixels has its own split last-fifth" in summary
+    assert "not to be compared" in summary
+    with pytest.raises(InputError, match="no test images"):
+        make_plan(read_spec(spec_file, ["approach.pixels.split=last-fifth"]))
+
+
 def test_threshold_chosen_on_validation(spec_file, tmp_path):
     out = tmp_path / "out"
     benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.threshold=validation"]), out)

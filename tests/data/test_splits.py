@@ -65,6 +65,14 @@ def test_every_14th():
     assert len(split.train) == 24
 
 
+def test_last_fifth_has_no_test_side():
+    samples = [Fake(f"{i:02}", patient=f"{i:02}") for i in range(11)]
+    (split,) = make_splits("last-fifth", samples, SplitOptions())
+    assert split.validation == ("09", "10")
+    assert split.train == tuple(f"{i:02}" for i in range(9))
+    assert split.test == ()
+
+
 def test_every_14th_of_704():
     assert sizes(make_splits("every-14th", fakes(704), SplitOptions())[0]) == (602, 51, 51)
 
@@ -162,7 +170,9 @@ def test_published_lists(name, expected):
 
 
 def test_unknown_rules_list_the_known_ones():
-    known = "every-14th, random, kfold, by-source, published:cxr704-ovcharenko, published:jsrt-mednet"
+    known = (
+        "every-14th, last-fifth, random, kfold, by-source, published:cxr704-ovcharenko, published:jsrt-mednet"
+    )
     for rule in ("every-15th", "published"):
         with pytest.raises(InputError, match=f"unknown split '{rule}': use one of {known}"):
             make_splits(rule, MIXED, SplitOptions())

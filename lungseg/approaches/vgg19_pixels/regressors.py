@@ -36,9 +36,9 @@ class BoostingSettings(Settings):
         patience: rounds without a better validation loss before it ends.
     """
 
-    rounds: int = 200
-    leaves: int = 31
-    learning_rate: float = 0.1
+    rounds: int = 400
+    leaves: int = 63
+    learning_rate: float = 0.2
     min_leaf: int = 40
     patience: int = 30
 
