@@ -22,12 +22,16 @@ NAME_WIDTH = 26  # letters on a line of a name beside a plot
 
 
 def curves(contents: Contents) -> Figure | None:
-    """Loss, accuracy and validation Dice against rounds or epochs: a row of panels per approach."""
+    """Loss, accuracy and validation Dice against rounds or epochs: a row of panels per approach.
+
+    An approach that is fitted in one step has no curve, and is left out.
+    """
     history = contents.history
     columns = [f"{part}_{measure}" for part in ("train", "validation") for measure in MEASURES]
     columns = [column for column in columns if column in history and history[column].notna().any()]
     measures = [measure for measure in MEASURES if any(column.endswith(measure) for column in columns)]
-    recorded = history[history[columns].notna().any(axis=1)]["approach"] if columns else []
+    shown = history[columns].notna().any(axis=1) & (history["step"] > 1)
+    recorded = history[shown]["approach"] if columns else []
     names = [name for name in contents.names if name in set(recorded)]
     if not names:
         return None
