@@ -35,7 +35,7 @@ clean: ## Remove the virtual environment and caches (results stay)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("lungseg needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # a half-made one would look made next time
 
 # torch and torchvision have to be a pair from one index; asking for both in one go lets pip match them.
 $(READY): pyproject.toml | $(BIN)/python

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 
 from lungseg.errors import InputError
@@ -34,12 +33,6 @@ def main() -> None:
     except InputError as error:
         print(f"lungseg: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "\nlungseg: stopped; what is finished is stored, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 @app.command()
@@ -60,7 +53,11 @@ def benchmark(
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(spec, set_ or [])
     directory = out or Path("results") / read.name
-    summary = run(read, directory, device, fresh)
+    try:
+        summary = run(read, directory, device, fresh)
+    except KeyboardInterrupt:
+        print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)
+        raise typer.Exit(130) from None
     _print_summary(summary, directory)
 
 
@@ -138,7 +135,7 @@ def make_phantoms(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Writes phantom X-rays and their exact masks as PNG files."""
-    from lungseg.publish import write_phantoms
+    from lungseg.data.export import write_phantoms
 
     write_phantoms(out, count, size, seed)
     console.print(f"{count} phantoms in {out}/images, their masks in {out}/masks")
@@ -152,8 +149,13 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def _print_summary(summary: str, directory: Path) -> None:
-    # A terminal gets a drawn table, a file or a pipe the Markdown itself.
-    console.print(Markdown(summary) if console.is_terminal else summary, markup=False)
+    from lungseg.report.terminal import short_table
+
+    # A terminal gets a table that fits it, a file or a pipe the whole summary.
+    if console.is_terminal:
+        Console(highlight=False).print(short_table(directory))
+    else:
+        console.print(summary, markup=False)
     figures = sorted((directory / "figures").glob("*.png"))
     console.print(f"\nTables:   {directory / 'summary.md'}", markup=False)
     console.print(

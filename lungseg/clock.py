@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lungseg.approaches import APPROACHES
 from lungseg.approaches.approach import Approach, Runtime
-from lungseg.errors import InputError
+from lungseg.environment import PeakMemory, use_threads
 from lungseg.plugins import load_class, validate
 from lungseg.scoring.timing import summarise_seconds, time_chain
 from lungseg.spec import TimingSpec
+from lungseg.storage import write_grey
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def time_approaches(
     runtime: Runtime,
     timing: TimingSpec,
     progress: Callable[[int, int, str], None],
-) -> list[dict[str, Any]]:
-    """Rows of timings.csv: each candidate by stage and batch size.
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of timings.csv, and the reason for each candidate and batch size that has none.
 
     Every candidate has its own process, so that its peak memory is its own; only one works at a time. The
     repeats are cut into rounds and the order turns round each time, so that a drift of the machine meets all.
@@ -58,11 +58,20 @@ def time_approaches(
 
 
 def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
-    files = []
-    for index, image in enumerate(images):
-        files.append(folder / f"{index}.png")
-        Image.fromarray(np.round(image * 255).astype(np.uint8)).save(files[-1])
+    files = [folder / f"{index}.png" for index in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        write_grey(file, image)
     return files
+
+
+def _turns(count: int, timing: TimingSpec) -> Iterator[tuple[int, int, int]]:
+    """(candidate, batch size, repeats) in the order of measuring: A B, B A, A B ..."""
+    for round_number in range(timing.rounds):
+        share = len(range(round_number, timing.repeats, timing.rounds))
+        order = range(count) if round_number % 2 == 0 else range(count - 1, -1, -1)
+        for index in order:
+            for size in timing.batch_sizes:
+                yield index, size, share
 
 
 def _take_turns(
@@ -72,29 +81,37 @@ def _take_turns(
     runtime: Runtime,
     timing: TimingSpec,
     progress: Callable[[int, int, str], None],
-) -> list[dict[str, Any]]:
-    seconds: dict[tuple[int, int], dict[str, list[float]]] = {}
-    facts: dict[tuple[int, int], dict[str, Any]] = {}
-    total, done = len(candidates) * len(timing.batch_sizes) * timing.rounds, 0
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    answers: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    turns = list(_turns(len(candidates), timing))
     with _workers(candidates, files, runtime) as pipes:
-        for round_number in range(timing.rounds):
-            share = len(range(round_number, timing.repeats, timing.rounds))
-            order = list(range(len(candidates)))
-            for index in order if round_number % 2 == 0 else order[::-1]:
-                for size in timing.batch_sizes:
-                    answer = _ask(pipes[index], candidates[index].name, (size, share, timing.warmup))
-                    facts[index, size] = answer
-                    kept = seconds.setdefault((index, size), {})
-                    for stage, values in answer["seconds"].items():
-                        kept.setdefault(stage, []).extend(values)
-                    done += 1
-                    progress(done, total, f"timing {candidates[index].name}, batches of {size}")
+        for done, (index, size, share) in enumerate(turns, start=1):
+            what = f"{candidates[index].name}, batches of {size}"
+            if what not in failed:
+                answer = _ask(pipes[index], (size, share, timing.warmup))
+                if "error" in answer:
+                    failed[what] = answer["error"]
+                else:
+                    answers.setdefault((index, size), []).append(answer)
+            progress(done, len(turns), what)
+    rows = [
+        row
+        for (index, size), given in sorted(answers.items())
+        for row in _rows(candidates[index].name, shape, size, runtime, given)
+    ]
+    return rows, failed
+
+
+def _rows(
+    name: str, shape: tuple[int, int], batch_size: int, runtime: Runtime, answers: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rounds of one approach and batch size as one row a stage."""
+    facts = {**answers[0], "peak_memory_mib": max(answer["peak_memory_mib"] for answer in answers)}
     rows = []
-    for index, candidate in enumerate(candidates):
-        for size in timing.batch_sizes:
-            for stage, values in seconds[index, size].items():
-                row = _row(candidate.name, stage, shape, size, runtime, values, facts[index, size])
-                rows.append(row)
+    for stage in facts["seconds"]:
+        seconds = [value for answer in answers for value in answer["seconds"][stage]]
+        rows.append(_row(name, stage, shape, batch_size, runtime, seconds, facts))
     return rows
 
 
@@ -115,8 +132,7 @@ def _row(
         "precision": runtime.precision,
         "layout": "channels-last" if runtime.channels_last else "contiguous",
         "compiled": runtime.compiled,
-        # The whole goes from host images to host maps; a step between them stays on the device.
-        "copies": stage in ("prepare", "finish", "whole"),
+        "copies": stage in facts["copies"],
         "height": shape[0],
         "width": shape[1],
         "batch_size": batch_size,
@@ -144,7 +160,7 @@ def _workers(
             pipes.append(mine)
             processes.append(process)
             # One at a time: loading is not what is measured, but two at once can fill a small machine.
-            _receive(mine, candidate.name)
+            _consume_ready(mine)
         yield pipes
     finally:
         for pipe in pipes:
@@ -155,46 +171,57 @@ def _workers(
                 process.kill()
 
 
-def _ask(pipe: Connection, name: str, question: tuple) -> dict[str, Any]:
-    pipe.send(question)
-    return _receive(pipe, name)
+def _consume_ready(pipe: Connection) -> None:
+    # If it died while loading, the first question will say so.
+    with suppress(EOFError, OSError):
+        pipe.recv()
 
 
-def _receive(pipe: Connection, name: str) -> dict[str, Any]:
+def _ask(pipe: Connection, question: tuple) -> dict[str, Any]:
+    """The worker's answer; {"error": reason} if it failed or is gone."""
+    ended = {"error": "its process was ended, most likely for memory: lower timing.batch_sizes"}
     try:
-        answer = pipe.recv()
-    except EOFError:
-        raise InputError(
-            f"the process that timed {name} was ended, most likely for memory: lower timing.batch_sizes"
-        ) from None
-    if "error" in answer:
-        raise InputError(f"timing {name} failed: {answer['error']}")
-    return answer
+        pipe.send(question)
+        return pipe.recv()
+    except (EOFError, OSError):
+        return ended
 
 
 def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
     """A timing process: loads, then answers (batch size, repeats, warmup) until the pipe closes."""
-    import torch
-
-    torch.set_num_threads(runtime.threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    use_threads(runtime.threads)
+    approach: Approach | str
     try:
         kind = load_class(candidate.use, APPROACHES, Approach, "approach")
         settings = validate(kind.Settings, candidate.settings, candidate.name)
         approach = kind.load(candidate.directory, settings, runtime)
-        pipe.send({"ready": True})
-        while True:
-            size, repeats, warmup = pipe.recv()
-            pipe.send(measure(approach, files, size, repeats, warmup))
-    except EOFError:
-        return
     except Exception as error:
-        pipe.send({"error": f"{type(error).__name__}: {error}"})
+        approach = f"{type(error).__name__}: {error}"
+    pipe.send("ready")
+    try:
+        while True:
+            question = pipe.recv()
+            pipe.send(
+                {"error": approach} if isinstance(approach, str) else _answer(approach, files, question)
+            )
+    except (EOFError, OSError):
+        return
+
+
+def _answer(approach: Approach, files: list[Path], question: tuple[int, int, int]) -> dict[str, Any]:
+    try:
+        with PeakMemory(approach.runtime.device) as peak:
+            answer = measure(approach, files, *question)
+        return {**answer, "peak_memory_mib": peak.mib}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
 def measure(
     approach: Approach, files: list[Path], batch_size: int, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """Seconds by stage, GFLOP an image by torch's counter (2 x multiply-add), peak memory in MiB."""
+    """Seconds by stage, GFLOP an image by torch's counter (2 x multiply-add), and which stages copy."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -220,13 +247,6 @@ def measure(
     return {
         "seconds": seconds,
         "gflops": counter.get_total_flops() / 1e9 or None,
-        "peak_memory_mib": _peak_memory_mib(device.type),
+        # The whole goes from host images to host maps; a step between them stays on the device if it can.
+        "copies": {"prepare", "finish", "whole", *(s.name for s in approach.stages() if s.copies)},
     }
-
-
-def _peak_memory_mib(device: str) -> float:
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import platform
+import re
 import subprocess
 import threading
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import threadpoolctl
 import torch
 
 from lungseg.approaches.approach import Runtime
@@ -24,7 +26,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which a container can make fewer than the machine has."""
+    """Cores that this process may run on, as its affinity says (a container's quota doesn't show there)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -83,8 +85,15 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
 
 
 def use_threads(threads: int) -> None:
-    """Fixes the threads of torch; rounding, and so the result, depends on their number."""
+    """Fixes the threads of torch, BLAS and OpenMP; rounding, and so the result, depends on their number."""
     torch.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(threads)
+
+
+def be_deterministic() -> None:
+    """Asks torch for algorithms that repeat their bits; where CUDA has none it warns and goes on."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def versions() -> dict[str, str]:
@@ -126,36 +135,54 @@ def hash_code(*places: Path) -> str:
 
 
 class PeakMemory:
-    """Peak resident memory of this process while the `with` block runs, by a look every 50 ms.
+    """Peak memory while the `with` block runs: on a CPU the resident set of this whole process, on CUDA what
+    the allocator gave out on the device.
+
+    Linux keeps the peak itself and lets a process reset it (proc(5): clear_refs and VmHWM); elsewhere it is
+    looked at every 20 ms.
 
     Attributes:
-        mib: the peak in MiB, of the whole process; on CUDA the allocator's own peak on the device instead.
+        mib: the peak in MiB, once the block has ended.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.mib = 0.0
         self._done = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        elif not self._reset_kernel_peak():
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
         return self
+
+    @staticmethod
+    def _reset_kernel_peak() -> bool:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return False
+        return True
 
     def _watch(self) -> None:
         process = psutil.Process()
         while True:
             self.mib = max(self.mib, process.memory_info().rss / 2**20)
-            if self._done.wait(0.05):
+            if self._done.wait(0.02):
                 return
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
         if self.device.type == "cuda":
             self.mib = torch.cuda.max_memory_allocated(self.device) / 2**20
+        elif self._watcher is not None:
+            self._done.set()
+            self._watcher.join()
+        else:
+            line = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            self.mib = int(line[1]) / 1024
 
 
 def module_place(kind: type) -> Path:

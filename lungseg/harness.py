@@ -13,28 +13,30 @@ from typing import Any
 import pandas as pd
 
 from lungseg.clock import Candidate, time_approaches
-from lungseg.environment import cpu_name, cuda_name, git_revision, resolve_runtime, use_threads, versions
+from lungseg.environment import (
+    be_deterministic,
+    cpu_name,
+    cuda_name,
+    git_revision,
+    resolve_runtime,
+    use_threads,
+    versions,
+)
 from lungseg.errors import InputError
-from lungseg.parts import Part, hash_of, is_done, merge, run_part, save_grey
-from lungseg.plan import FORMAT, Fold, Plan, make_plan
+from lungseg.parts import Part, hash_of, is_done, merge, run_part
+from lungseg.plan import Fold, Plan, make_plan
 from lungseg.progress import Reporter
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
-from lungseg.results import (
-    TABLES,
-    read_json,
-    read_table,
-    unwritable,
-    write_atomically,
-    write_json,
-    write_table,
-)
+from lungseg.results import FORMAT, TABLES, read_table, write_table
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
+from lungseg.storage import make_folder, read_json, unwritable, write_atomically, write_grey, write_json
 
 OUR_FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
 OUR_FOLDERS = ("parts", "models", "predictions", "figures")
 TIMING_IMAGES = 8
+NOT_MEASURED = {"joules_per_image, peak_share, wait_share": "this version does not measure them"}
 
 
 def benchmark(
@@ -59,10 +61,13 @@ def benchmark(
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
     reporter = reporter or Reporter()
-    start = time.perf_counter()
     plan = make_plan(spec, device)
+    if not plan.parts:
+        reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
+        raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
     _claim(directory, spec, fresh)
     use_threads(plan.runtime.threads)
+    be_deterministic()
     _announce(plan, directory, reporter)
     record = _record(plan)
     write_json(directory / "run.json", record)
@@ -80,9 +85,14 @@ def benchmark(
     record["empty"] |= _time(plan, directory, reporter)
     record["parts"] = [_part_record(part, directory) for part in plan.parts]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    record["seconds"] = round(time.perf_counter() - start, 1)
+    record["seconds"] = round(
+        sum(part["seconds"] for part in record["parts"]) + _timing_seconds(directory), 1
+    )
     write_json(directory / "run.json", record)
     summary = write_tables(directory)
+    make_folder(
+        directory / "figures", empty=True
+    )  # a figure of a former run that this one hasn't would be stale
     draw_figures(directory)
     return summary
 
@@ -90,24 +100,32 @@ def benchmark(
 def _claim(directory: Path, spec: Spec, fresh: bool) -> None:
     """Makes the directory ours, or refuses one that holds something else."""
     stored = directory / "run.json"
-    if stored.exists():
-        name = read_json(stored).get("name") if not fresh else spec.name
-        if name != spec.name:
-            raise InputError(
-                f"{directory} holds results of {name!r}, not of {spec.name!r}: choose another folder "
-                "with --out, or start over in it with --fresh"
-            )
-    elif directory.is_dir() and any(directory.iterdir()) and not (directory / "parts").is_dir():
-        raise InputError(f"{directory} is not empty and holds no benchmark: choose another folder with --out")
-    elif directory.exists() and not directory.is_dir():
+    if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: choose a folder with --out")
-    if fresh:
+    if stored.exists():
+        found = read_json(stored)
+        if found.get("format") != FORMAT:
+            raise InputError(f"{stored} is no benchmark's of this version: choose another folder with --out")
+        if found.get("name") != spec.name and not fresh:
+            raise InputError(
+                f"{directory} holds results of {found.get('name')!r}, not of {spec.name!r}: choose another "
+                "folder with --out, or start over in it with --fresh"
+            )
+        if fresh:
+            _clear(directory)
+    elif directory.is_dir() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty and holds no benchmark: choose another folder with --out")
+    make_folder(directory)
+
+
+def _clear(directory: Path) -> None:
+    """Removes what a benchmark writes, and nothing else."""
+    try:
         for folder in OUR_FOLDERS:
-            shutil.rmtree(directory / folder, ignore_errors=True)
+            if (directory / folder).exists():
+                shutil.rmtree(directory / folder)
         for file in OUR_FILES:
             (directory / file).unlink(missing_ok=True)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(directory, error) from error
 
@@ -124,6 +142,8 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
     )
+    for note in dict.fromkeys(plan.evaluated.notes + plan.trained.notes):
+        reporter.say(f"  note      {note}")
     reporter.say(f"  device    {device}, {plan.runtime.precision}, {plan.runtime.threads} threads")
     for contestant in plan.contestants:
         reporter.say(f"  approach  {contestant.spec.name} ({_weights_text(contestant)})")
@@ -175,7 +195,7 @@ def _record(plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": plan.spec.name,
-        "spec": plan.spec.model_dump(mode="json"),
+        "spec": _without_folders(plan.spec.model_dump(mode="json")),
         "versions": versions(),
         "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
         "device": plan.runtime.device.type,
@@ -189,11 +209,22 @@ def _record(plan: Plan) -> dict[str, Any]:
         "seeds": list(plan.spec.seeds),
         "approaches": approaches,
         "parts": [],
-        "empty": {f"{c.spec.name}": c.skipped for c in plan.contestants if c.skipped},
+        "empty": {c.spec.name: c.skipped for c in plan.contestants if c.skipped} | NOT_MEASURED,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
         "seconds": None,
     }
+
+
+def _without_folders(value: Any) -> Any:
+    """A spec's values with absolute paths cut to their last word: results are published, machines are not."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+        return Path(value).name
+    return value
 
 
 def _split_record(fold: Fold) -> dict[str, Any]:
@@ -221,13 +252,16 @@ def _part_record(part: Part, directory: Path) -> dict[str, Any]:
 def _store_pictures(plan: Plan, directory: Path) -> None:
     """Evaluated images and truths as 8-bit PNG: the report draws from the directory alone."""
     folder = directory / "predictions"
-    for side in ("images", "truth"):
-        (folder / side).mkdir(parents=True, exist_ok=True)
+    stored = folder / "images.json"
+    if not (stored.exists() and read_json(stored).get("sha256") == plan.evaluated.sha256):
+        for side in ("images", "truth"):
+            make_folder(folder / side, empty=True)
+        write_json(stored, {"sha256": plan.evaluated.sha256})
     for part in plan.parts:
         for sample in part.evaluated:
             if not (folder / "truth" / f"{sample.id}.png").exists():
-                save_grey(sample.image(), folder / "images" / f"{sample.id}.png")
-                save_grey(sample.mask(), folder / "truth" / f"{sample.id}.png")
+                write_grey(folder / "images" / f"{sample.id}.png", sample.image())
+                write_grey(folder / "truth" / f"{sample.id}.png", sample.mask())
 
 
 def _time(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
@@ -239,10 +273,17 @@ def _time(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
     key = hash_of([[part.key for part in fitted], plan.spec.timing.model_dump(mode="json")])
     stored = directory / "parts" / "timings.json"
     if not (stored.exists() and read_json(stored).get("key") == key and (directory / "timings.csv").exists()):
-        rows = _timing_rows(plan, fitted, directory, reporter)
+        start = time.perf_counter()
+        rows, failed = _timing_rows(plan, fitted, directory, reporter)
         write_table(directory / "timings.csv", "timings", rows)
-        write_json(stored, {"key": key})
-    return {} if plan.runtime.device.type == "cuda" else {"timings on CUDA": _why_no_cuda()}
+        write_json(stored, {"key": key, "seconds": time.perf_counter() - start, "failed": failed})
+    empty = {f"timings of {what}": reason for what, reason in read_json(stored)["failed"].items()}
+    return empty if plan.runtime.device.type == "cuda" else empty | {"timings on CUDA": _why_no_cuda()}
+
+
+def _timing_seconds(directory: Path) -> float:
+    stored = directory / "parts" / "timings.json"
+    return read_json(stored)["seconds"] if stored.exists() else 0.0
 
 
 def _why_no_cuda() -> str:
@@ -273,11 +314,14 @@ def _timing_rows(
     runtimes = [plan.runtime]
     if plan.runtime.device.type == "cuda":
         runtimes.append(resolve_runtime(plan.spec.runtime, "cpu"))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     for runtime in runtimes:
         with reporter.bar(f"timing on {runtime.device.type}") as move:
-            rows += time_approaches(candidates, images, runtime, plan.spec.timing, move)
-    return rows
+            found, reasons = time_approaches(candidates, images, runtime, plan.spec.timing, move)
+        rows += found
+        failed |= {f"{what} on {runtime.device.type}": reason for what, reason in reasons.items()}
+    return rows, failed
 
 
 def _timing_images(plan: Plan) -> list[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import torch
 
 from lungseg.approaches.approach import Approach, Run, Runtime
 from lungseg.data.sample import Sample
-from lungseg.environment import PeakMemory, use_threads
-from lungseg.results import read_json, unwritable, write_json, write_table
+from lungseg.environment import PeakMemory
+from lungseg.errors import InputError
+from lungseg.results import TABLES, write_table
 from lungseg.scoring.metrics import best_threshold, binarise, mean_dice, score_mask
 from lungseg.spec import ApproachSpec
+from lungseg.storage import make_folder, read_json, unwritable, write_arrays, write_grey, write_json
 
 Progress = Callable[[int, int, str], None]
 IMAGES_A_BATCH = 8
@@ -71,9 +73,11 @@ def hash_of(value: Any) -> str:
 
 
 def is_done(part: Part, directory: Path) -> bool:
-    """Whether the part's rows are stored, under its key."""
+    """Whether the part's rows are stored under its key, with the maps if they are wanted."""
     stored = part.folder(directory) / "part.json"
-    return stored.exists() and read_json(stored).get("key") == part.key
+    if not stored.exists() or read_json(stored).get("key") != part.key:
+        return False
+    return part.maps(directory).is_dir() or not part.keep_maps
 
 
 def run_part(part: Part, directory: Path, progress: Progress) -> None:
@@ -82,14 +86,23 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
     Raises:
         InputError: something the user can mend; what other parts have stored stays.
     """
+    try:
+        _run(part, directory, progress)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(
+            f"{part.label} ran out of memory: lower its size, its batch or the pixels of each image"
+        ) from error
+    except OSError as error:
+        raise unwritable(part.folder(directory), error) from error
+
+
+def _run(part: Part, directory: Path, progress: Progress) -> None:
     folder = _prepare_folder(part, directory)
-    use_threads(part.runtime.threads)
     started = datetime.now(UTC)
+    start = time.perf_counter()
     approach = part.kind(part.settings, part.runtime)
     fitted, history = _fit(part, approach, folder, progress)
-    model = part.model(directory)
-    _make_empty(model)
-    approach.save(model)
+    approach.save(make_folder(part.model(directory), empty=True))
     threshold = _threshold(part, approach, progress)
     rows = _score(part, approach, threshold, directory, progress)
     if part.keep_maps:
@@ -97,7 +110,8 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
     write_table(folder / "scores.csv", "scores", rows)
     write_table(folder / "history.csv", "history", history)
     write_table(folder / "training.csv", "training", [fitted])
-    record = {"key": part.key, "started": started.isoformat(timespec="seconds"), "seconds": fitted["seconds"]}
+    seconds = time.perf_counter() - start + fitted.pop("seconds_before")
+    record = {"key": part.key, "started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 1)}
     write_json(folder / "part.json", record)  # last: it is what makes the part done
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -107,21 +121,10 @@ def _prepare_folder(part: Part, directory: Path) -> Path:
     folder = part.folder(directory)
     begun = folder / "begun.json"
     if not (begun.exists() and read_json(begun).get("key") == part.key):
-        _make_empty(folder)
+        make_folder(folder, empty=True)
         write_json(begun, {"key": part.key})
-    try:
-        (folder / "checkpoints").mkdir(exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    make_folder(folder / "checkpoints")
     return folder
-
-
-def _make_empty(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def _fit(
@@ -140,26 +143,42 @@ def _fit(
     start = time.perf_counter()
     with PeakMemory(part.runtime.device) as peak:
         fitted = approach.fit(part.train, part.validation, run)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start + fitted.seconds_before
     row = {**key, "seconds": seconds, "items_per_s": fitted.items / seconds, "peak_memory_mib": peak.mib}
     return {**row, **asdict(fitted)}, history
 
 
-def _predict(
-    approach: Approach, samples: Sequence[Sample], progress: Progress, text: str
-) -> list[np.ndarray]:
-    maps: list[np.ndarray] = []
-    for start in range(0, len(samples), IMAGES_A_BATCH):
-        part = samples[start : start + IMAGES_A_BATCH]
-        maps += approach.predict([sample.image() for sample in part], IMAGES_A_BATCH)
-        progress(start + len(part), len(samples), text)
+def _predict(part: Part, approach: Approach, samples: Sequence[Sample]) -> list[np.ndarray]:
+    """Maps of the samples, or InputError if the approach doesn't keep to what a map is."""
+    images = [sample.image() for sample in samples]
+    maps = approach.predict(images, IMAGES_A_BATCH)
+    if len(maps) != len(images):
+        raise InputError(
+            f"{part.approach.name} made {len(maps)} maps of {len(images)} images: mend its class"
+        )
+    for sample, image, probability in zip(samples, images, maps, strict=True):
+        if np.shape(probability) != image.shape or not np.isfinite(probability).all():
+            raise InputError(
+                f"{part.approach.name}: the map of {sample.id} has the shape {np.shape(probability)} for an "
+                f"image of {image.shape}, or values that are no numbers: mend its class or its settings"
+            )
     return maps
+
+
+def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]:
+    """The samples in groups of a batch, each with the number of samples up to its end."""
+    for start in range(0, len(samples), IMAGES_A_BATCH):
+        group = samples[start : start + IMAGES_A_BATCH]
+        yield start + len(group), group
 
 
 def _threshold(part: Part, approach: Approach, progress: Progress) -> float:
     if part.approach.threshold != "validation":
         return float(part.approach.threshold)
-    maps = _predict(approach, part.validation, progress, "choosing the threshold")
+    maps: list[np.ndarray] = []
+    for done, group in _groups(part.validation):
+        maps += _predict(part, approach, group)
+        progress(done, len(part.validation), "choosing the threshold")
     return best_threshold(maps, [sample.mask() for sample in part.validation])
 
 
@@ -168,17 +187,15 @@ def _score(
 ) -> list[dict[str, Any]]:
     maps_folder = part.maps(directory)
     if part.keep_maps:
-        _make_empty(maps_folder)
+        make_folder(maps_folder, empty=True)
     rows = []
-    for start in range(0, len(part.evaluated), IMAGES_A_BATCH):
-        samples = part.evaluated[start : start + IMAGES_A_BATCH]
-        maps = approach.predict([sample.image() for sample in samples], IMAGES_A_BATCH)
-        for sample, probability in zip(samples, maps, strict=True):
+    for done, group in _groups(part.evaluated):
+        for sample, probability in zip(group, _predict(part, approach, group), strict=True):
             scores = score_mask(binarise(probability, threshold), sample.mask())
             rows.append({**_identity(part, sample, threshold), **scores})
             if part.keep_maps:
-                save_grey(probability, maps_folder / f"{sample.id}.png")
-        progress(start + len(samples), len(part.evaluated), "predicting")
+                write_grey(maps_folder / f"{sample.id}.png", probability)
+        progress(done, len(part.evaluated), "predicting")
     return rows
 
 
@@ -204,16 +221,7 @@ def _store_features(part: Part, approach: Approach, directory: Path) -> None:
     if maps is None:
         return
     path = directory / "predictions" / "features" / f"{part.approach.name}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
-
-
-def save_grey(values: np.ndarray, path: Path) -> None:
-    """An H x W map in [0, 1] (or bool) as an 8-bit PNG."""
-    try:
-        Image.fromarray(np.round(values * 255.0).astype(np.uint8)).save(path, compress_level=1)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    write_arrays(path, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
 
 
 def merge(parts: Sequence[Part], directory: Path, table: str) -> pd.DataFrame:
@@ -223,4 +231,4 @@ def merge(parts: Sequence[Part], directory: Path, table: str) -> pd.DataFrame:
         for part in parts
         if is_done(part, directory)
     ]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES[table])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ import numpy as np
 from lungseg.approaches import APPROACHES
 from lungseg.approaches.approach import Approach, Runtime, WeightsInfo
 from lungseg.data import fingerprint, load_dataset
-from lungseg.data.memory import remember
+from lungseg.data.memory import RememberedSample, remember
 from lungseg.data.sample import Dataset, Sample
 from lungseg.data.splits import Split, SplitOptions, make_splits
 from lungseg.environment import (
@@ -30,19 +32,22 @@ from lungseg.environment import (
 from lungseg.errors import InputError
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
+from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, DataSpec, Spec, TrainingDataSpec
 
-FORMAT = 1  # of the results directory; a new one starts every part anew
+# Ids are names of files: no folder, nothing hidden, nothing that a file system would refuse.
+SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 
 @dataclass(frozen=True)
 class Material:
-    """A dataset as loaded: its samples by id, and the sha256 of what they are as bytes."""
+    """A dataset as loaded: its samples by id, the sha256 of their bytes, and what to know of it."""
 
     dataset: Dataset
     name: str
     samples: dict[str, Sample]
     sha256: str
+    notes: tuple[str, ...]
 
     def described(self) -> dict[str, Any]:
         count = len(self.samples)
@@ -54,7 +59,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Fold:
-    """What is trained on, chosen by and evaluated in one fold; `sha256` is that of all the ids."""
+    """What is trained on, chosen by and evaluated in one fold."""
 
     split: Split
     train: tuple[Sample, ...]
@@ -63,7 +68,9 @@ class Fold:
 
     @property
     def sha256(self) -> str:
-        return hash_of([[s.id for s in side] for side in (self.train, self.validation, self.evaluated)])
+        """Of the ids of the three sides, and of what the rows of a table say of each image."""
+        sides = (self.train, self.validation, self.evaluated)
+        return hash_of([[(s.id, s.patient, s.source, s.label) for s in side] for side in sides])
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         splits = make_splits(rule, list(evaluated.samples.values()), split_options)
         return tuple(_fold(spec, split, evaluated, trained) for split in splits)
 
+    if spec.training_data is not None:
+        _require_apart(trained, evaluated)
     folds = folds_of(spec.data.split)
     contestants = tuple(
         _enter(entry, folds_of(entry.split) if entry.split else folds, kind, settings, runtime)
@@ -135,23 +144,59 @@ def _load(spec: DataSpec | TrainingDataSpec, without: set[str] = frozenset()) ->
     samples = dataset.samples()
     if not samples:
         raise InputError(f"dataset {spec.dataset!r} has no image with a mask: look with `lungseg data check`")
+    _require_usable_ids(samples, spec.dataset)
     sha256 = fingerprint(samples)
-    if dataset.real:
-        _require_readable(samples)
     kept = samples if dataset.real else remember(samples)
-    return Material(dataset, spec.dataset, {sample.id: sample for sample in kept}, sha256)
+    notes = _inventory_notes(dataset) + (_read_all(kept) if dataset.real or kept is not samples else [])
+    by_id = {sample.id: sample for sample in kept}
+    return Material(dataset, spec.dataset, by_id, sha256, tuple(f"{spec.dataset}: {note}" for note in notes))
 
 
-def _require_readable(samples: Sequence[Sample]) -> None:
+def _require_usable_ids(samples: Sequence[Sample], name: str) -> None:
+    seen: set[str] = set()
+    for sample in samples:
+        if not SAFE_ID.fullmatch(sample.id):
+            raise InputError(
+                f"dataset {name!r} has the id {sample.id!r}, which can't be a file's name: rename it"
+            )
+        if sample.id in seen:
+            raise InputError(f"dataset {name!r} has the id {sample.id!r} twice: give each image its own")
+        seen.add(sample.id)
+
+
+def _inventory_notes(dataset: Dataset) -> list[str]:
+    missing = len(dataset.inventory().images_without_mask)
+    return [f"{missing} images have no mask and are left out"] if missing else []
+
+
+def _read_all(samples: Sequence[Sample]) -> list[str]:
     """Reads every file once: a damaged one ends the run now, in seconds, and not in its last hour."""
 
-    def read(sample: Sample) -> None:
-        sample.image()
-        sample.mask()
+    def share_of_lung(sample: Sample) -> float:
+        image, mask = sample.image(), sample.mask()
+        if image.shape != mask.shape:
+            raise InputError(f"image {sample.id} is {image.shape}, its mask {mask.shape}: make them one size")
+        return float(mask.mean())
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(read, samples):
-            pass
+    # What is generated has one cache for all; threads would throw each other's pairs out of it.
+    workers = 1 if isinstance(samples[0], RememberedSample) else usable_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        shares = list(pool.map(share_of_lung, samples))
+    kinds = {"empty": 0.0, "all lung": 1.0}
+    counts = {kind: shares.count(share) for kind, share in kinds.items()}
+    return [f"{count} masks are {kind}, and are learnt from" for kind, count in counts.items() if count]
+
+
+def _require_apart(trained: Material, evaluated: Material) -> None:
+    """No image that is evaluated may be trained on: the same bytes, or the same patient of one dataset."""
+    known = {hashlib.sha256(s.content()).digest(): s.id for s in evaluated.samples.values()}
+    patients = {s.patient for s in evaluated.samples.values()} if trained.name == evaluated.name else set()
+    for sample in trained.samples.values():
+        if sample.patient in patients or hashlib.sha256(sample.content()).digest() in known:
+            raise InputError(
+                f"[training_data] has the image {sample.id}, which is also among the images of [data]: "
+                "train on another dataset, or leave [training_data] out"
+            )
 
 
 def _fold(spec: Spec, split: Split, evaluated: Material, trained: Material) -> Fold:
@@ -199,6 +244,7 @@ def _parts(
         "format": FORMAT,
         "data": [evaluated.name, evaluated.sha256, trained.name, trained.sha256],
         "code": hash_code(ROOT / "data", ROOT / "scoring" / "metrics.py", ROOT / "parts.py", *approaches),
+        "datasets": [hash_code(module_place(type(material.dataset))) for material in (evaluated, trained)],
         "versions": versions(),
         "runtime": [str(runtime.device), runtime.precision, runtime.threads, runtime.compiled],
         "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),

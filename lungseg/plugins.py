@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -31,19 +35,30 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
         )
     module_name, _, class_name = place.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        # A missing dependency inside the module is its own fault and must not read as a wrong name.
-        if error.name and module_name != error.name and not module_name.startswith(error.name + "."):
-            raise InputError(f"{what} {name!r} needs the package {error.name!r}: install it") from error
-        raise InputError(f"{what} {name!r}: there is no module {module_name!r} to import") from error
+        found = getattr(_import(module_name), class_name)
     except AttributeError as error:
         raise InputError(f"{what} {name!r}: module {module_name!r} has no class {class_name!r}") from error
+    except Exception as error:  # whatever a module of somebody else raises while it is imported
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"{what} {name!r}: can't import {module_name!r} ({reason}): mend or install it"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(
             f"{what} {name!r}: {class_name} is not a subclass of {base.__module__}.{base.__name__}"
         )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{what} {name!r}: {class_name} lacks the methods {missing}")
     return found
+
+
+def _import(module_name: str) -> ModuleType:
+    """Imports a module; one that lies in the current folder is found too, as `python -m` would find it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(module_name)
 
 
 def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:

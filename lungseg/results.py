@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lungseg.errors import InputError
+from lungseg.storage import read_json, write_atomically, write_json
+
+__all__ = ["FORMAT", "TABLES", "read_json", "read_table", "write_json", "write_table"]
+
+FORMAT = 1  # of the results directory; a new one starts every part anew
 
 # Identity of a row in scores.csv, then counts of pixels, then metrics of the binary mask.
 SCORE_KEYS = [
@@ -108,42 +109,20 @@ TABLES = {
 }
 
 
-def write_atomically(path: Path, text: str | bytes) -> None:
-    """Writes a file whole or not at all: a reader, or a kill half-way, never sees a part of it."""
-    data = text.encode() if isinstance(text, str) else text
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    """The sentence for a file that can't be written: a full disk, or a folder without the right to."""
-    if error.errno == errno.ENOSPC:
-        return InputError(
-            f"the disk is full while writing {path}: free some space, then run the same command"
-        )
-    return InputError(f"can't write {path} ({error.strerror}): choose another folder with --out")
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: {path.parent} holds no benchmark results") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise InputError(f"{path} is damaged: run the benchmark again with --fresh") from None
+TEXT_COLUMNS = {
+    "approach",
+    "dataset",
+    "device",
+    "image_id",
+    "kind",
+    "layout",
+    "metric",
+    "patient",
+    "source",
+    "stage",
+    "train_set",
+    "unit",
+}
 
 
 def write_table(path: Path, table: str, rows: list[dict[str, Any]] | pd.DataFrame) -> None:
@@ -160,7 +139,10 @@ def read_table(directory: Path, table: str) -> pd.DataFrame:
     path = directory / f"{table}.csv"
     if not path.exists():
         return pd.DataFrame(columns=TABLES[table])
-    text = {
-        name: str for name in ("approach", "dataset", "train_set", "image_id", "patient", "source", "stage")
-    }
-    return pd.read_csv(path, dtype=text, keep_default_na=True)
+    # A patient called "NA" is a patient: only columns of numbers have missing values. "precision" is a metric
+    # in one table and a format of numbers in another.
+    text = TEXT_COLUMNS | ({"precision"} if table == "timings" else set())
+    header = pd.read_csv(path, nrows=0).columns
+    numbers = {name: [""] for name in header if name not in text}
+    types = {name: str for name in header if name in text}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=numbers)

@@ -133,7 +133,7 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
         InputError: no such file, not TOML, an unknown key, a wrong type, a name or a seed twice.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"there is no spec {path}: name a TOML file, such as benchmarks/quick.toml"

@@ -105,6 +105,7 @@ def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     assert len(whole) == 4
     assert (whole["repeats"] == 4).all()
     assert (whole["peak_memory_mib"] > 50).all()
+    assert len(set(whole["peak_memory_mib"])) > 1  # each process has its own
     assert set(timings.loc[timings["approach"] == "pixels", "stage"]) >= {"decode", "features", "regression"}
     record = read_json(out / "run.json")
     assert record["empty"]
@@ -238,12 +239,17 @@ def test_directories_that_hold_something_else_are_refused(spec_file, tmp_path):
     assert (out / "thesis.tex").read_text() == "years of work"
 
     (out / "thesis.tex").unlink()
-    (out / "run.json").write_text(json.dumps({"name": "another"}))
+    (out / "run.json").write_text(json.dumps({"format": 1, "name": "another"}))
     with pytest.raises(InputError, match="results of 'another'"):
         benchmark(read_spec(spec_file), out)
     (out / "run.json").write_text("{ half")
     with pytest.raises(InputError, match="damaged"):
         benchmark(read_spec(spec_file), out)
+    (out / "run.json").write_text(json.dumps({"name": "tiny", "made_by": "another tool"}))
+    (out / "models").mkdir()
+    with pytest.raises(InputError, match="no benchmark's"):
+        benchmark(read_spec(spec_file), out, fresh=True)
+    assert (out / "models").is_dir()
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monkeypatch):
@@ -254,7 +260,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monk
 
     def full_after_some(descriptor):
         written.append(descriptor)
-        if len(written) > 8:  # in the middle of the second part
+        if len(written) > 14:  # in the middle of the second part
             raise OSError(errno.ENOSPC, "No space left on device")
         original(descriptor)
 
@@ -278,3 +284,72 @@ def test_an_unknown_key_of_dataset_or_split(spec_file):
         make_plan(read_spec(spec_file, ["data.colour=3"]))
     with pytest.raises(InputError, match="folds"):
         make_plan(read_spec(spec_file, ["data.folds=1"]))
+
+
+def test_training_on_the_images_that_are_evaluated_is_refused(spec_file):
+    spec_file.write_text(SPEC + '[training_data]\ndataset = "phantom"\ncount = 20\nsize = 48\n')
+    with pytest.raises(InputError, match=r"phantom-00\d\d, which is also among the images of \[data\]"):
+        make_plan(read_spec(spec_file))
+
+
+def test_pictures_follow_the_data(spec_file, tmp_path):
+    out = tmp_path / "out"
+    changes = [*NO_TIMING, "seeds=[0]", "data.split=kfold", "data.folds=2"]  # all images are evaluated
+    benchmark(read_spec(spec_file, changes), out)
+    before = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
+    benchmark(read_spec(spec_file, [*changes, "data.seed=1"]), out)
+    after = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
+    assert len(after) == 12
+    assert all(after[name] != before[name] for name in before)
+
+
+class Wild(Half):
+    """Maps that aren't numbers."""
+
+    def finish(self, maps, sizes):
+        return [np.full(size, np.nan, np.float32) for size in sizes]
+
+
+class Shy(Half):
+    """Fits, but can't be loaded again for the clock."""
+
+    @classmethod
+    def load(cls, directory, settings, runtime):
+        raise RuntimeError("no way back")
+
+
+def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_harness:Wild"\nname = "wild"\n')
+    with pytest.raises(InputError, match="wild: the map of phantom"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+
+
+def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(spec_file, tmp_path):
+    place = str(Path(__file__).parent)
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_harness:Shy"\nname = "shy"\n')
+    out = tmp_path / "out"
+    old = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{place}{os.pathsep}{old}"  # the clock's processes import it too
+    try:
+        summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
+    finally:
+        os.environ["PYTHONPATH"] = old
+    assert "no way back" in summary
+    assert set(read_table(out, "timings")["approach"]) == {"mean-mask", "pixels"}
+
+
+def test_nothing_that_can_run_here(spec_file, tmp_path):
+    text = SPEC.split("[[approach]]")[0] + '[[approach]]\nuse = "test_harness:Unable"\nname = "unable"\n'
+    spec_file.write_text(text)
+    with pytest.raises(InputError, match="needs a device that is not here"):
+        benchmark(read_spec(spec_file), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "twice"])
+def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
+    from lungseg.plan import _require_usable_ids
+
+    samples = discs(2)
+    samples[0].id = samples[1].id = name
+    with pytest.raises(InputError, match=r"can't be a file|twice"):
+        _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")

@@ -78,6 +78,7 @@ class Fitted:
     parameters: int = 0
     best_step: int | None = None
     wait_share: float | None = None
+    seconds_before: float = 0.0  # spent by former sittings that this fit went on from
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,15 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named step of a prediction; what it returns feeds the next one."""
+    """A named step of a prediction; what it returns feeds the next one.
+
+    Attributes:
+        copies: it moves data between host and device, which its time then includes.
+    """
 
     name: str
     run: Callable[[Tensor], Tensor] = field(repr=False)
+    copies: bool = False
 
 
 class Approach(ABC):

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Settings, Stage
 from lungseg.approaches.resize import shrink_mask, to_batch
+from lungseg.approaches.tensors import write_tensors
 from lungseg.errors import InputError
 
 
@@ -47,7 +48,7 @@ class Baseline(Approach):
         return to_batch(images, self.settings.size, self.runtime.device)
 
     def save(self, directory: Path) -> None:
-        save_file({"fitted": self.fitted.cpu().contiguous()}, directory / self.FILE)
+        write_tensors(directory / self.FILE, {"fitted": self.fitted})
 
     @classmethod
     def load(cls, directory: Path, settings: BaselineSettings, runtime: Runtime) -> Baseline:

@@ -55,8 +55,11 @@ def weights_info(network: Network, file: WeightsFile | None) -> WeightsInfo:
 
 @lru_cache(maxsize=32)
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def find_weights(network: Network, kind: Kind) -> WeightsFile | None:

@@ -84,17 +84,20 @@ class PhantomSample(Sample):
     """One phantom; rendered when first asked for, and the pair kept until the next is asked for."""
 
     def __init__(self, seed: int, index: int, size: int, label: str, cache: dict) -> None:
-        self.id = self.patient = f"phantom-{index:04d}"
+        self.id = f"phantom-{index:04d}"
+        self.patient = f"{self.id}-of-seed-{seed}"
         self.source = SITES[index % len(SITES)]
         self.label = label
         self._key = (seed, index, size)
         self._cache = cache
 
     def _pair(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._key not in self._cache:
+        pair = self._cache.get(self._key)
+        if pair is None:
+            pair = render(*self._key)
             self._cache.clear()
-            self._cache[self._key] = render(*self._key)
-        return self._cache[self._key]
+            self._cache[self._key] = pair
+        return pair
 
     def image(self) -> np.ndarray:
         return self._pair()[0].copy()

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from lungseg.errors import InputError
-from lungseg.results import TABLES, read_json, read_table
+from lungseg.results import FORMAT, TABLES, read_json, read_table
 
-FORMAT = 1
 NEEDED = ("name", "data", "splits", "approaches")
 BASELINES = {"mean-mask", "threshold"}
 

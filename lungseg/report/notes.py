@@ -98,7 +98,11 @@ def gaps(contents: Contents) -> list[str]:
         entry["name"]: entry["skipped"] for entry in contents.run["approaches"] if entry.get("skipped")
     }
     reasons = [f"{name} was not run: {reason}" for name, reason in skipped.items()]
-    reasons += [f"{cell} is empty: {reason}" for cell, reason in contents.run.get("empty", {}).items()]
+    reasons += [
+        f"{cell} is empty: {reason}"
+        for cell, reason in contents.run.get("empty", {}).items()
+        if cell not in skipped
+    ]
     return [_sentence(without_folders(reason)) for reason in reasons]
 
 

@@ -10,7 +10,7 @@ from lungseg.report.contents import read_contents
 from lungseg.report.markup import escape_markdown
 from lungseg.report.numbers import main_frame
 from lungseg.report.tables import main_section
-from lungseg.results import write_atomically
+from lungseg.storage import write_atomically
 
 
 def fill_readme(readme: Path, name: str, directory: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -74,7 +75,7 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 maps, image_id = stored["maps"].astype(np.float32), str(stored["image_id"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"{path} can't be read ({error}): run the benchmark again") from None
         if maps.ndim == 3 and maps.size and (best is None or maps[0].size > best[2][0].size):
             best = name, image_id, maps

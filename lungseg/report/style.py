@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from lungseg.results import write_atomically
+from lungseg.storage import write_atomically
 
 SINGLE = 3.5  # inches: one column of a two-column page
 DOUBLE = 7.2  # inches: both columns

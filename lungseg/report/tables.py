@@ -10,7 +10,7 @@ from lungseg.report import notes
 from lungseg.report.contents import Contents, read_contents
 from lungseg.report.markup import EMPTY, Table, amount, duration, escape_markdown, escape_tex, score
 from lungseg.report.numbers import main_frame, source_frame, stage_frame, training_frame
-from lungseg.results import write_atomically
+from lungseg.storage import write_atomically
 
 UNNAMED = "unnamed source"
 
@@ -38,7 +38,7 @@ def markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
         main_section(contents, frame),
         _titled("Dice by source", source_table(contents), "Mean over the images of each source."),
         _titled("Time by stage, ms per image", stage_table(contents), _STAGES),
-        _titled("Training", training_table(contents), "Means over fits; memory is the largest of them."),
+        _titled("Training", training_table(contents), _TRAINING),
         "## Where this comes from\n",
         _bullets(notes.provenance(contents)),
         "Made again from the stored results with `lungseg report DIR`, where DIR is this folder.\n",
@@ -48,7 +48,11 @@ def markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
 
 _STAGES = (
     "Median at batch size 1. Sum adds prepare to finish; whole is the same way timed in one go. "
-    "Decode, reading the file, is in neither."
+    "Decode, reading the image from an 8-bit PNG file, is in neither."
+)
+_TRAINING = (
+    "Means over fits; memory is the largest of them: on a CPU that of the whole process, in which the fits "
+    "run one after the other, on CUDA what was allocated on the device."
 )
 
 

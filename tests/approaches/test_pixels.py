@@ -6,7 +6,10 @@ from torchvision.models import vgg19
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, random_state
+from lungseg.approaches.vgg19_pixels.mlp import Dropout, column_moments
 from lungseg.approaches.vgg19_pixels.sampling import build_table, sample_pixels
+from lungseg.errors import InputError
+from lungseg.plugins import validate
 from lungseg.scoring.metrics import mean_dice
 
 REGRESSORS = ("lightgbm", "ridge", "hist-gradient-boosting", "mlp")
@@ -97,10 +100,43 @@ def test_lightgbm_keeps_the_round_with_the_least_validation_loss(discs, runtime,
     assert fitted.best_step == int(np.argmin(losses)) + 1
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"boosting": {"rounds": 0}},
+        {"boosting": {"leaves": 1}},
+        {"ridge": {"alpha": -1}},
+        {"mlp": {"dropout": 1.5}},
+        {"mlp": {"epochs": 0}},
+        {"size": 2},
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_runs(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        validate(Vgg19PixelsSettings, bad, "approach 'x'")
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    layer = Dropout(0.3).train()
+    layer.seed(1, 2)
+    units = torch.ones(1000, 512)
+    dropped = layer(units)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    layer.seed(1, 2)
+    assert torch.equal(layer(units), dropped)
+    assert torch.equal(layer.eval()(units), units)
+
+
+def test_column_moments_agree_with_numpy():
+    table = (np.random.default_rng(0).normal(1000, 0.01, (5000, 3))).astype(np.float32)
+    mean, sd = column_moments(table)
+    np.testing.assert_allclose(mean, table.astype(np.float64).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(sd, table.astype(np.float64).std(0), rtol=1e-6)
+
+
 @pytest.mark.parametrize("regressor", REGRESSORS)
 def test_a_damaged_model_is_refused_in_a_sentence(regressor, discs, runtime, new_run, tmp_path):
-    from lungseg.errors import InputError
-
     approach = Vgg19Pixels(settings(regressor=regressor), runtime)
     approach.fit(discs(2), discs(2, seed=1), new_run())
     approach.save(tmp_path / "checkpoints")

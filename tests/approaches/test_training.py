@@ -39,11 +39,11 @@ def test_dice_loss_of_an_image_without_lung_falls_with_what_is_predicted():
     assert much > little
 
 
-@pytest.mark.parametrize(("count", "size"), [(9, 8), (17, 8), (2, 8), (16, 8), (601, 4)])
+@pytest.mark.parametrize(("count", "size"), [(9, 8), (17, 8), (2, 8), (16, 8), (601, 4), (9, 2)])
 def test_no_batch_has_a_single_image(count, size):
     found = batches(count, size, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(found).tolist()) == list(range(count))
-    assert all(2 <= len(part) <= size for part in found)
+    assert all(2 <= len(part) <= max(size, 3) for part in found)
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
@@ -123,6 +123,17 @@ def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, new_r
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     fitted = DeepLabV3PlusResNet50(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
     assert fitted.best_step == 1
+
+
+def test_a_full_disk_at_a_checkpoint_is_a_sentence(discs, runtime, new_run, monkeypatch):
+    def full(state, file):
+        raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    run = new_run()
+    with pytest.raises(InputError, match="the disk is full"):
+        DeepLabV3PlusResNet50(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
+    assert not list(run.checkpoints.glob("*.part"))
 
 
 def test_one_training_image_is_refused(discs, runtime, new_run):

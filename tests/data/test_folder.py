@@ -143,7 +143,7 @@ def test_wrong_options(options, message):
 def test_unknown_datasets():
     with pytest.raises(InputError, match="unknown dataset 'cxr7': choose one of cxr704, folder, phantom, or"):
         load_dataset("cxr7", {}, None)
-    with pytest.raises(InputError, match="dataset 'nowhere:Set': there is no module 'nowhere'"):
+    with pytest.raises(InputError, match="dataset 'nowhere:Set': can't import 'nowhere'"):
         load_dataset("nowhere:Set", {}, None)
     with pytest.raises(InputError, match=r"module 'lungseg\.data' has no class 'Set'"):
         load_dataset("lungseg.data:Set", {}, None)

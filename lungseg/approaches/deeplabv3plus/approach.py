@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Stage, WeightsInfo
@@ -18,6 +18,7 @@ from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, backbone_sha
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.approaches.deeplabv3plus.training import Images, Training, segmentation_loss
 from lungseg.approaches.resize import shrink_mask, to_batch
+from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.weights import find_weights, load_weights, weights_info
 from lungseg.errors import InputError
 
@@ -33,7 +34,10 @@ class DeepLabV3PlusResNet50(Approach):
         self.network: DeepLabV3Plus | None = None
 
     def weights(self) -> WeightsInfo:
-        return weights_info("resnet50", find_weights("resnet50", self.settings.weights))
+        file = find_weights("resnet50", self.settings.weights)
+        if file is not None:  # read now: a damaged file must not end a benchmark in its last hour
+            load_weights(file, backbone_shapes(DeepLabV3Plus(self.settings.network)))
+        return weights_info("resnet50", file)
 
     def _new_network(self, seed: int) -> DeepLabV3Plus:
         torch.manual_seed(seed)
@@ -59,14 +63,13 @@ class DeepLabV3PlusResNet50(Approach):
         return s.epochs * step / count * (train + validation / 3)
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
-        torch.use_deterministic_algorithms(True, warn_only=True)
         s = self.settings
         data = self._load(train, run)
         held = self._load(validation, run)
         sizes = [sample.mask().shape for sample in validation]
         training = Training(self._new_network(run.seed), s, self.runtime, run.seed, len(train))
         checkpoint, best_path = run.checkpoints / "last.pt", run.checkpoints / "best.safetensors"
-        if training.resume(checkpoint):
+        if best_path.exists() and training.resume(checkpoint):
             for row in training.history:
                 run.history(**row)
         while training.epoch < s.epochs:
@@ -74,7 +77,7 @@ class DeepLabV3PlusResNet50(Approach):
             self._validate(training, held, sizes, run)
             run.history(**training.history[-1])
             if _best_epoch(training.history) == training.epoch:
-                save_file(_state(training.average.network), best_path)
+                write_tensors(best_path, training.average.network.state_dict())
             training.save(checkpoint)
         self.network = self._empty_network()
         self._read(best_path)
@@ -83,6 +86,7 @@ class DeepLabV3PlusResNet50(Approach):
             len(train) * s.epochs,
             sum(p.numel() for p in self.network.parameters()),
             _best_epoch(training.history),
+            seconds_before=training.seconds_before,
         )
 
     def _load(self, samples: Sequence[Any], run: Run) -> Images:
@@ -146,7 +150,7 @@ class DeepLabV3PlusResNet50(Approach):
         return self._compiled
 
     def save(self, directory: Path) -> None:
-        save_file(_state(self.network), directory / self.FILE)
+        write_tensors(directory / self.FILE, self.network.state_dict())
 
     def _empty_network(self) -> DeepLabV3Plus:
         layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
@@ -167,10 +171,6 @@ class DeepLabV3PlusResNet50(Approach):
         approach.network = approach._empty_network()
         approach._read(directory / cls.FILE)
         return approach
-
-
-def _state(network: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def _best_epoch(history: list[dict[str, Any]]) -> int:

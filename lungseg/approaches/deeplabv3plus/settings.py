@@ -21,7 +21,7 @@ class DeepLabV3PlusSettings(Settings):
         epochs: passes over the training images; the epoch with the best validation Dice is kept.
         batch_size: images a step at most; an epoch is cut into batches of nearly equal size, so that none
             has a single image (batch norm over one pooled pixel has no spread).
-        optimiser: "adamw", or "adam" as the first seed had it.
+        optimiser: "adamw", or "adam" as the original recipe had it.
         learning_rate: of the head at the top of the schedule.
         backbone_factor: the backbone's learning rate is this share of the head's.
         weight_decay: of AdamW, on weights of convolutions alone.

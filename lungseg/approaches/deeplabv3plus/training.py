@@ -7,7 +7,10 @@ with the same bits as one that is not.
 from __future__ import annotations
 
 import copy
+import errno
 import math
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from lungseg.approaches.deeplabv3plus.augmentation import Augmentation
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, parameter_groups
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.errors import InputError
+from lungseg.storage import unwritable
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,17 @@ def learning_rate_factor(step: int, steps: int, settings: DeepLabV3PlusSettings)
 
 
 def batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random order of `count` images in ceil(count / batch_size) batches; sizes differ by one at most.
-
-    No batch has a single image unless `count` is 1.
-    """
+    """A random order of `count` images in `batch_count` batches, whose sizes differ by one at most."""
     order = torch.randperm(count, generator=generator)
-    return list(torch.tensor_split(order, math.ceil(count / batch_size)))
+    return list(torch.tensor_split(order, batch_count(count, batch_size)))
+
+
+def batch_count(count: int, batch_size: int) -> int:
+    """Batches of an epoch: as few as hold all images, but none with a single one.
+
+    Only an odd count in batches of two can't be both, and then one batch has three.
+    """
+    return max(1, min(math.ceil(count / batch_size), count // 2))
 
 
 class WeightAverage:
@@ -111,9 +120,16 @@ class Training:
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
         self.optimiser = self._optimiser()
         self.top_rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.steps = math.ceil(count / settings.batch_size) * settings.epochs
+        self.steps = batch_count(count, settings.batch_size) * settings.epochs
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
+        self.seconds_before = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, over all sittings."""
+        return self.seconds_before + time.perf_counter() - self._start
 
     def _optimiser(self) -> torch.optim.Optimizer:
         s = self.settings
@@ -192,6 +208,7 @@ class Training:
             "average_steps": self.average.steps,
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
+            "seconds": self.seconds,
         }
         save_state(state, path)
 
@@ -208,11 +225,21 @@ class Training:
         self.average.steps = state["average_steps"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
+        self.seconds_before = state["seconds"]
         return True
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """torch.save, whole or not at all."""
+    """torch.save, whole or not at all. Raises InputError if the disk is full or shut."""
     temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a write that failed as a RuntimeError of its zip writer, without the reason.
+        temporary.unlink(missing_ok=True)
+        full = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
+        raise unwritable(path, full) from error

@@ -34,14 +34,14 @@ REGRESSORS: dict[str, type[Regressor]] = {
     "mlp": Mlp,
 }
 # Rows x passes (trees, epochs) a second and CPU thread, measured on one machine: for the estimate alone.
-NOMINAL_ROWS = {"lightgbm": 2.4e6, "hist-gradient-boosting": 1.2e6, "ridge": 5e5, "mlp": 6e4}
+NOMINAL_ROWS = {"lightgbm": 2.4e6, "hist-gradient-boosting": 1.2e6, "ridge": 5e5, "mlp": 1.5e5}
 
 
 class Vgg19PixelsSettings(Settings):
     """Keys of `vgg19-pixels`.
 
     Attributes:
-        size: images are worked on at size x size pixels; 48 is the seed's.
+        size: images are worked on at size x size pixels; 48 is the original's.
         pixels_per_image: rows sampled from each image, all of them if it has no more.
         weights: "imagenet", "random" or "auto" (ImageNet's if they are on this machine, else random).
         regressor: which one; `boosting` is read by "lightgbm" and "hist-gradient-boosting".
@@ -93,7 +93,7 @@ class Vgg19Pixels(Approach):
         regressor = REGRESSORS[self.settings.regressor](self.settings.of_regressor, self.runtime)
         regressor.fit(rows, held, run)
         self.regressor = regressor
-        passes = regressor.best_step or 1 if self.settings.regressor == "mlp" else 1
+        passes = self.settings.mlp.epochs if self.settings.regressor == "mlp" else 1
         return Fitted("rows", len(rows.targets) * passes, regressor.parameters, regressor.best_step)
 
     def _table(self, samples: Sequence[Any], run: Run, side: str) -> PixelTable:
@@ -111,9 +111,10 @@ class Vgg19Pixels(Approach):
         return to_batch(images, self.settings.size, self.runtime.device)
 
     def stages(self) -> list[Stage]:
+        on_host = self.settings.regressor != "mlp"
         return [
             Stage("features", lambda batch: extract(self.network, batch, self.runtime)),
-            Stage("regression", self._regress),
+            Stage("regression", self._regress, copies=on_host and self.runtime.device.type != "cpu"),
         ]
 
     def _regress(self, maps: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import lightgbm
 import numpy as np
 import skops.io
+from pydantic import Field
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -21,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from lungseg.approaches.approach import Run, Runtime, Settings
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable
 from lungseg.errors import InputError
+from lungseg.storage import write_atomically
 
 Progress = Callable[[int, int, str], None]
 
@@ -29,18 +32,18 @@ class BoostingSettings(Settings):
     """Gradient-boosted trees.
 
     Attributes:
-        rounds: trees at most; the round with the least validation loss is kept.
+        rounds: trees at most; LightGBM keeps those up to the least validation loss, scikit-learn all it grew.
         leaves: of a tree at most.
         learning_rate: shrinkage of a tree.
         min_leaf: rows in a leaf at least.
         patience: rounds without a better validation loss before it ends.
     """
 
-    rounds: int = 400
-    leaves: int = 63
-    learning_rate: float = 0.2
-    min_leaf: int = 40
-    patience: int = 30
+    rounds: Annotated[int, Field(ge=1)] = 400
+    leaves: Annotated[int, Field(ge=2)] = 63
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    min_leaf: Annotated[int, Field(ge=1)] = 40
+    patience: Annotated[int, Field(ge=1)] = 30
 
 
 def accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
@@ -116,7 +119,7 @@ class LightGBM(Regressor):
         ).astype(np.float32)
 
     def save(self, directory: Path) -> None:
-        self.booster.save_model(directory / self.FILE, num_iteration=self.best_step)
+        write_atomically(directory / self.FILE, self.booster.model_to_string(num_iteration=self.best_step))
 
     @classmethod
     def load(cls, directory: Path, settings: BoostingSettings, runtime: Runtime) -> LightGBM:
@@ -177,7 +180,7 @@ class ScikitLearn(Regressor):
         return self.model.predict(features).astype(np.float32)
 
     def save(self, directory: Path) -> None:
-        skops.io.dump(self.model, directory / self.FILE)
+        write_atomically(directory / self.FILE, skops.io.dumps(self.model))
 
     @classmethod
     def load(cls, directory: Path, settings: Settings, runtime: Runtime) -> ScikitLearn:
@@ -201,7 +204,7 @@ class RidgeSettings(Settings):
         alpha: strength of the penalty.
     """
 
-    alpha: float = 1.0
+    alpha: Annotated[float, Field(ge=0)] = 1.0
 
 
 class RidgeRegressor(ScikitLearn):
