@@ -116,6 +116,8 @@ def git_revision() -> dict[str, Any] | None:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        if not git("ls-files", "--", "lungseg/environment.py"):
+            return None  # installed below somebody else's repository
         revision = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--", "lungseg", "pyproject.toml")
     except (OSError, subprocess.TimeoutExpired):
