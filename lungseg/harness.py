@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,12 @@ from typing import Any
 import pandas as pd
 
 from lungseg.clock import Candidate, time_approaches
-from lungseg.environment import (
-    be_deterministic,
-    cpu_name,
-    cuda_name,
-    git_revision,
-    resolve_runtime,
-    use_threads,
-    versions,
-)
+from lungseg.environment import be_deterministic, cpu_name, cuda_name, resolve_runtime, use_threads
 from lungseg.errors import InputError
 from lungseg.parts import Part, hash_of, is_done, merge, run_part
-from lungseg.plan import Fold, Plan, make_plan
+from lungseg.plan import Plan, make_plan
 from lungseg.progress import Reporter
+from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
 from lungseg.results import FORMAT, TABLES, read_table, write_table
@@ -36,7 +28,6 @@ from lungseg.storage import make_folder, read_json, unwritable, write_atomically
 OUR_FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
 OUR_FOLDERS = ("parts", "models", "predictions", "figures")
 TIMING_IMAGES = 8
-NOT_MEASURED = {"joules_per_image, peak_share, wait_share": "this version does not measure them"}
 
 
 def benchmark(
@@ -69,7 +60,7 @@ def benchmark(
     use_threads(plan.runtime.threads)
     be_deterministic()
     _announce(plan, directory, reporter)
-    record = _record(plan)
+    record = new_record(plan)
     write_json(directory / "run.json", record)
     for part in plan.parts:
         if is_done(part, directory):
@@ -83,7 +74,7 @@ def benchmark(
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
     record["empty"] |= _time(plan, directory, reporter)
-    record["parts"] = [_part_record(part, directory) for part in plan.parts]
+    record["parts"] = [part_record(part, directory) for part in plan.parts]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     record["seconds"] = round(
         sum(part["seconds"] for part in record["parts"]) + _timing_seconds(directory), 1
@@ -172,81 +163,6 @@ def _estimate(plan: Plan, left: Sequence[Part]) -> str:
         seconds += 10.0 * len(plan.contestants)
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
     return text + (f", and what {', '.join(sorted(unknown))} takes" if unknown else "")
-
-
-def _record(plan: Plan) -> dict[str, Any]:
-    """run.json as far as it is known before the first part. No path of this machine stands in it."""
-    splits = [_split_record(fold) for fold in plan.folds]
-    for contestant in plan.contestants:
-        if contestant.spec.split:
-            own = [{"approach": contestant.spec.name, **_split_record(fold)} for fold in contestant.folds]
-            splits += own
-    approaches = [
-        {
-            "name": contestant.spec.name,
-            "use": contestant.spec.use,
-            "threshold": contestant.spec.threshold,
-            "settings": contestant.settings.model_dump(mode="json"),
-            "weights": asdict(contestant.weights) if contestant.weights else None,
-            "skipped": contestant.skipped,
-        }
-        for contestant in plan.contestants
-    ]
-    return {
-        "format": FORMAT,
-        "name": plan.spec.name,
-        "spec": _without_folders(plan.spec.model_dump(mode="json")),
-        "versions": versions(),
-        "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
-        "device": plan.runtime.device.type,
-        "precision": plan.runtime.precision,
-        "threads": plan.runtime.threads,
-        "git": git_revision(),
-        "data": plan.evaluated.described(),
-        "training_data": None if plan.spec.training_data is None else plan.trained.described(),
-        "splits": splits,
-        "evaluate_on": plan.spec.evaluate_on,
-        "seeds": list(plan.spec.seeds),
-        "approaches": approaches,
-        "parts": [],
-        "empty": {c.spec.name: c.skipped for c in plan.contestants if c.skipped} | NOT_MEASURED,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "finished": None,
-        "seconds": None,
-    }
-
-
-def _without_folders(value: Any) -> Any:
-    """A spec's values with absolute paths cut to their last word: results are published, machines are not."""
-    if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and Path(value).expanduser().is_absolute():
-        return Path(value).name
-    return value
-
-
-def _split_record(fold: Fold) -> dict[str, Any]:
-    return {
-        "rule": fold.split.rule,
-        "fold": fold.split.fold,
-        "sha256": fold.sha256,
-        "train": len(fold.train),
-        "validation": len(fold.validation),
-        "test": len(fold.split.test),
-        "evaluated": len(fold.evaluated),
-        "ids": {
-            "train": [sample.id for sample in fold.train],
-            "validation": [sample.id for sample in fold.validation],
-            "evaluated": [sample.id for sample in fold.evaluated],
-        },
-    }
-
-
-def _part_record(part: Part, directory: Path) -> dict[str, Any]:
-    stored = read_json(part.folder(directory) / "part.json")
-    return {"approach": part.approach.name, "fold": part.fold, "seed": part.seed, **stored}
 
 
 def _store_pictures(plan: Plan, directory: Path) -> None:

@@ -24,7 +24,7 @@ def lungseg(*words: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def refused(done: subprocess.CompletedProcess, *words: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     """One sentence on standard error that has the words, exit code 2, no traceback."""
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("lungseg: ")
@@ -59,33 +59,33 @@ def test_a_benchmark_as_typed(spec, tmp_path):
 
 
 def test_bad_specs_and_flags(spec, tmp_path):
-    refused(lungseg("benchmark", str(tmp_path / "no.toml")), "no.toml")
-    refused(lungseg("benchmark", spec(approach='use = "unet"')), "unet", "vgg19-pixels")
-    refused(lungseg("benchmark", spec(approach='use = "mean-mask"\nsise = 3')), "sise", "size")
-    refused(lungseg("benchmark", spec(), "--device", "tpu"), "tpu")
+    assert_refused(lungseg("benchmark", str(tmp_path / "no.toml")), "no.toml")
+    assert_refused(lungseg("benchmark", spec(approach='use = "unet"')), "unet", "vgg19-pixels")
+    assert_refused(lungseg("benchmark", spec(approach='use = "mean-mask"\nsise = 3')), "sise", "size")
+    assert_refused(lungseg("benchmark", spec(), "--device", "tpu"), "tpu")
     if not torch.cuda.is_available():
-        refused(lungseg("benchmark", spec(), "--device", "cuda"), "CUDA")
-    refused(lungseg("report", str(tmp_path)), "run.json")
-    refused(lungseg("publish", str(tmp_path)), "run.json")
+        assert_refused(lungseg("benchmark", spec(), "--device", "cuda"), "CUDA")
+    assert_refused(lungseg("report", str(tmp_path)), "run.json")
+    assert_refused(lungseg("publish", str(tmp_path)), "run.json")
 
 
 def test_data_that_is_not_there(spec, tmp_path):
     real = spec(data='dataset = "cxr704"\nsplit = "every-14th"')
-    refused(lungseg("benchmark", real), "LUNGSEG_DATA")
-    refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
-    refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
+    assert_refused(lungseg("benchmark", real), "LUNGSEG_DATA")
+    assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
+    assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
 
 
 def test_weights_that_cannot_be_used(spec, tmp_path):
     pixels = spec(approach='use = "vgg19-pixels"\nweights = "imagenet"')
-    refused(lungseg("benchmark", pixels, LUNGSEG_WEIGHTS=str(tmp_path / "nowhere")), "LUNGSEG_WEIGHTS")
+    assert_refused(lungseg("benchmark", pixels, LUNGSEG_WEIGHTS=str(tmp_path / "nowhere")), "LUNGSEG_WEIGHTS")
     folder = tmp_path / "weights"
     folder.mkdir()
     save_file({"conv1.weight": torch.zeros(4, 3, 7, 7)}, folder / "vgg19.safetensors")
     out = ("--out", str(tmp_path / "out"))
-    refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
+    assert_refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
     (folder / "vgg19.safetensors").write_bytes(b"\x10\x00")
-    refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
+    assert_refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
 
 
 def test_an_unreadable_image_is_named(spec, tmp_path):
@@ -98,7 +98,7 @@ def test_an_unreadable_image_is_named(spec, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     folder = spec(data='dataset = "folder"\nimages = "images"\nmasks = "masks"')
     out = ("--out", str(tmp_path / "out"))
-    refused(lungseg("benchmark", folder, *out, LUNGSEG_DATA=str(tmp_path)), "p3.png")
+    assert_refused(lungseg("benchmark", folder, *out, LUNGSEG_DATA=str(tmp_path)), "p3.png")
     words = ("data", "check", "folder", "--set", "images=images", "--set", "masks=masks")
     checked = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
     assert checked.returncode == 1
@@ -124,5 +124,5 @@ def test_info_and_list_say_what_is_missing():
 @pytest.mark.skipif(sys.platform == "win32", reason="no root there")
 def test_a_folder_that_cannot_be_made(spec, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file")), "is a file")
-    refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "--out")
+    assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file")), "is a file")
+    assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "--out")

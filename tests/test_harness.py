@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.plan import make_plan
@@ -49,46 +48,6 @@ def spec_file(tmp_path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(SPEC)
     return path
-
-
-class Half(Approach):
-    """A third party's approach: says lung in the upper half."""
-
-    Settings = Settings
-    stochastic = False
-
-    def fit(self, train, validation, run):
-        run.history(unit="epoch", step=1, train_loss=0.1, validation_loss=run.score(self._maps(validation)))
-        return Fitted("images", len(train))
-
-    @staticmethod
-    def _maps(samples):
-        return [np.ones_like(sample.image()) for sample in samples]
-
-    def prepare(self, images):
-        import torch
-
-        return torch.from_numpy(np.stack(images))[:, None]
-
-    def stages(self):
-        def upper(batch):
-            maps = batch * 0
-            maps[:, :, : batch.shape[2] // 2] = 1
-            return maps
-
-        return [Stage("upper", upper)]
-
-    def save(self, directory):
-        (directory / "nothing.txt").write_text("")
-
-    @classmethod
-    def load(cls, directory, settings, runtime):
-        return cls(settings, runtime)
-
-
-class Unable(Half):
-    def skip(self):
-        return "it needs a device that is not here"
 
 
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
@@ -172,20 +131,6 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     assert "mean-mask, fold 0, seed 0: stored by a former run" in resumed.stdout
     subprocess.run([*words, "--out", str(whole)], stdout=subprocess.DEVNULL, check=True)
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
-
-
-def test_a_third_partys_class_and_one_that_cannot_run_here(spec_file, tmp_path):
-    entries = '[[approach]]\nuse = "test_harness:Half"\nname = "half"\n'
-    entries += '[[approach]]\nuse = "test_harness:Unable"\nname = "unable"\n'
-    spec_file.write_text(SPEC + entries)
-    out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, NO_TIMING), out)
-    assert "it needs a device that is not here" in summary
-    scores = read_table(out, "scores")
-    assert set(scores["approach"]) == {"mean-mask", "pixels", "half"}
-    half = scores[scores["approach"] == "half"]
-    assert (half["tp"] + half["fp"] == 48 * 24).all()
-    assert read_json(out / "run.json")["empty"]["unable"] == "it needs a device that is not here"
 
 
 def test_training_on_one_dataset_and_testing_on_another(spec_file, tmp_path):
@@ -301,55 +246,3 @@ def test_pictures_follow_the_data(spec_file, tmp_path):
     after = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
     assert len(after) == 12
     assert all(after[name] != before[name] for name in before)
-
-
-class Wild(Half):
-    """Maps that aren't numbers."""
-
-    def finish(self, maps, sizes):
-        return [np.full(size, np.nan, np.float32) for size in sizes]
-
-
-class Shy(Half):
-    """Fits, but can't be loaded again for the clock."""
-
-    @classmethod
-    def load(cls, directory, settings, runtime):
-        raise RuntimeError("no way back")
-
-
-def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
-    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_harness:Wild"\nname = "wild"\n')
-    with pytest.raises(InputError, match="wild: the map of phantom"):
-        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
-
-
-def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(spec_file, tmp_path):
-    place = str(Path(__file__).parent)
-    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_harness:Shy"\nname = "shy"\n')
-    out = tmp_path / "out"
-    old = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{place}{os.pathsep}{old}"  # the clock's processes import it too
-    try:
-        summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
-    finally:
-        os.environ["PYTHONPATH"] = old
-    assert "no way back" in summary
-    assert set(read_table(out, "timings")["approach"]) == {"mean-mask", "pixels"}
-
-
-def test_nothing_that_can_run_here(spec_file, tmp_path):
-    text = SPEC.split("[[approach]]")[0] + '[[approach]]\nuse = "test_harness:Unable"\nname = "unable"\n'
-    spec_file.write_text(text)
-    with pytest.raises(InputError, match="needs a device that is not here"):
-        benchmark(read_spec(spec_file), tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "twice"])
-def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
-    from lungseg.plan import _require_usable_ids
-
-    samples = discs(2)
-    samples[0].id = samples[1].id = name
-    with pytest.raises(InputError, match=r"can't be a file|twice"):
-        _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")

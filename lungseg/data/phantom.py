@@ -1,7 +1,7 @@
-"""Phantom chest X-rays: simulated radiographs with exact lung masks, the same on every machine.
+"""Phantom chest X-rays: simulated radiographs with exact lung masks.
 
-No file is read and nothing is downloaded; a seed and a number name a picture. The anatomy and the physics
-are in `lungseg.data.radiography`.
+No file is read and nothing is downloaded; a seed and a number name a picture, byte for byte on one machine
+and up to rounding on another. The anatomy and the physics are in `lungseg.data.radiography`.
 """
 
 from __future__ import annotations

@@ -2,12 +2,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torchvision.models import vgg19
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, random_state
-from lungseg.approaches.vgg19_pixels.mlp import Dropout, column_moments
-from lungseg.approaches.vgg19_pixels.sampling import build_table, sample_pixels
+from lungseg.approaches.vgg19_pixels.mlp import Dropout
+from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
+from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table, column_moments, sample_pixels
 from lungseg.errors import InputError
 from lungseg.plugins import validate
 from lungseg.scoring.metrics import mean_dice
@@ -133,6 +137,18 @@ def test_column_moments_agree_with_numpy():
     mean, sd = column_moments(table)
     np.testing.assert_allclose(mean, table.astype(np.float64).mean(0), rtol=1e-9)
     np.testing.assert_allclose(sd, table.astype(np.float64).std(0), rtol=1e-6)
+
+
+def test_ridge_agrees_with_scikit_learns_pipeline(runtime, new_run):
+    rng = np.random.default_rng(0)
+    features = rng.gamma(2, 3, (4000, 64)).astype(np.float32)
+    features[:, 5] = 0  # a map that never fires
+    targets = (features[:, 0] / 12 + rng.normal(0, 0.1, 4000)).astype(np.float32)
+    table = PixelTable(features, targets)
+    ours = RidgeRegressor(RidgeSettings(alpha=10.0), runtime)
+    ours.fit(table, table, new_run())
+    theirs = make_pipeline(StandardScaler(), Ridge(alpha=10.0)).fit(features.astype(np.float64), targets)
+    np.testing.assert_allclose(ours.predict(features), theirs.predict(features), atol=2e-4)
 
 
 @pytest.mark.parametrize("regressor", REGRESSORS)

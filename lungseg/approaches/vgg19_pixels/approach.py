@@ -14,16 +14,11 @@ from torch import Tensor
 
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Settings, Stage, WeightsInfo
 from lungseg.approaches.resize import to_batch
+from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting, LightGBM
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
 from lungseg.approaches.vgg19_pixels.mlp import Mlp, MlpSettings
-from lungseg.approaches.vgg19_pixels.regressors import (
-    BoostingSettings,
-    HistGradientBoosting,
-    LightGBM,
-    Regressor,
-    RidgeRegressor,
-    RidgeSettings,
-)
+from lungseg.approaches.vgg19_pixels.regressors import Regressor
+from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table
 from lungseg.approaches.weights import find_weights, weights_info
 

@@ -17,7 +17,7 @@ from lungseg.approaches.approach import Run, Runtime, Settings
 from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_pixels.features import CHANNELS
 from lungseg.approaches.vgg19_pixels.regressors import Regressor
-from lungseg.approaches.vgg19_pixels.sampling import PixelTable
+from lungseg.approaches.vgg19_pixels.sampling import PixelTable, column_moments
 from lungseg.errors import InputError
 
 ROWS_A_CALL = 1 << 18
@@ -112,11 +112,9 @@ class Mlp(Regressor):
         self.network.load_state_dict(best)
 
     def _standardise_by(self, features: np.ndarray) -> None:
-        # Sums in float64: a float32 sum over a million rows loses the digits that the spread is made of.
         mean, sd = column_moments(features)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device)
-        # A map that is the same everywhere has no spread; it carries nothing, at any scale.
-        self.sd = torch.tensor(np.where(sd > 1e-6, sd, 1.0), dtype=torch.float32, device=self.device)
+        self.sd = torch.tensor(sd, dtype=torch.float32, device=self.device)
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.network((features.to(self.device) - self.mean) / self.sd)
@@ -184,16 +182,3 @@ class Mlp(Regressor):
 def soft_cross_entropy(logits: Tensor, share: Tensor) -> Tensor:
     """Cross-entropy of logits N x 2 against the share of lung N in [0, 1]; at 0 and 1 the usual one."""
     return F.cross_entropy(logits, torch.stack([1 - share, share], 1))
-
-
-def column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, float64, without a float64 copy of the whole table."""
-    total = np.zeros(table.shape[1])
-    squares = np.zeros(table.shape[1])
-    shift = table[0].astype(np.float64)  # near the mean, so that the difference of squares keeps its digits
-    for start in range(0, len(table), ROWS_A_CALL):
-        block = table[start : start + ROWS_A_CALL] - shift
-        total += block.sum(axis=0)
-        squares += (block**2).sum(axis=0)
-    mean = total / len(table)
-    return mean + shift, np.sqrt(np.maximum(squares / len(table) - mean**2, 0))

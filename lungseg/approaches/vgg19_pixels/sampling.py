@@ -14,6 +14,7 @@ from lungseg.approaches.vgg19_pixels.features import CHANNELS, PixelFeatures, ex
 from lungseg.data.sample import Sample
 
 IMAGES_A_BATCH = 8
+ROWS_A_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,20 @@ def build_table(
             targets[place] = target.ravel()[chosen]
         progress(min(start + IMAGES_A_BATCH, len(samples)), len(samples))
     return PixelTable(features, targets)
+
+
+def column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, float64, without a float64 copy of the whole table.
+
+    A column that is the same everywhere carries nothing at any scale; its deviation is given as 1.
+    """
+    total = np.zeros(table.shape[1])
+    squares = np.zeros(table.shape[1])
+    shift = table[0].astype(np.float64)  # near the mean, so that the difference of squares keeps its digits
+    for start in range(0, len(table), ROWS_A_BLOCK):
+        block = table[start : start + ROWS_A_BLOCK] - shift
+        total += block.sum(axis=0)
+        squares += (block**2).sum(axis=0)
+    mean = total / len(table)
+    sd = np.sqrt(np.maximum(squares / len(table) - mean**2, 0))
+    return mean + shift, np.where(sd > 1e-6, sd, 1.0)

@@ -1,0 +1,212 @@
+"""Gradient-boosted trees: LightGBM, and scikit-learn's histogram boosting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import lightgbm
+import numpy as np
+import skops.io
+from pydantic import Field
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from lungseg.approaches.approach import Run, Runtime, Settings
+from lungseg.approaches.vgg19_pixels.regressors import Regressor, accuracy
+from lungseg.approaches.vgg19_pixels.sampling import PixelTable
+from lungseg.errors import InputError
+from lungseg.storage import write_atomically
+
+
+class BoostingSettings(Settings):
+    """Gradient-boosted trees.
+
+    Attributes:
+        rounds: trees at most; LightGBM keeps those up to the least validation loss, scikit-learn all it grew.
+        leaves: of a tree at most.
+        learning_rate: shrinkage of a tree.
+        min_leaf: rows in a leaf at least.
+        patience: rounds without a better validation loss before it ends.
+    """
+
+    rounds: Annotated[int, Field(ge=1)] = 400
+    leaves: Annotated[int, Field(ge=2)] = 63
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    min_leaf: Annotated[int, Field(ge=1)] = 40
+    patience: Annotated[int, Field(ge=1)] = 30
+
+
+class LightGBM(Regressor):
+    """LightGBM (Ke et al. 2017) on the squared error; deterministic for one thread count."""
+
+    FILE = "lightgbm.txt"
+
+    def __init__(self, settings: BoostingSettings, runtime: Runtime) -> None:
+        self.settings = settings
+        self.threads = runtime.threads
+        self.booster: lightgbm.Booster | None = None
+
+    def fit(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
+        parameters = {
+            "objective": "regression",
+            "metric": "l2",
+            "num_leaves": self.settings.leaves,
+            "learning_rate": self.settings.learning_rate,
+            "min_data_in_leaf": self.settings.min_leaf,
+            "num_threads": self.threads,
+            "seed": run.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        rows = lightgbm.Dataset(train.features, train.targets, params=parameters, free_raw_data=True)
+        held = rows.create_valid(validation.features, validation.targets)
+        self.booster = lightgbm.train(
+            parameters,
+            rows,
+            num_boost_round=self.settings.rounds,
+            valid_sets=[rows, held],
+            valid_names=["train", "validation"],
+            feval=lambda predicted, data: ("accuracy", accuracy(predicted, data.get_label()), True),
+            callbacks=[
+                # The first metric is the loss; accuracy is for the record alone.
+                _stop_on_validation_loss(self.settings.patience),
+                _report_rounds(run, self.settings.rounds),
+            ],
+        )
+        self.best_step = self.booster.best_iteration or self.booster.num_trees()
+        dump = self.booster.dump_model(num_iteration=self.best_step)["tree_info"]
+        self.parameters = sum(tree["num_leaves"] for tree in dump)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self.booster.predict(
+            features, num_iteration=self.best_step or -1, num_threads=self.threads
+        ).astype(np.float32)
+
+    def save(self, directory: Path) -> None:
+        write_atomically(directory / self.FILE, self.booster.model_to_string(num_iteration=self.best_step))
+
+    @classmethod
+    def load(cls, directory: Path, settings: BoostingSettings, runtime: Runtime) -> LightGBM:
+        path = directory / cls.FILE
+        try:
+            regressor = cls(settings, runtime)
+            regressor.booster = lightgbm.Booster(model_file=str(path))
+        except lightgbm.basic.LightGBMError as error:
+            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        return regressor
+
+
+def _stop_on_validation_loss(patience: int) -> Callable:
+    best = {"loss": np.inf, "round": 0}
+
+    def callback(env: lightgbm.callback.CallbackEnv) -> None:
+        for name, metric, value, _ in env.evaluation_result_list:
+            if name != "validation" or metric != "l2":
+                continue
+            if value < best["loss"]:
+                best.update(loss=value, round=env.iteration)
+            last = env.iteration + 1 == env.end_iteration
+            if last or env.iteration - best["round"] >= patience:
+                raise lightgbm.callback.EarlyStopException(best["round"], env.evaluation_result_list)
+
+    callback.order = 30
+    return callback
+
+
+def _report_rounds(run: Run, rounds: int) -> Callable:
+    def callback(env: lightgbm.callback.CallbackEnv) -> None:
+        values = {(name, metric): value for name, metric, value, _ in env.evaluation_result_list}
+        run.history(
+            unit="round",
+            step=env.iteration + 1,
+            train_loss=values["train", "l2"],
+            validation_loss=values["validation", "l2"],
+            train_accuracy=values["train", "accuracy"],
+            validation_accuracy=values["validation", "accuracy"],
+        )
+        run.progress(env.iteration + 1, rounds, f"validation loss {values['validation', 'l2']:.4f}")
+
+    callback.order = 20
+    return callback
+
+
+class HistGradientBoosting(Regressor):
+    """scikit-learn's histogram gradient boosting on the squared error, stored by skops."""
+
+    FILE = "hist-gradient-boosting.skops"
+    TRUSTED = (
+        "sklearn._loss.link.IdentityLink",
+        "sklearn._loss.link.Interval",
+        "sklearn._loss.loss.HalfSquaredError",
+        "sklearn._loss._loss.CyHalfSquaredError",
+        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    )
+    REPORTED_ROWS = (
+        20_000  # accuracy after each round is that of so many rows; all rows would cost more than the fit
+    )
+
+    def __init__(self, settings: BoostingSettings, runtime: Runtime) -> None:
+        self.settings = settings
+        self.model: HistGradientBoostingRegressor | None = None
+
+    def fit(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
+        self.model = HistGradientBoostingRegressor(
+            max_iter=self.settings.rounds,
+            max_leaf_nodes=self.settings.leaves,
+            learning_rate=self.settings.learning_rate,
+            min_samples_leaf=self.settings.min_leaf,
+            early_stopping=True,
+            n_iter_no_change=self.settings.patience,
+            scoring="loss",
+            tol=0.0,
+            random_state=run.seed,
+        )
+        run.progress(0, self.settings.rounds, "growing trees")
+        self.model.fit(train.features, train.targets, X_val=validation.features, y_val=validation.targets)
+        self._report(train, validation, run)
+        self.best_step = self.model.n_iter_
+        self.parameters = sum(
+            predictor.get_n_leaf_nodes() for stage in self.model._predictors for predictor in stage
+        )
+
+    def _report(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
+        def accuracies(table: PixelTable) -> list[float]:
+            rows = np.linspace(0, len(table.targets) - 1, min(self.REPORTED_ROWS, len(table.targets))).astype(
+                int
+            )
+            staged = self.model.staged_predict(table.features[rows])
+            return [accuracy(predicted, table.targets[rows]) for predicted in staged]
+
+        # scikit-learn's scores are negative halves of the squared error, the first before any tree.
+        losses = zip(-2 * self.model.train_score_[1:], -2 * self.model.validation_score_[1:], strict=True)
+        shares = zip(accuracies(train), accuracies(validation), strict=True)
+        for step, ((train_loss, held_loss), (train_share, held_share)) in enumerate(
+            zip(losses, shares, strict=True), start=1
+        ):
+            run.history(
+                unit="round",
+                step=step,
+                train_loss=train_loss,
+                validation_loss=held_loss,
+                train_accuracy=train_share,
+                validation_accuracy=held_share,
+            )
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self.model.predict(features).astype(np.float32)
+
+    def save(self, directory: Path) -> None:
+        write_atomically(directory / self.FILE, skops.io.dumps(self.model))
+
+    @classmethod
+    def load(cls, directory: Path, settings: BoostingSettings, runtime: Runtime) -> HistGradientBoosting:
+        regressor = cls(settings, runtime)
+        path = directory / cls.FILE
+        try:
+            regressor.model = skops.io.load(path, trusted=list(cls.TRUSTED))
+        except Exception as error:
+            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        return regressor

@@ -1,0 +1,150 @@
+"""Approaches and datasets that aren't ours: what they may do, and what becomes of what they may not."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
+from lungseg.errors import InputError
+from lungseg.harness import benchmark
+from lungseg.results import read_json, read_table
+from lungseg.spec import read_spec
+
+SPEC = """
+name = "tiny"
+seeds = [0, 1]
+[data]
+dataset = "phantom"
+count = 12
+size = 48
+[[approach]]
+use = "mean-mask"
+size = 24
+[[approach]]
+use = "vgg19-pixels"
+name = "pixels"
+weights = "random"
+size = 16
+regressor = "ridge"
+[timing]
+batch_sizes = [1, 3]
+repeats = 4
+warmup = 1
+rounds = 2
+"""
+NO_TIMING = ["timing.enabled=false"]
+
+
+@pytest.fixture
+def spec_file(tmp_path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SPEC)
+    return path
+
+
+class Half(Approach):
+    """A third party's approach: says lung in the upper half."""
+
+    Settings = Settings
+    stochastic = False
+
+    def fit(self, train, validation, run):
+        run.history(unit="epoch", step=1, train_loss=0.1, validation_loss=run.score(self._maps(validation)))
+        return Fitted("images", len(train))
+
+    @staticmethod
+    def _maps(samples):
+        return [np.ones_like(sample.image()) for sample in samples]
+
+    def prepare(self, images):
+        import torch
+
+        return torch.from_numpy(np.stack(images))[:, None]
+
+    def stages(self):
+        def upper(batch):
+            maps = batch * 0
+            maps[:, :, : batch.shape[2] // 2] = 1
+            return maps
+
+        return [Stage("upper", upper)]
+
+    def save(self, directory):
+        (directory / "nothing.txt").write_text("")
+
+    @classmethod
+    def load(cls, directory, settings, runtime):
+        return cls(settings, runtime)
+
+
+class Unable(Half):
+    def skip(self):
+        return "it needs a device that is not here"
+
+
+def test_a_third_partys_class_and_one_that_cannot_run_here(spec_file, tmp_path):
+    entries = '[[approach]]\nuse = "test_third_party:Half"\nname = "half"\n'
+    entries += '[[approach]]\nuse = "test_third_party:Unable"\nname = "unable"\n'
+    spec_file.write_text(SPEC + entries)
+    out = tmp_path / "out"
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out)
+    assert "it needs a device that is not here" in summary
+    scores = read_table(out, "scores")
+    assert set(scores["approach"]) == {"mean-mask", "pixels", "half"}
+    half = scores[scores["approach"] == "half"]
+    assert (half["tp"] + half["fp"] == 48 * 24).all()
+    assert read_json(out / "run.json")["empty"]["unable"] == "it needs a device that is not here"
+
+
+class Wild(Half):
+    """Maps that aren't numbers."""
+
+    def finish(self, maps, sizes):
+        return [np.full(size, np.nan, np.float32) for size in sizes]
+
+
+class Shy(Half):
+    """Fits, but can't be loaded again for the clock."""
+
+    @classmethod
+    def load(cls, directory, settings, runtime):
+        raise RuntimeError("no way back")
+
+
+def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:Wild"\nname = "wild"\n')
+    with pytest.raises(InputError, match="wild: the map of phantom"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+
+
+def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(spec_file, tmp_path):
+    place = str(Path(__file__).parent)
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:Shy"\nname = "shy"\n')
+    out = tmp_path / "out"
+    old = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{place}{os.pathsep}{old}"  # the clock's processes import it too
+    try:
+        summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
+    finally:
+        os.environ["PYTHONPATH"] = old
+    assert "no way back" in summary
+    assert set(read_table(out, "timings")["approach"]) == {"mean-mask", "pixels"}
+
+
+def test_nothing_that_can_run_here(spec_file, tmp_path):
+    text = SPEC.split("[[approach]]")[0] + '[[approach]]\nuse = "test_third_party:Unable"\nname = "unable"\n'
+    spec_file.write_text(text)
+    with pytest.raises(InputError, match="needs a device that is not here"):
+        benchmark(read_spec(spec_file), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "twice"])
+def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
+    from lungseg.plan import _require_usable_ids
+
+    samples = discs(2)
+    samples[0].id = samples[1].id = name
+    with pytest.raises(InputError, match=r"can't be a file|twice"):
+        _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")
