@@ -11,7 +11,7 @@ TEST_READY := $(VENV)/.lungseg-test-ready
 .PHONY: help setup benchmark test lint clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  SPEC=FILE    the benchmark to run            (now $(SPEC))"
 	@echo "  ARGS='...'   more words for 'lungseg benchmark', such as --fresh"
@@ -31,14 +31,17 @@ lint: $(TEST_READY) ## Check style and formatting with ruff
 	$(BIN)/ruff format --check .
 
 clean: ## Remove the virtual environment and caches (results stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	test ! -e $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	rm -rf .pytest_cache .ruff_cache build *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("lungseg needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # a half-made one would look made next time
+	@test ! -e $(VENV) || test -e $(VENV)/pyvenv.cfg || { echo "$(VENV) is there and no virtual environment: choose another VENV="; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { rm -f $(VENV)/bin/python; exit 1; }  # a half-made one must not look made
 
 # torch and torchvision have to be a pair from one index; asking for both in one go lets pip match them.
 $(READY): pyproject.toml | $(BIN)/python
+	@echo "Installing PyTorch and what else is needed in $(VENV): several GB, a few minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 

@@ -113,7 +113,7 @@ def check_dataset(
     """Reads every file of a dataset; exit code 1 if training on it would go wrong."""
     from lungseg.data import load_dataset
     from lungseg.data.check import check_dataset as check
-    from lungseg.plan import data_root
+    from lungseg.material import data_root
     from lungseg.spec import parse_changes
 
     found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()))

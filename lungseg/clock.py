@@ -70,7 +70,7 @@ def _turns(count: int, timing: TimingSpec) -> Iterator[tuple[int, int, int]]:
         share = len(range(round_number, timing.repeats, timing.rounds))
         order = range(count) if round_number % 2 == 0 else range(count - 1, -1, -1)
         for index in order:
-            for size in timing.batch_sizes:
+            for size in sorted(timing.batch_sizes):
                 yield index, size, share
 
 
@@ -107,7 +107,8 @@ def _rows(
     name: str, shape: tuple[int, int], batch_size: int, runtime: Runtime, answers: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rounds of one approach and batch size as one row a stage."""
-    facts = {**answers[0], "peak_memory_mib": max(answer["peak_memory_mib"] for answer in answers)}
+    # The first round comes before larger batches have left memory behind that this process still holds.
+    facts = answers[0]
     rows = []
     for stage in facts["seconds"]:
         seconds = [value for answer in answers for value in answer["seconds"][stage]]
@@ -195,6 +196,7 @@ def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Run
     try:
         kind = load_class(candidate.use, APPROACHES, Approach, "approach")
         settings = validate(kind.Settings, candidate.settings, candidate.name)
+        use_threads(runtime.threads)  # again: libraries that the class brought have thread pools of their own
         approach = kind.load(candidate.directory, settings, runtime)
     except Exception as error:
         approach = f"{type(error).__name__}: {error}"
@@ -240,9 +242,8 @@ def measure(
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
             approach.predict(images[:1])
-        decode = time_chain(
-            [("decode", lambda paths: [read_image(p) for p in paths])], chosen, repeats, 1, lambda: None
-        )
+        decoding = [("decode", lambda paths: [read_image(path) for path in paths])]
+        decode = time_chain(decoding, chosen, min(repeats, 15), 1, lambda: None)
         seconds = {"decode": decode["decode"], **time_chain(steps, images, repeats, warmup, synchronise)}
     return {
         "seconds": seconds,

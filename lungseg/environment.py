@@ -78,10 +78,15 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     precision = spec.precision
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if wanted == "cuda" else "amx_bf16" in cpu_flags()
-        precision = "bfloat16" if fast else "float32"
+        precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
     threads = spec.threads or usable_cores()
     return Runtime(torch.device(wanted), precision, precision == "bfloat16", spec.compiled, threads)
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in cpu_flags()
 
 
 def use_threads(threads: int) -> None:

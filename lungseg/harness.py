@@ -12,13 +12,22 @@ from typing import Any
 import pandas as pd
 
 from lungseg.clock import Candidate, time_approaches
-from lungseg.environment import be_deterministic, cpu_name, cuda_name, resolve_runtime, use_threads
+from lungseg.environment import (
+    ROOT,
+    be_deterministic,
+    cpu_name,
+    cuda_name,
+    hash_code,
+    resolve_runtime,
+    use_threads,
+)
 from lungseg.errors import InputError
 from lungseg.parts import Part, hash_of, is_done, merge, run_part
 from lungseg.plan import Plan, make_plan
 from lungseg.progress import Reporter
 from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
+from lungseg.report.markup import without_folders
 from lungseg.report.tables import write_tables
 from lungseg.results import FORMAT, TABLES, read_table, write_table
 from lungseg.scoring.statistics import summarise
@@ -43,7 +52,7 @@ def benchmark(
         spec: what to compare.
         directory: where results go; made if it isn't there.
         device: "auto", "cpu" or "cuda", over what the spec says.
-        fresh: start over: what a former run of the same name left there is removed first.
+        fresh: start over: what a former benchmark left there is removed first.
 
     Returns:
         The summary in Markdown.
@@ -52,6 +61,7 @@ def benchmark(
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
     reporter = reporter or Reporter()
+    reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
@@ -90,35 +100,42 @@ def benchmark(
 
 def _claim(directory: Path, spec: Spec, fresh: bool) -> None:
     """Makes the directory ours, or refuses one that holds something else."""
-    stored = directory / "run.json"
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: choose a folder with --out")
-    if stored.exists():
-        found = read_json(stored)
-        if found.get("format") != FORMAT:
-            raise InputError(f"{stored} is no benchmark's of this version: choose another folder with --out")
-        if found.get("name") != spec.name and not fresh:
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"{directory} is a file: choose a folder with --out")
+        if (directory / "run.json").exists():
+            _require_ours(directory, spec, fresh)
+            if fresh:
+                _clear(directory)
+        elif directory.is_dir() and any(directory.iterdir()):
             raise InputError(
-                f"{directory} holds results of {found.get('name')!r}, not of {spec.name!r}: choose another "
-                "folder with --out, or start over in it with --fresh"
+                f"{directory} is not empty and holds no benchmark: choose another folder with --out"
             )
-        if fresh:
-            _clear(directory)
-    elif directory.is_dir() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty and holds no benchmark: choose another folder with --out")
+    except OSError as error:
+        raise unwritable(directory, error) from error
     make_folder(directory)
 
 
+def _require_ours(directory: Path, spec: Spec, fresh: bool) -> None:
+    found = read_json(directory / "run.json")
+    if found.get("format") != FORMAT:
+        raise InputError(
+            f"{directory / 'run.json'} is no benchmark's of this version: choose another folder with --out"
+        )
+    if found.get("name") != spec.name and not fresh:
+        raise InputError(
+            f"{directory} holds results of {found.get('name')!r}, not of {spec.name!r}: choose another "
+            "folder with --out, or start over in it with --fresh"
+        )
+
+
 def _clear(directory: Path) -> None:
-    """Removes what a benchmark writes, and nothing else."""
-    try:
-        for folder in OUR_FOLDERS:
-            if (directory / folder).exists():
-                shutil.rmtree(directory / folder)
-        for file in OUR_FILES:
-            (directory / file).unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(directory, error) from error
+    """Removes what a benchmark writes, and nothing else; run.json, which makes the folder ours, last."""
+    for folder in OUR_FOLDERS:
+        if (directory / folder).exists():
+            shutil.rmtree(directory / folder)
+    for file in reversed(OUR_FILES):
+        (directory / file).unlink(missing_ok=True)
 
 
 def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
@@ -159,8 +176,11 @@ def _estimate(plan: Plan, left: Sequence[Part]) -> str:
         if probed[probe] is None:
             unknown.add(part.approach.name)
         seconds += probed[probe] or 0.0
-    if plan.spec.timing.enabled:
-        seconds += 10.0 * len(plan.contestants)
+    timing = plan.spec.timing
+    if timing.enabled:
+        # Starting a process, and by a rule of thumb 30 ms for each image of a call, which is made twice.
+        calls = 2 * (timing.repeats + timing.rounds * timing.warmup)
+        seconds += len(plan.contestants) * (6 + 0.03 * calls * sum(timing.batch_sizes))
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
     return text + (f", and what {', '.join(sorted(unknown))} takes" if unknown else "")
 
@@ -186,14 +206,18 @@ def _time(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
         write_table(directory / "timings.csv", "timings", [])
         return {"timings": "switched off in the spec"}
     fitted = _fitted(plan)
-    key = hash_of([[part.key for part in fitted], plan.spec.timing.model_dump(mode="json")])
+    clock = hash_code(*(ROOT / name for name in ("clock.py", "scoring/timing.py", "environment.py")))
+    key = hash_of([[part.key for part in fitted], plan.spec.timing.model_dump(mode="json"), clock])
     stored = directory / "parts" / "timings.json"
-    if not (stored.exists() and read_json(stored).get("key") == key and (directory / "timings.csv").exists()):
+    former = read_json(stored) if stored.exists() else {}
+    # What failed is tried again: a full memory may have been somebody else's doing.
+    if former.get("key") != key or former.get("failed") or not (directory / "timings.csv").exists():
         start = time.perf_counter()
         rows, failed = _timing_rows(plan, fitted, directory, reporter)
         write_table(directory / "timings.csv", "timings", rows)
         write_json(stored, {"key": key, "seconds": time.perf_counter() - start, "failed": failed})
-    empty = {f"timings of {what}": reason for what, reason in read_json(stored)["failed"].items()}
+    failed = read_json(stored)["failed"]
+    empty = {f"timings of {what}": without_folders(reason) for what, reason in failed.items()}
     return empty if plan.runtime.device.type == "cuda" else empty | {"timings on CUDA": _why_no_cuda()}
 
 
@@ -227,14 +251,16 @@ def _timing_rows(
         )
         for part in fitted
     ]
-    runtimes = [plan.runtime]
+    turns = [(plan.runtime, plan.spec.timing)]
     if plan.runtime.device.type == "cuda":
-        runtimes.append(resolve_runtime(plan.spec.runtime, "cpu"))
+        # The CPU of a GPU machine is shown for latency alone: its throughput would cost more than the rest.
+        latency = plan.spec.timing.model_copy(update={"batch_sizes": (1,), "repeats": 30})
+        turns.append((resolve_runtime(plan.spec.runtime, "cpu"), latency))
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    for runtime in runtimes:
+    for runtime, timing in turns:
         with reporter.bar(f"timing on {runtime.device.type}") as move:
-            found, reasons = time_approaches(candidates, images, runtime, plan.spec.timing, move)
+            found, reasons = time_approaches(candidates, images, runtime, timing, move)
         rows += found
         failed |= {f"{what} on {runtime.device.type}": reason for what, reason in reasons.items()}
     return rows, failed

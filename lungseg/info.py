@@ -9,7 +9,7 @@ from lungseg.approaches.weights import find_weights
 from lungseg.data import DATASETS, load_dataset
 from lungseg.environment import cpu_name, cuda_name, git_revision, resolve_runtime, versions
 from lungseg.errors import InputError
-from lungseg.plan import data_root
+from lungseg.material import data_root
 from lungseg.spec import RuntimeSpec
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -35,7 +36,7 @@ class Part:
 
     Attributes:
         key: sha256 of all that its rows depend on; stored rows with another key are not used.
-        samples: train, validation and evaluated samples of the fold.
+        train, validation, evaluated: samples of the fold.
         keep_maps: store the maps that the figures need.
     """
 
@@ -93,7 +94,10 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
             f"{part.label} ran out of memory: lower its size, its batch or the pixels of each image"
         ) from error
     except OSError as error:
-        raise unwritable(part.folder(directory), error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise unwritable(part.folder(directory), error) from error
+        where = error.filename or part.folder(directory)
+        raise InputError(f"{part.label} ended at {where}: {error.strerror or error}") from error
 
 
 def _run(part: Part, directory: Path, progress: Progress) -> None:
@@ -124,6 +128,7 @@ def _prepare_folder(part: Part, directory: Path) -> Path:
         make_folder(folder, empty=True)
         write_json(begun, {"key": part.key})
     make_folder(folder / "checkpoints")
+    (folder / "part.json").unlink(missing_ok=True)  # not done until it is written again
     return folder
 
 
@@ -132,13 +137,12 @@ def _fit(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
     history: list[dict[str, Any]] = []
-    truths = [sample.mask() for sample in part.validation]
     run = Run(
         seed=part.seed,
         checkpoints=folder / "checkpoints",
         history=lambda **row: history.append({**key, **row}),
         progress=progress,
-        score=lambda maps: mean_dice(maps, truths),
+        score=lambda maps: mean_dice(maps, (sample.mask() for sample in part.validation)),
     )
     start = time.perf_counter()
     with PeakMemory(part.runtime.device) as peak:
@@ -157,12 +161,16 @@ def _predict(part: Part, approach: Approach, samples: Sequence[Sample]) -> list[
             f"{part.approach.name} made {len(maps)} maps of {len(images)} images: mend its class"
         )
     for sample, image, probability in zip(samples, images, maps, strict=True):
-        if np.shape(probability) != image.shape or not np.isfinite(probability).all():
+        if np.shape(probability) != image.shape or not _within_bounds(probability):
             raise InputError(
                 f"{part.approach.name}: the map of {sample.id} has the shape {np.shape(probability)} for an "
-                f"image of {image.shape}, or values that are no numbers: mend its class or its settings"
+                f"image of {image.shape}, or values that aren't in [0, 1]: mend its class or its settings"
             )
     return maps
+
+
+def _within_bounds(values: np.ndarray) -> bool:
+    return bool(np.min(values) >= 0 and np.max(values) <= 1)  # a NaN fails both
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]:
@@ -175,11 +183,13 @@ def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]
 def _threshold(part: Part, approach: Approach, progress: Progress) -> float:
     if part.approach.threshold != "validation":
         return float(part.approach.threshold)
-    maps: list[np.ndarray] = []
-    for done, group in _groups(part.validation):
-        maps += _predict(part, approach, group)
-        progress(done, len(part.validation), "choosing the threshold")
-    return best_threshold(maps, [sample.mask() for sample in part.validation])
+
+    def maps() -> Iterator[np.ndarray]:
+        for done, group in _groups(part.validation):
+            yield from _predict(part, approach, group)
+            progress(done, len(part.validation), "choosing the threshold")
+
+    return best_threshold(maps(), (sample.mask() for sample in part.validation))
 
 
 def _score(

@@ -35,14 +35,15 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
         )
     module_name, _, class_name = place.partition(":")
     try:
-        found = getattr(_import(module_name), class_name)
-    except AttributeError as error:
-        raise InputError(f"{what} {name!r}: module {module_name!r} has no class {class_name!r}") from error
+        module = _import(module_name)
     except Exception as error:  # whatever a module of somebody else raises while it is imported
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
             f"{what} {name!r}: can't import {module_name!r} ({reason}): mend or install it"
         ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise InputError(f"{what} {name!r}: module {module_name!r} has no class {class_name!r}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(
             f"{what} {name!r}: {class_name} is not a subclass of {base.__module__}.{base.__name__}"

@@ -13,7 +13,9 @@ from lungseg.plan import Fold, Plan
 from lungseg.results import FORMAT
 from lungseg.storage import read_json
 
-NOT_MEASURED = {"joules_per_image, peak_share, wait_share": "this version does not measure them"}
+NOT_MEASURED = {
+    "energy, share of the peak speed and time spent waiting for data": "not measured by this version"
+}
 
 
 def new_record(plan: Plan) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
             "name": contestant.spec.name,
             "use": contestant.spec.use,
             "threshold": contestant.spec.threshold,
-            "settings": contestant.settings.model_dump(mode="json"),
+            "settings": _without_folders(contestant.settings.model_dump(mode="json")),
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "skipped": contestant.skipped,
         }
@@ -64,7 +66,7 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+    if isinstance(value, str) and (value.startswith("~/") or Path(value).is_absolute()):
         return Path(value).name
     return value
 

@@ -47,7 +47,7 @@ def unwritable(path: Path, error: OSError) -> InputError:
         return InputError(
             f"the disk is full while writing {path}: free some space, then run the same command"
         )
-    return InputError(f"can't write {path} ({error.strerror or error}): choose another folder with --out")
+    return InputError(f"can't write {path} ({error.strerror or error}): choose another folder")
 
 
 def make_folder(folder: Path, empty: bool = False) -> Path:
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_grey(path: Path, values: np.ndarray) -> None:
     """An H x W map in [0, 1] (or bool) as an 8-bit PNG."""
     buffer = io.BytesIO()
-    pixels = np.round(np.asarray(values, np.float32) * 255).astype(np.uint8)
+    pixels = np.round(np.clip(np.asarray(values, np.float32), 0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     write_atomically(path, buffer.getvalue())
 

@@ -125,4 +125,19 @@ def test_info_and_list_say_what_is_missing():
 def test_a_folder_that_cannot_be_made(spec, tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file")), "is a file")
-    assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "--out")
+    assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "another folder")
+
+
+def test_empty_masks_are_named_before_the_run(spec, tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        mask = np.zeros((32, 32)) if index == 2 else np.eye(32) * 255
+        for side, values in (("images", rng.integers(0, 255, (32, 32))), ("masks", mask)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / side / f"p{index}.png")
+    folder = spec(data='dataset = "folder"\nimages = "images"\nmasks = "masks"')
+    words = ("benchmark", folder, "--out", str(tmp_path / "out"))
+    done = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
+    assert "1 masks are empty" in done.stdout
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(tmp_path / "masks" / "p4.png")
+    assert_refused(lungseg(*words, LUNGSEG_DATA=str(tmp_path)), "p4.png", "40")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
@@ -21,6 +22,7 @@ from lungseg.spec import read_spec
 SPEC = """
 name = "tiny"
 seeds = [0, 1]
+runtime = { device = "cpu" }
 [data]
 dataset = "phantom"
 count = 12
@@ -114,12 +116,22 @@ def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monke
 
 def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
-                         'weights = "random"\nepochs = 6\nnetwork = { topology = "seed" }\n')  # fmt: skip
-    words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file), "--set", "timing.enabled=false"]
+                         'weights = "random"\nepochs = 20\nnetwork = { topology = "seed" }\n')  # fmt: skip
+    words = [
+        sys.executable,
+        "-m",
+        "lungseg",
+        "benchmark",
+        str(spec_file),
+        "--set",
+        "timing.enabled=false",
+        "--set",
+        "seeds=[0]",
+    ]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL)
     checkpoint = killed / "parts/net/f0-s0/checkpoints/last.pt"
-    for _ in range(600):
+    for _ in range(3000):
         if checkpoint.exists() or process.poll() is not None:
             break
         time.sleep(0.1)
@@ -127,6 +139,8 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "scores.csv").exists()
+    stored = torch.load(checkpoint, weights_only=True)
+    assert 1 <= stored["epoch"] < 20
     resumed = subprocess.run([*words, "--out", str(killed)], capture_output=True, text=True, check=True)
     assert "mean-mask, fold 0, seed 0: stored by a former run" in resumed.stdout
     subprocess.run([*words, "--out", str(whole)], stdout=subprocess.DEVNULL, check=True)
@@ -219,9 +233,54 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monk
     assert (out / "summary.md").exists()
 
 
-def test_split_with_an_empty_side(spec_file):
-    with pytest.raises(InputError, match=r"by-source|train_sources"):
-        make_plan(read_spec(spec_file, ["data.split=by-source", "data.train_sources=['nowhere']"]))
+def test_a_split_that_leaves_a_side_empty(spec_file):
+    with pytest.raises(InputError, match=r"leaves the .* side empty"):
+        make_plan(read_spec(spec_file, ["data.count=2"]))
+
+
+def test_cuda_without_cuda(spec_file, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA device"):
+        make_plan(read_spec(spec_file), "cuda")
+
+
+def test_a_folder_without_the_right_to_look_into_it(spec_file, tmp_path, monkeypatch):
+    def forbidden(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    spec = read_spec(spec_file, NO_TIMING)
+    plan = make_plan(spec)
+    monkeypatch.setattr("lungseg.harness.make_plan", lambda *_: plan)
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(InputError, match=r"Permission denied.*choose another folder"):
+        benchmark(spec, tmp_path / "shut")
+
+
+def test_the_same_patients_in_two_clinics_are_not_a_leak_but_the_same_picture_is(discs, tmp_path):
+    from lungseg.material import Material, require_apart
+
+    def material(samples):
+        return Material(None, "folder", {sample.id: sample for sample in samples}, "", ())
+
+    here, there = discs(3), discs(3, seed=5)
+    for sample in there:
+        sample.source = "another clinic"
+    require_apart(material(there), material(here))
+    there[1]._image = here[2].image()  # its mask and its name differ
+    with pytest.raises(InputError, match=there[1].id):
+        require_apart(material(there), material(here))
+
+
+def test_seeds_that_left_the_spec_leave_no_tile_empty(spec_file, tmp_path):
+    from lungseg.report.contents import read_contents
+    from lungseg.report.stored import image_ids, read_prediction
+
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, [*NO_TIMING, "seeds=[0]"]), out)
+    benchmark(read_spec(spec_file, [*NO_TIMING, "seeds=[1]"]), out)
+    contents = read_contents(out)
+    for image_id in image_ids(contents):
+        assert read_prediction(contents, "pixels", image_id, (48, 48)) is not None
 
 
 def test_an_unknown_key_of_dataset_or_split(spec_file):
@@ -233,7 +292,7 @@ def test_an_unknown_key_of_dataset_or_split(spec_file):
 
 def test_training_on_the_images_that_are_evaluated_is_refused(spec_file):
     spec_file.write_text(SPEC + '[training_data]\ndataset = "phantom"\ncount = 20\nsize = 48\n')
-    with pytest.raises(InputError, match=r"phantom-00\d\d, which is also among the images of \[data\]"):
+    with pytest.raises(InputError, match=r"phantom-00\d\d of site-., which .* is also in \[data\]"):
         make_plan(read_spec(spec_file))
 
 

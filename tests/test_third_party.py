@@ -1,20 +1,22 @@
 """Approaches and datasets that aren't ours: what they may do, and what becomes of what they may not."""
 
-import os
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
+from lungseg.clock import _ask, _turns
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.results import read_json, read_table
-from lungseg.spec import read_spec
+from lungseg.spec import TimingSpec, read_spec
 
 SPEC = """
 name = "tiny"
 seeds = [0, 1]
+runtime = { device = "cpu" }
 [data]
 dataset = "phantom"
 count = 12
@@ -120,15 +122,9 @@ def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
 
 
 def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(spec_file, tmp_path):
-    place = str(Path(__file__).parent)
     spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:Shy"\nname = "shy"\n')
     out = tmp_path / "out"
-    old = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{place}{os.pathsep}{old}"  # the clock's processes import it too
-    try:
-        summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
-    finally:
-        os.environ["PYTHONPATH"] = old
+    summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
     assert "no way back" in summary
     assert set(read_table(out, "timings")["approach"]) == {"mean-mask", "pixels"}
 
@@ -142,9 +138,21 @@ def test_nothing_that_can_run_here(spec_file, tmp_path):
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "twice"])
 def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
-    from lungseg.plan import _require_usable_ids
+    from lungseg.material import _require_usable_ids
 
     samples = discs(2)
     samples[0].id = samples[1].id = name
     with pytest.raises(InputError, match=r"can't be a file|twice"):
         _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")
+
+
+def test_turns_go_there_and_back_with_all_repeats():
+    timing = TimingSpec(batch_sizes=(8, 1), repeats=5, rounds=2)
+    turns = list(_turns(2, timing))
+    assert turns == [(0, 1, 3), (0, 8, 3), (1, 1, 3), (1, 8, 3), (1, 1, 2), (1, 8, 2), (0, 1, 2), (0, 8, 2)]
+
+
+def test_a_worker_that_is_gone_is_a_reason_not_a_traceback():
+    mine, theirs = multiprocessing.Pipe()
+    theirs.close()
+    assert "memory" in _ask(mine, (1, 1, 1))["error"]

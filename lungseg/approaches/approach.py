@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,7 +65,7 @@ class Run:
     checkpoints: Path
     history: Callable[..., None]
     progress: Callable[[int, int, str], None]
-    score: Callable[[Sequence[np.ndarray]], float]
+    score: Callable[[Iterable[np.ndarray]], float]
     rank: int = 0
 
 

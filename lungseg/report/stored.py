@@ -30,10 +30,11 @@ class Prediction:
 
 
 def image_ids(contents: Contents) -> list[str]:
-    """The images stored with their truth, sorted by id."""
+    """The scored images that are stored with their truth, sorted by id."""
     folder = contents.directory / "predictions"
     images = {path.stem for path in (folder / "images").glob("*.png")}
-    return sorted(images & {path.stem for path in (folder / "truth").glob("*.png")})
+    truths = {path.stem for path in (folder / "truth").glob("*.png")}
+    return sorted(images & truths & set(contents.scores["image_id"]))
 
 
 def read_image(contents: Contents, image_id: str) -> np.ndarray:
@@ -53,16 +54,15 @@ def read_prediction(
     found = sorted(
         (contents.directory / "predictions" / "maps" / name).glob(f"f*-s*/{_escaped(image_id)}.png")
     )
-    if not found:
-        return None
     scores = contents.scores
     rows = scores[(scores["approach"] == name) & (scores["image_id"] == image_id)]
-    part = re.fullmatch(r"f(\d+)-s(\d+)", found[0].parent.name)
-    if part:
-        rows = rows[(rows["fold"] == int(part[1])) & (rows["seed"] == int(part[2]))]
-    if rows.empty:
-        return None
-    return Prediction(_read(found[0], shape) >= rows.iloc[0]["threshold"], float(rows.iloc[0]["dice"]))
+    for path in found:
+        part = re.fullmatch(r"f(\d+)-s(\d+)", path.parent.name)
+        scored = rows[(rows["fold"] == int(part[1])) & (rows["seed"] == int(part[2]))] if part else rows[:0]
+        if not scored.empty:  # maps of a fold or seed that is no longer in the spec have no row
+            row = scored.iloc[0]
+            return Prediction(_read(path, shape) >= row["threshold"], float(row["dice"]))
+    return None
 
 
 def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:

@@ -7,7 +7,7 @@ was got wrong, else 0. So a miss can never improve an average.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def mean_dice(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshol
     return float(np.mean([score_mask(binarise(m, threshold), truth)["dice"] for m, truth in pairs]))
 
 
-def best_threshold(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+def best_threshold(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
     """The threshold in 0.05, 0.06 ... 0.95 with the best mean Dice; of equals the one nearest to 0.5.
 
     Meant for validation images: a threshold chosen on test images is not an honest one.

@@ -112,7 +112,8 @@ def test_a_cut_training_ends_with_the_same_bits(discs, runtime, new_run, monkeyp
     monkeypatch.setattr(module.DeepLabV3PlusResNet50, "_train_epoch", uncut)
 
     resumed, resumed_run = DeepLabV3PlusResNet50(settings(), runtime), new_run(folder="cut")
-    resumed.fit(train, held, resumed_run)
+    fitted = resumed.fit(train, held, resumed_run)
+    assert fitted.seconds_before > 0  # it did go on, and did not start over
     assert resumed_run.rows == whole_run.rows
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
@@ -143,6 +144,6 @@ def test_one_training_image_is_refused(discs, runtime, new_run):
 
 def test_a_loss_that_is_not_finite_is_named(discs, runtime, new_run):
     wild = settings(learning_rate=1e30, augment=False, warmup_share=0.0)
-    with pytest.raises(InputError, match=r"learning_rate|better than 0") as caught:
+    with pytest.raises(InputError, match="learning_rate") as caught:
         DeepLabV3PlusResNet50(wild, runtime).fit(discs(6), discs(2), new_run())
     assert "epoch" in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +116,23 @@ class DeepLabV3PlusResNet50(Approach):
     @torch.inference_mode()
     def _validate(self, training: Training, held: Images, sizes: list[tuple[int, int]], run: Run) -> None:
         network = training.average.network
-        maps, losses, right = [], [], []
-        for start in range(0, len(sizes), self.settings.batch_size):
-            part = slice(start, start + self.settings.batch_size)
-            masks = held.masks[part].to(self.runtime.device)
-            logits = self._forward(network, held.images[part].to(self.runtime.device))
-            losses.append(float(segmentation_loss(logits, masks, self.settings.loss)) * len(masks))
-            right.append(float(((logits >= 0) == (masks >= 0.5)).float().mean()) * len(masks))
-            maps += self.finish(logits.sigmoid(), sizes[part])
+        losses, right = [], []
+
+        # A batch at a time: at their own sizes all of them together can fill the memory.
+        def maps() -> Iterator[np.ndarray]:
+            for start in range(0, len(sizes), self.settings.batch_size):
+                part = slice(start, start + self.settings.batch_size)
+                masks = held.masks[part].to(self.runtime.device)
+                logits = self._forward(network, held.images[part].to(self.runtime.device))
+                losses.append(float(segmentation_loss(logits, masks, self.settings.loss)) * len(masks))
+                right.append(float(((logits >= 0) == (masks >= 0.5)).float().mean()) * len(masks))
+                yield from self.finish(logits.sigmoid(), sizes[part])
+
+        dice = run.score(maps())
         training.history[-1].update(
             validation_loss=sum(losses) / len(sizes),
             validation_accuracy=sum(right) / len(sizes),
-            validation_dice=run.score(maps),
+            validation_dice=dice,
         )
 
     def _forward(self, network: torch.nn.Module, images: Tensor) -> Tensor:

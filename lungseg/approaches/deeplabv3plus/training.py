@@ -216,9 +216,9 @@ class Training:
         """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""
         try:
             state = torch.load(path, map_location=self.runtime.device, weights_only=True)
-        except FileNotFoundError:
-            return False
-        except Exception:
+        except (
+            Exception
+        ):  # not there, cut short or of another version: whatever it is, it can't be gone on from
             return False
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
@@ -239,7 +239,9 @@ def save_state(state: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        # torch reports a write that failed as a RuntimeError of its zip writer, without the reason.
         temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            raise
+        # torch reports a write that failed as a RuntimeError of its zip writer, without the reason.
         full = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
         raise unwritable(path, full) from error

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SPEC = """
 name = "readme"
+runtime = { device = "cpu" }
 [data]
 dataset = "readme_examples:Clinic"
 [[approach]]
