@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from lungseg.environment import PeakMemory, hash_code, module_place, resolve_runtime
+from lungseg.errors import InputError
+from lungseg.spec import RuntimeSpec
+
+CPU = torch.device("cpu")
+BLOCK = 200 * 2**20
+
+
+@pytest.mark.parametrize("kernel_keeps_it", [True, False])
+def test_peak_memory_sees_what_was_there_for_a_while_only(kernel_keeps_it, monkeypatch):
+    if not kernel_keeps_it:
+        monkeypatch.setattr(PeakMemory, "_reset_kernel_peak", staticmethod(lambda: False))
+    with PeakMemory(CPU) as idle:
+        pass
+    with PeakMemory(CPU) as busy:
+        block = np.ones(BLOCK, np.uint8)
+        for _ in range(20):  # long enough to be looked at
+            block += 1
+        del block
+    with PeakMemory(CPU) as after:
+        pass
+    assert busy.mib > idle.mib + 150
+    assert after.mib < busy.mib - 100  # a peak of its own, not that of the process's life
+
+
+def test_cuda_is_refused_without_a_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA device"):
+        resolve_runtime(RuntimeSpec(device="cuda"))
+    assert resolve_runtime(RuntimeSpec()).device.type == "cpu"
+    assert resolve_runtime(RuntimeSpec(threads=3, precision="float32")).threads == 3
+
+
+def test_the_hash_of_code_follows_names_and_bytes(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    first = hash_code(tmp_path)
+    assert hash_code(tmp_path) == first
+    (tmp_path / "a.py").write_text("x = 2\n")
+    changed = hash_code(tmp_path)
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert len({first, changed, hash_code(tmp_path)}) == 3
+
+
+def test_an_approach_in_a_folder_of_its_own_is_hashed_with_its_neighbours():
+    from lungseg.approaches.baselines import MeanMask
+    from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels
+
+    assert module_place(MeanMask).name == "baselines.py"
+    assert module_place(Vgg19Pixels).name == "vgg19_pixels"
