@@ -91,9 +91,7 @@ def benchmark(
     )
     write_json(directory / "run.json", record)
     summary = write_tables(directory)
-    make_folder(
-        directory / "figures", empty=True
-    )  # a figure of a former run that this one hasn't would be stale
+    make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
     draw_figures(directory)
     return summary
 

@@ -27,6 +27,8 @@ def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
     record = read_json(directory / "run.json")
     if not record.get("finished"):
         raise InputError(f"the benchmark in {directory} is not finished: run it to its end before publishing")
+    if not (directory / "figures").is_dir() or not (directory / "summary.md").exists():
+        raise InputError(f"{directory} has no tables or figures yet: run `lungseg report {directory}` first")
     target = to / record["name"]
     real = record["data"]["real"] or bool((record.get("training_data") or {}).get("real"))
     # The old copy goes only when the new one is whole.

@@ -71,6 +71,12 @@ def test_the_readmes_block_is_filled_and_a_stale_copy_replaced(results, tmp_path
     assert not stale.exists()
 
 
+def test_results_without_figures_are_not_published(results, tmp_path):
+    shutil.rmtree(results / "figures")
+    with pytest.raises(InputError, match="lungseg report"):
+        publish(results, tmp_path / "reference", tmp_path / "README.md")
+
+
 def test_an_unfinished_benchmark_is_not_published(results, tmp_path):
     set_record(results, finished=None)
     with pytest.raises(InputError, match="not finished"):
