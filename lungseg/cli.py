@@ -26,7 +26,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Runs the command line; what a user can mend is one sentence and exit code 2."""
-    # Read before torch starts its threads; without it the first bad allocation of cuBLAS may differ by run.
+    # cuBLAS repeats its bits only with a workspace of fixed size, and reads this once, before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         app()

@@ -74,3 +74,13 @@ def _no_data_or_weights(monkeypatch):
     """Tests don't depend on what is on the machine; those that want it set it themselves."""
     monkeypatch.delenv("LUNGSEG_WEIGHTS", raising=False)
     monkeypatch.delenv("LUNGSEG_DATA", raising=False)
+
+
+@pytest.fixture
+def spec_file(tmp_path) -> Path:
+    """The tiny spec as a file, for a test to change."""
+    from tiny import SPEC
+
+    path = tmp_path / "tiny.toml"
+    path.write_text(SPEC)
+    return path

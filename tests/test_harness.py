@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import NO_TIMING, SPEC
 
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
@@ -18,38 +19,6 @@ from lungseg.plan import make_plan
 from lungseg.results import read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
-
-SPEC = """
-name = "tiny"
-seeds = [0, 1]
-runtime = { device = "cpu" }
-[data]
-dataset = "phantom"
-count = 12
-size = 48
-[[approach]]
-use = "mean-mask"
-size = 24
-[[approach]]
-use = "vgg19-pixels"
-name = "pixels"
-weights = "random"
-size = 16
-regressor = "ridge"
-[timing]
-batch_sizes = [1, 3]
-repeats = 4
-warmup = 1
-rounds = 2
-"""
-NO_TIMING = ["timing.enabled=false"]
-
-
-@pytest.fixture
-def spec_file(tmp_path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(SPEC)
-    return path
 
 
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path):

@@ -1,10 +1,10 @@
 """Approaches and datasets that aren't ours: what they may do, and what becomes of what they may not."""
 
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import NO_TIMING, SPEC
 
 from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
 from lungseg.clock import _ask, _turns
@@ -12,38 +12,6 @@ from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.results import read_json, read_table
 from lungseg.spec import TimingSpec, read_spec
-
-SPEC = """
-name = "tiny"
-seeds = [0, 1]
-runtime = { device = "cpu" }
-[data]
-dataset = "phantom"
-count = 12
-size = 48
-[[approach]]
-use = "mean-mask"
-size = 24
-[[approach]]
-use = "vgg19-pixels"
-name = "pixels"
-weights = "random"
-size = 16
-regressor = "ridge"
-[timing]
-batch_sizes = [1, 3]
-repeats = 4
-warmup = 1
-rounds = 2
-"""
-NO_TIMING = ["timing.enabled=false"]
-
-
-@pytest.fixture
-def spec_file(tmp_path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(SPEC)
-    return path
 
 
 class Half(Approach):

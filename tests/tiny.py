@@ -1,0 +1,26 @@
+"""The smallest spec that the tests of the harness share."""
+
+SPEC = """
+name = "tiny"
+seeds = [0, 1]
+runtime = { device = "cpu" }
+[data]
+dataset = "phantom"
+count = 12
+size = 48
+[[approach]]
+use = "mean-mask"
+size = 24
+[[approach]]
+use = "vgg19-pixels"
+name = "pixels"
+weights = "random"
+size = 16
+regressor = "ridge"
+[timing]
+batch_sizes = [1, 3]
+repeats = 4
+warmup = 1
+rounds = 2
+"""
+NO_TIMING = ["timing.enabled=false"]
