@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lungseg.approaches.approach import Approach, Run, Runtime
+from lungseg.approaches.approach import Approach, Runtime
 from lungseg.data.sample import Sample
-from lungseg.environment import PeakMemory
 from lungseg.errors import InputError
+from lungseg.fits import RECORD as FIT_RECORD
+from lungseg.fits import Progress, fit, is_fitted
 from lungseg.results import TABLES, write_table
-from lungseg.scoring.metrics import best_threshold, binarise, mean_dice, score_mask
+from lungseg.scoring.calibration import calibration_rows, reliability_bins
+from lungseg.scoring.metrics import score_map
+from lungseg.scoring.overlap import best_threshold
 from lungseg.spec import ApproachSpec
 from lungseg.storage import make_folder, read_json, unwritable, write_arrays, write_grey, write_json
 
-Progress = Callable[[int, int, str], None]
 IMAGES_A_BATCH = 8
 
 
@@ -35,7 +35,8 @@ class Part:
     """What is computed in one go.
 
     Attributes:
-        key: sha256 of all that its rows depend on; stored rows with another key are not used.
+        fit_key: sha256 of all that its fit depends on; a stored fit with another key is not used.
+        key: the same of its rows in scores.csv; a change of a metric needs no new fit.
         train, validation, evaluated: samples of the fold.
         keep_maps: store the maps that the figures need.
     """
@@ -48,6 +49,7 @@ class Part:
     train_set: str
     fold: int
     seed: int
+    fit_key: str
     key: str
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
@@ -82,7 +84,7 @@ def is_done(part: Part, directory: Path) -> bool:
 
 
 def run_part(part: Part, directory: Path, progress: Progress) -> None:
-    """Fits, predicts, scores and stores one part; goes on from its checkpoint if a former run was cut.
+    """Fits, predicts, scores and stores one part; goes on from what a former run that was cut has stored.
 
     Raises:
         InputError: something the user can mend; what other parts have stored stays.
@@ -101,55 +103,23 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
 
 
 def _run(part: Part, directory: Path, progress: Progress) -> None:
-    folder = _prepare_folder(part, directory)
-    started = datetime.now(UTC)
+    folder = part.folder(directory)
+    if not is_fitted(part, directory):
+        fit(part, directory, progress)
+    (folder / "part.json").unlink(missing_ok=True)  # not done until it is written again
     start = time.perf_counter()
-    approach = part.kind(part.settings, part.runtime)
-    fitted, history = _fit(part, approach, folder, progress)
-    approach.save(make_folder(part.model(directory), empty=True))
+    # Loaded even if it was fitted just now: what is scored is what is stored.
+    approach = part.kind.load(part.model(directory), part.settings, part.runtime)
     threshold = _threshold(part, approach, progress)
-    rows = _score(part, approach, threshold, directory, progress)
+    rows, calibration = _score(part, approach, threshold, directory, progress)
     if part.keep_maps:
         _store_features(part, approach, directory)
     write_table(folder / "scores.csv", "scores", rows)
-    write_table(folder / "history.csv", "history", history)
-    write_table(folder / "training.csv", "training", [fitted])
-    seconds = time.perf_counter() - start + fitted.pop("seconds_before")
-    record = {"key": part.key, "started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 1)}
-    write_json(folder / "part.json", record)  # last: it is what makes the part done
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-def _prepare_folder(part: Part, directory: Path) -> Path:
-    """The part's folder, emptied unless it holds checkpoints of the same key."""
-    folder = part.folder(directory)
-    begun = folder / "begun.json"
-    if not (begun.exists() and read_json(begun).get("key") == part.key):
-        make_folder(folder, empty=True)
-        write_json(begun, {"key": part.key})
-    make_folder(folder / "checkpoints")
-    (folder / "part.json").unlink(missing_ok=True)  # not done until it is written again
-    return folder
-
-
-def _fit(
-    part: Part, approach: Approach, folder: Path, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
-    history: list[dict[str, Any]] = []
-    run = Run(
-        seed=part.seed,
-        checkpoints=folder / "checkpoints",
-        history=lambda **row: history.append({**key, **row}),
-        progress=progress,
-        score=lambda maps: mean_dice(maps, (sample.mask() for sample in part.validation)),
-    )
-    start = time.perf_counter()
-    with PeakMemory(part.runtime.device) as peak:
-        fitted = approach.fit(part.train, part.validation, run)
-    seconds = time.perf_counter() - start + fitted.seconds_before
-    row = {**key, "seconds": seconds, "items_per_s": fitted.items / seconds, "peak_memory_mib": peak.mib}
-    return {**row, **asdict(fitted)}, history
+    write_table(folder / "calibration.csv", "calibration", calibration)
+    fitted = read_json(folder / FIT_RECORD)
+    seconds = round(time.perf_counter() - start + fitted["seconds"], 1)
+    # Last: it is what makes the part done.
+    write_json(folder / "part.json", {"key": part.key, "started": fitted["started"], "seconds": seconds})
 
 
 def _predict(part: Part, approach: Approach, samples: Sequence[Sample]) -> list[np.ndarray]:
@@ -194,19 +164,24 @@ def _threshold(part: Part, approach: Approach, progress: Progress) -> float:
 
 def _score(
     part: Part, approach: Approach, threshold: float, directory: Path, progress: Progress
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of scores.csv and of calibration.csv; the maps are stored on the way if they are wanted."""
     maps_folder = part.maps(directory)
     if part.keep_maps:
         make_folder(maps_folder, empty=True)
-    rows = []
+    rows, bins = [], []
     for done, group in _groups(part.evaluated):
         for sample, probability in zip(group, _predict(part, approach, group), strict=True):
-            scores = score_mask(binarise(probability, threshold), sample.mask())
+            truth = sample.mask()
+            scores = score_map(probability, truth, threshold, sample.spacing)
             rows.append({**_identity(part, sample, threshold), **scores})
+            bins.append(reliability_bins(probability, truth))
             if part.keep_maps:
                 write_grey(maps_folder / f"{sample.id}.png", probability)
         progress(done, len(part.evaluated), "predicting")
-    return rows
+    key = {"approach": part.approach.name, "dataset": part.dataset, "fold": part.fold, "seed": part.seed}
+    totals = (sum(counts) for counts in zip(*bins, strict=True))
+    return rows, [{**key, **row} for row in calibration_rows(*totals)]
 
 
 def _identity(part: Part, sample: Sample, threshold: float) -> dict[str, Any]:

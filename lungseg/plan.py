@@ -28,6 +28,9 @@ from lungseg.plugins import load_class, validate
 from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 
+METRICS = ("overlap", "metrics", "distances", "lungs", "calibration")  # modules of scoring/ behind a row
+LOOK_ONLY = ("audit", "check", "export")  # modules of data/ that no image goes through on its way to a fit
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -41,8 +44,16 @@ class Fold:
     @property
     def sha256(self) -> str:
         """Of the ids of the three sides, and of what the rows of a table say of each image."""
-        sides = (self.train, self.validation, self.evaluated)
-        return hash_of([[(s.id, s.patient, s.source, s.label) for s in side] for side in sides])
+        return _hash_of_sides(self.train, self.validation, self.evaluated)
+
+    @property
+    def fit_sha256(self) -> str:
+        """The same of what a fit sees."""
+        return _hash_of_sides(self.train, self.validation)
+
+
+def _hash_of_sides(*sides: Sequence[Sample]) -> str:
+    return hash_of([[(s.id, s.patient, s.source, s.label, s.spacing) for s in side] for side in sides])
 
 
 @dataclass(frozen=True)
@@ -139,23 +150,19 @@ def _parts(
     trained: Material,
     contestants: Sequence[Contestant],
 ) -> list[Part]:
-    approaches = sorted((ROOT / "approaches").glob("*.py"))
-    everywhere = {
-        "format": FORMAT,
-        "data": [evaluated.name, evaluated.sha256, trained.name, trained.sha256],
-        "code": hash_code(ROOT / "data", ROOT / "scoring" / "metrics.py", ROOT / "parts.py", *approaches),
-        "datasets": [hash_code(module_place(type(material.dataset))) for material in (evaluated, trained)],
-        "versions": versions(),
-        "runtime": [str(runtime.device), runtime.precision, runtime.threads, runtime.compiled],
-        "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),
+    fits = _all_fits_depend_on(runtime, trained)
+    rows = {
+        "data": [evaluated.name, evaluated.sha256],
+        "code": hash_code(*(ROOT / "scoring" / f"{name}.py" for name in METRICS), ROOT / "parts.py"),
+        "dataset": hash_code(module_place(type(evaluated.dataset))),
     }
     parts = []
     for contestant in contestants:
         if contestant.skipped:
             continue
         own = {
-            **everywhere,
-            "approach": contestant.spec.model_dump(mode="json"),
+            **fits,
+            "use": contestant.spec.use,
             "settings": contestant.settings.model_dump(mode="json"),
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "own_code": hash_code(module_place(contestant.kind)),
@@ -163,9 +170,25 @@ def _parts(
         seeds = spec.seeds if contestant.kind.stochastic else spec.seeds[:1]
         for fold in contestant.folds:
             for seed in seeds:
-                key = hash_of({**own, "fold": fold.sha256, "seed": seed})
-                parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, key))
+                fit_key = hash_of({**own, "fold": fold.fit_sha256, "seed": seed})
+                approach = contestant.spec.model_dump(mode="json")
+                key = hash_of({**rows, "fit": fit_key, "fold": fold.sha256, "approach": approach})
+                parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, fit_key, key))
     return parts
+
+
+def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
+    reading = [file for file in sorted((ROOT / "data").rglob("*.py")) if not file.stem.startswith(LOOK_ONLY)]
+    code = (*reading, *sorted((ROOT / "approaches").glob("*.py")), ROOT / "scoring" / "overlap.py")
+    return {
+        "format": FORMAT,
+        "data": [trained.name, trained.sha256],
+        "code": hash_code(*code, ROOT / "fits.py"),
+        "dataset": hash_code(module_place(type(trained.dataset))),
+        "versions": versions(),
+        "runtime": [str(runtime.device), runtime.precision, runtime.threads, runtime.compiled],
+        "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),
+    }
 
 
 def _part(
@@ -176,6 +199,7 @@ def _part(
     contestant: Contestant,
     fold: Fold,
     seed: int,
+    fit_key: str,
     key: str,
 ) -> Part:
     return Part(
@@ -187,6 +211,7 @@ def _part(
         train_set=trained.name,
         fold=fold.split.fold,
         seed=seed,
+        fit_key=fit_key,
         key=key,
         train=fold.train,
         validation=fold.validation,

@@ -11,7 +11,7 @@ from lungseg.storage import read_json, write_atomically, write_json
 
 __all__ = ["FORMAT", "TABLES", "read_json", "read_table", "write_json", "write_table"]
 
-FORMAT = 1  # of the results directory; a new one starts every part anew
+FORMAT = 2  # of the results directory; a new one starts every part anew
 
 # Identity of a row in scores.csv, then counts of pixels, then metrics of the binary mask.
 SCORE_KEYS = [
@@ -39,6 +39,16 @@ SCORE_COLUMNS = [
     "precision",
     "recall",
     "specificity",
+    "dice_left",  # of the patient's left lung, on the right of a frontal X-ray; empty if the truth has none
+    "dice_right",
+    "area_error",  # | predicted - true area | / true area
+    "distance_unit",  # of the next three: "px", or "mm" where the pixel spacing is known
+    "hausdorff",
+    "hd95",
+    "assd",
+    "surface_dice_1",  # tolerance 1 % of the image's longer side
+    "surface_dice_2",
+    "brier",
 ]
 HISTORY_COLUMNS = [
     "approach",
@@ -69,9 +79,40 @@ TIMING_COLUMNS = [
     "images_per_s",
     "peak_memory_mib",
     "joules_per_image",
-    "gflops",
-    "peak_share",
+    "gflops",  # an image; 2 x multiply-add, as torch's counter has it
+    "peak_gflops_per_s",  # of a matrix product in the same process and precision
+    "peak_share",  # gflops x images_per_s / peak_gflops_per_s
     "repeats",
+]
+# Ratios of times, one approach's over another's, each taken within a round: a drift of the machine cancels.
+PAIR_COLUMNS = [
+    "device",
+    "precision",
+    "layout",
+    "compiled",
+    "height",
+    "width",
+    "batch_size",
+    "approach",
+    "other",  # the approach itself in an A/A row: two processes of the same
+    "kind",  # "A/A" or "A/B"
+    "rounds",
+    "ratio",  # median over rounds of (median time of `other`) / (median time of `approach`)
+    "low",  # smallest and largest ratio of a round
+    "high",
+    "told_apart",  # A/B: |log ratio| exceeds every A/A round's |log ratio| of both approaches; empty for A/A
+]
+CALIBRATION_COLUMNS = [
+    "approach",
+    "dataset",
+    "fold",
+    "seed",
+    "bin",  # 0 is the lowest
+    "low",
+    "high",  # its edges: probabilities in [low, high), the last one with 1
+    "count",  # pixels of all evaluated images
+    "mean_probability",
+    "lung_share",  # of these pixels, by the truth
 ]
 TRAINING_COLUMNS = [
     "approach",
@@ -89,21 +130,35 @@ TRAINING_COLUMNS = [
 STATISTIC_COLUMNS = [
     "dataset",
     "approach",
+    "other",  # paired rows: what `approach` is compared with; value is approach minus other
     "metric",
-    "kind",  # "mean" over patients, or "pooled" over all pixels
+    "kind",  # "mean" over patients, "pooled" over all pixels, "paired" difference, "rank", "friedman"
+    "primary",  # paired rows: of the endpoint fixed in advance, whose tests are corrected for their number
     "n",
     "value",
-    "low",
+    "low",  # 95 % interval
     "high",
     "median",
     "sd",
+    "p5",  # percentiles of the patients' values
+    "p95",
     "seeds",
     "seed_sd",
+    "p_value",  # studentised sign-flip permutation test of a mean difference of 0; "friedman": of equal ranks
+    "p_holm",  # the same, corrected over all pairs and datasets
+    "wilcoxon_p",  # signed-rank: its null is exchangeability, not equal means
+    "nemenyi_p",
+    "rank_biserial",  # matched pairs, -1 to 1; above 0: `approach` is better
+    "better",  # patients on which `approach` is better than `other`, worse, and equal
+    "worse",
+    "tied",
 ]
 TABLES = {
     "scores": SCORE_COLUMNS,
     "history": HISTORY_COLUMNS,
     "timings": TIMING_COLUMNS,
+    "timing_pairs": PAIR_COLUMNS,
+    "calibration": CALIBRATION_COLUMNS,
     "training": TRAINING_COLUMNS,
     "statistics": STATISTIC_COLUMNS,
 }
@@ -113,10 +168,12 @@ TEXT_COLUMNS = {
     "approach",
     "dataset",
     "device",
+    "distance_unit",
     "image_id",
     "kind",
     "layout",
     "metric",
+    "other",
     "patient",
     "source",
     "stage",
@@ -141,7 +198,7 @@ def read_table(directory: Path, table: str) -> pd.DataFrame:
         return pd.DataFrame(columns=TABLES[table])
     # A patient called "NA" is a patient: only columns of numbers have missing values. "precision" is a metric
     # in one table and a format of numbers in another.
-    text = TEXT_COLUMNS | ({"precision"} if table == "timings" else set())
+    text = TEXT_COLUMNS | ({"precision"} if table in ("timings", "timing_pairs") else set())
     header = pd.read_csv(path, nrows=0).columns
     numbers = {name: [""] for name in header if name not in text}
     types = {name: str for name in header if name in text}

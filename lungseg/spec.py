@@ -18,12 +18,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class DataSpec(BaseModel):
-    """`[data]`: what is evaluated, and how it is split. Further keys are the dataset's or the split's own."""
+    """`[data]`: what is evaluated, and how it is split. Further keys are the dataset's or the split's own.
+
+    Attributes:
+        allow_leaks: go on although a picture or patient stands on two sides; every table then says so.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     dataset: str
     split: str = "random"
+    allow_leaks: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class FileSample(Sample):
     label: str
     image_path: Path
     mask_paths: tuple[Path, ...]
+    spacing: tuple[float, float] | None = None
 
     def image(self) -> np.ndarray:
         """float32 H x W in [0, 1]. Raises InputError as `read_image`."""

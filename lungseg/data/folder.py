@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lungseg.data.files import FileSample, image_files, match
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.errors import InputError
+
+Millimetres = Annotated[float, Field(gt=0, le=100)]
 
 
 class FolderDataset(Dataset):
@@ -25,6 +28,8 @@ class FolderDataset(Dataset):
         source: the hospital or collection of all of them.
         patient_pattern: regular expression with one group, searched for in an image's stem: the group is the
             patient. By default each image is a patient of its own.
+        spacing_mm: distance of pixels in mm, or (vertical, horizontal), of every image; distances between
+            outlines are then given in mm.
         """
 
         model_config = ConfigDict(extra="forbid")
@@ -34,6 +39,7 @@ class FolderDataset(Dataset):
         suffix: str = ""
         source: str = "folder"
         patient_pattern: str | None = None
+        spacing_mm: Millimetres | tuple[Millimetres, Millimetres] | None = None
 
         @field_validator("masks")
         @classmethod
@@ -73,8 +79,11 @@ class FolderDataset(Dataset):
         images = [path for path in images if path not in in_same_folder]
         found = match(images, groups, lambda stem: stem.removesuffix(suffix))
         patient = self._patient_of()
+        spacing = self.settings.spacing_mm
+        if isinstance(spacing, float):
+            spacing = (spacing, spacing)
         samples = [
-            FileSample(stem, self.settings.source, patient(stem), "", image, own)
+            FileSample(stem, self.settings.source, patient(stem), "", image, own, spacing)
             for stem, image, own in found.pairs
         ]
         return Inventory(

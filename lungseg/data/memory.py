@@ -18,6 +18,7 @@ class RememberedSample(Sample):
         self._sample = sample
         self.id, self.source = sample.id, sample.source
         self.patient, self.label = sample.patient, sample.label
+        self.spacing = sample.spacing
         self._pair: tuple[np.ndarray, np.ndarray] | None = None
 
     def _made(self) -> tuple[np.ndarray, np.ndarray]:

@@ -18,12 +18,14 @@ class Sample(ABC):
         source: hospital or collection, such as "montgomery"; splits are stratified by it.
         patient: images of one patient never stand on two sides of a split.
         label: diagnosis or class, "" if there is none.
+        spacing: (vertical, horizontal) distance of pixels in mm; None if it isn't known.
     """
 
     id: str
     source: str
     patient: str
     label: str
+    spacing: tuple[float, float] | None = None
 
     @abstractmethod
     def image(self) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 
 from lungseg.approaches.baselines import BaselineSettings, MeanMask, Threshold, best_band
 from lungseg.errors import InputError
-from lungseg.scoring.metrics import mean_dice
+from lungseg.scoring.overlap import mean_dice
 
 
 def test_mean_mask_is_the_mean_whatever_the_image(discs, runtime, new_run):

@@ -14,7 +14,7 @@ from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table, column_moments, sample_pixels
 from lungseg.errors import InputError
 from lungseg.plugins import validate
-from lungseg.scoring.metrics import mean_dice
+from lungseg.scoring.overlap import mean_dice
 
 REGRESSORS = ("lightgbm", "ridge", "hist-gradient-boosting", "mlp")
 SMALL = {"boosting": {"rounds": 15}, "mlp": {"epochs": 3, "hidden": 32, "learning_rate": 0.01}}

@@ -14,7 +14,7 @@ from lungseg.approaches.deeplabv3plus.training import (
     segmentation_loss,
 )
 from lungseg.errors import InputError
-from lungseg.scoring.metrics import mean_dice
+from lungseg.scoring.overlap import mean_dice
 
 
 def settings(**values) -> DeepLabV3PlusSettings:

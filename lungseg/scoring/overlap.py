@@ -1,4 +1,4 @@
-"""How well a mask agrees with the truth: counts of pixels and ratios of them, per image.
+"""How far a mask and the truth overlap: counts of pixels and ratios of them, per image.
 
 Definitions as in Taha and Hanbury, BMC Medical Imaging 15:29 (2015). Empty masks: both empty, overlap
 metrics are 1; one empty, they are 0; a ratio whose denominator is empty for another reason is 1 if nothing
@@ -55,12 +55,6 @@ def _ratio(part: int, whole: int, wrong: int) -> float:
     return part / whole
 
 
-def score_mask(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Everything that a row of scores.csv says of one mask: tp, fp, fn, tn and the ratios of `overlap`."""
-    counts = confusion(prediction, truth)
-    return {**counts, **overlap(**counts)}
-
-
 def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
     """bool mask of a map in [0, 1]: at or above the threshold is lung."""
     return probability >= threshold
@@ -69,7 +63,7 @@ def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
 def mean_dice(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5) -> float:
     """Mean over images of the Dice of thresholded maps (float, H x W) with their truths (bool, H x W)."""
     pairs = zip(maps, truths, strict=True)
-    return float(np.mean([score_mask(binarise(m, threshold), truth)["dice"] for m, truth in pairs]))
+    return float(np.mean([overlap(**confusion(binarise(m, threshold), truth))["dice"] for m, truth in pairs]))
 
 
 def best_threshold(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:

@@ -1,0 +1,82 @@
+"""Fits one approach on one fold with one seed and stores it, so that it can be scored as often as need be."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungseg.approaches.approach import Run
+from lungseg.environment import PeakMemory
+from lungseg.results import write_table
+from lungseg.scoring.overlap import mean_dice
+from lungseg.storage import make_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    from lungseg.parts import Part
+
+Progress = Callable[[int, int, str], None]
+RECORD = "fit.json"
+
+
+def is_fitted(part: Part, directory: Path) -> bool:
+    """Whether the part's fitted approach is stored under its fit key."""
+    record = part.folder(directory) / RECORD
+    return record.exists() and read_json(record)["key"] == part.fit_key and part.model(directory).is_dir()
+
+
+def fit(part: Part, directory: Path, progress: Progress) -> None:
+    """Fits a part and stores its model, history.csv and training.csv; goes on from its checkpoint.
+
+    Raises whatever the approach does; what was stored of other parts stays.
+    """
+    folder = _prepare_folder(part, directory)
+    started = datetime.now(UTC)
+    approach = part.kind(part.settings, part.runtime)
+    fitted, history = _fit(part, approach, folder, progress)
+    approach.save(make_folder(part.model(directory), empty=True))
+    write_table(folder / "history.csv", "history", history)
+    write_table(folder / "training.csv", "training", [fitted])
+    record = {
+        "key": part.fit_key,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(fitted["seconds"], 1),
+    }
+    write_json(folder / RECORD, record)  # last: it is what makes the fit done
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _prepare_folder(part: Part, directory: Path) -> Path:
+    """The part's folder, emptied unless it holds checkpoints of the same fit."""
+    folder = part.folder(directory)
+    begun = folder / "begun.json"
+    if not (begun.exists() and read_json(begun).get("key") == part.fit_key):
+        make_folder(folder, empty=True)
+        write_json(begun, {"key": part.fit_key})
+    make_folder(folder / "checkpoints")
+    (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
+    return folder
+
+
+def _fit(
+    part: Part, approach: Any, folder: Path, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
+    history: list[dict[str, Any]] = []
+    run = Run(
+        seed=part.seed,
+        checkpoints=folder / "checkpoints",
+        history=lambda **row: history.append({**key, **row}),
+        progress=progress,
+        score=lambda maps: mean_dice(maps, (sample.mask() for sample in part.validation)),
+    )
+    start = time.perf_counter()
+    with PeakMemory(part.runtime.device) as peak:
+        fitted = approach.fit(part.train, part.validation, run)
+    seconds = time.perf_counter() - start + fitted.seconds_before
+    row = {**key, "seconds": seconds, "items_per_s": fitted.items / seconds, "peak_memory_mib": peak.mib}
+    return {**row, **asdict(fitted)}, history
