@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from lungseg.scoring.metrics import best_threshold, binarise, mean_dice, pooled_f1, score_mask
+from lungseg.results import SCORE_COLUMNS
+from lungseg.scoring.metrics import score_map, score_mask
+from lungseg.scoring.overlap import best_threshold, binarise, mean_dice, pooled_f1
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -69,3 +71,51 @@ def test_best_threshold_of_equals_is_the_one_nearest_to_half():
 def test_pooled_f1_weighs_pixels_not_images():
     assert pooled_f1(tp=90, fp=10, fn=0) == pytest.approx(180 / 190)
     assert pooled_f1(0, 0, 0) == 1
+
+
+def test_scores_are_the_columns_of_the_table_in_their_order():
+    truth = mask("##..", "##..")
+    first, last = SCORE_COLUMNS.index("tp"), SCORE_COLUMNS.index("surface_dice_2")
+    assert list(score_mask(truth, truth)) == SCORE_COLUMNS[first : last + 1]
+    assert list(score_map(truth.astype(np.float32), truth, 0.5)) == SCORE_COLUMNS[first:]
+
+
+def test_area_error_is_a_share_of_the_true_area():
+    truth, empty = mask("####"), mask("....")
+    assert score_mask(mask("#..."), truth)["area_error"] == 0.75
+    assert score_mask(truth, mask("#..."))["area_error"] == 3
+    assert score_mask(empty, empty)["area_error"] == 0
+    assert score_mask(empty, truth)["area_error"] == score_mask(truth, empty)["area_error"] == 1
+
+
+def test_spacing_turns_distances_into_mm_and_changes_no_overlap():
+    one, other = mask("#...", "....", "...."), mask("....", "....", "#...")
+    pixels, mm = score_mask(one, other), score_mask(one, other, (0.5, 2))
+    assert (pixels["distance_unit"], mm["distance_unit"]) == ("px", "mm")
+    assert (pixels["hausdorff"], mm["hausdorff"]) == (2, 1)
+    assert pixels["dice"] == mm["dice"]
+
+
+@pytest.mark.parametrize("spacing", [(1.0,), (0.5, 0.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0, 1.0, 1.0)])
+def test_a_spacing_that_is_not_two_positive_numbers_is_refused(spacing):
+    truth = mask("##..")
+    with pytest.raises(ValueError, match="two positive numbers"):
+        score_mask(truth, truth, spacing)
+
+
+def test_a_map_is_cut_at_the_threshold_and_has_a_brier_score():
+    truth = mask("##..")
+    scores = score_map(np.array([[0.9, 0.4, 0.3, 0.0]]), truth, threshold=0.35)
+    assert (scores["tp"], scores["fp"], scores["fn"]) == (2, 0, 0)
+    assert scores["brier"] == pytest.approx((0.01 + 0.36 + 0.09) / 4)
+
+
+def test_a_map_outside_0_and_1_is_refused():
+    truth = mask("##")
+    for bad in (np.array([[1.2, 0]]), np.array([[np.nan, 0]]), np.array([[-0.1, 0]])):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            score_map(bad, truth, 0.5)
+    with pytest.raises(ValueError, match="float"):
+        score_map(np.array([[255, 0]], np.uint8), truth, 0.5)
+    with pytest.raises(ValueError, match="shape"):
+        score_map(np.zeros((2, 2)), truth, 0.5)

@@ -1,0 +1,113 @@
+"""Whether a map's values are probabilities: Brier score, and bins for a reliability diagram.
+
+Brier, Monthly Weather Review 78:1 (1950); reliability diagrams as in Niculescu-Mizil and Caruana, ICML
+(2005), of the probability of lung itself, not of the surer class; expected calibration error by Naeini et
+al., AAAI (2015), with bins of equal width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def brier_score(probability: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over pixels of the squared difference between the map and the truth: 0 is best, 1 is worst.
+
+    Args:
+        probability: float, H x W, in [0, 1].
+        truth: bool, H x W.
+
+    Raises:
+        ValueError: another dtype, values outside [0, 1] or NaN, or the shapes differ.
+    """
+    check_map(probability, truth)
+    difference = np.subtract(probability, truth, dtype=np.float64).ravel()
+    return float(np.dot(difference, difference) / difference.size)
+
+
+def reliability_bins(
+    probability: np.ndarray, truth: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a reliability diagram needs of one image; add the arrays up over images.
+
+    Args:
+        probability: float, H x W, in [0, 1].
+        truth: bool, H x W.
+        bins: of equal width; a bin holds its lower edge, and the last one 1.
+
+    Returns:
+        pixels (int64), sum of their probabilities (float64) and lung pixels by the truth (int64), each of
+        length `bins`.
+
+    Raises:
+        ValueError: as `brier_score`, or less than one bin.
+    """
+    check_map(probability, truth)
+    if bins < 1:
+        raise ValueError(f"there must be at least one bin, got {bins}")
+    values = probability.ravel().astype(np.float64)
+    # A search among the edges, since a product such as 0.57 * 100 may round into the bin below.
+    index = np.searchsorted(np.arange(1, bins) / bins, values, side="right")
+    counts = np.bincount(index, minlength=bins)
+    sums = np.bincount(index, weights=values, minlength=bins)
+    lung = np.bincount(index[truth.ravel()], minlength=bins)
+    return counts.astype(np.int64), sums, lung.astype(np.int64)
+
+
+def calibration_rows(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> list[dict[str, Any]]:
+    """The bins as rows of calibration.csv: bin, low, high, count, mean_probability, lung_share.
+
+    Args:
+        counts, sums, lung: as `reliability_bins` returns them, of one or of all images.
+
+    Returns:
+        one row a bin from the lowest; mean_probability and lung_share of an empty bin are NaN.
+    """
+    bins = len(counts)
+    mean, share = _means(counts, sums, lung)
+    return [
+        {
+            "bin": i,
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "count": int(counts[i]),
+            "mean_probability": float(mean[i]),
+            "lung_share": float(share[i]),
+        }
+        for i in range(bins)
+    ]
+
+
+def expected_calibration_error(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> float:
+    """Mean over pixels of the gap between their bin's mean probability and its share of lung, in [0, 1].
+
+    Args:
+        counts, sums, lung: as `reliability_bins` returns them, of one or of all images.
+
+    Returns:
+        the error; NaN if there is no pixel.
+    """
+    total = counts.sum()
+    return float(np.abs(sums - lung).sum() / total) if total else float("nan")
+
+
+def _means(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pixels = np.where(counts > 0, counts, np.nan)
+    return sums / pixels, lung / pixels
+
+
+def check_map(probability: np.ndarray, truth: np.ndarray) -> None:
+    """Raises ValueError unless the map is float in [0, 1], the truth bool, their shape one, and not empty."""
+    if not np.issubdtype(probability.dtype, np.floating) or truth.dtype != bool:
+        raise ValueError(f"a map must be float and the truth bool, got {probability.dtype} and {truth.dtype}")
+    if probability.shape != truth.shape:
+        raise ValueError(
+            f"a map and the truth must have one shape, got {probability.shape} and {truth.shape}"
+        )
+    if probability.size == 0:
+        raise ValueError("a map must have at least one pixel")
+    low, high = probability.min(), probability.max()
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"a map must lie in [0, 1], got {low} to {high}")
