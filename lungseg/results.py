@@ -132,7 +132,9 @@ STATISTIC_COLUMNS = [
     "approach",
     "other",  # paired rows: what `approach` is compared with; value is approach minus other
     "metric",
-    "kind",  # "mean" over patients, "pooled" over all pixels, "paired" difference, "rank", "friedman"
+    # "mean" over patients, "pooled" over all pixels, "paired" difference, mean "rank"; of all approaches
+    # together, with no name: "friedman" (its chi-square) and Nemenyi's "critical-difference" at 0.05.
+    "kind",
     "primary",  # paired rows: of the endpoint fixed in advance, whose tests are corrected for their number
     "n",
     "value",
@@ -144,7 +146,7 @@ STATISTIC_COLUMNS = [
     "p95",
     "seeds",
     "seed_sd",
-    "p_value",  # studentised sign-flip permutation test of a mean difference of 0; "friedman": of equal ranks
+    "p_value",  # of a mean difference of 0, by sign flips corrected for skewness; "friedman": of equal ranks
     "p_holm",  # the same, corrected over all pairs and datasets
     "wilcoxon_p",  # signed-rank: its null is exchangeability, not equal means
     "nemenyi_p",

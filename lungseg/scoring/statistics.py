@@ -1,93 +1,268 @@
-"""From scores of images to figures of approaches, with intervals. The unit is the patient."""
+"""From scores of images to rows of statistics.csv. The unit is the patient."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lungseg.scoring.metrics import pooled_f1
+from lungseg.scoring.comparisons import (
+    compare_ranks,
+    holm,
+    rank_biserial,
+    sign_flip_p_values,
+    wilcoxon_p_value,
+)
+from lungseg.scoring.intervals import NO_BOUNDS, bootstrap_t_intervals
+from lungseg.scoring.overlap import pooled_f1
 
-MEAN_METRICS = ("dice", "iou", "accuracy", "precision", "recall", "specificity")
+PRIMARY = "dice"  # the endpoint fixed in advance
+PAIRED_METRICS = (PRIMARY, "hd95", "assd", "brier")
+DISTANCES = ("hausdorff", "hd95", "assd")
+LOWER_IS_BETTER = {"area_error", "brier", *DISTANCES}
 
+_UNIT = (0.0, 1.0)
+_POSITIVE = (0.0, np.inf)
+BOUNDS = {
+    "dice": _UNIT,
+    "iou": _UNIT,
+    "accuracy": _UNIT,
+    "precision": _UNIT,
+    "recall": _UNIT,
+    "specificity": _UNIT,
+    "dice_left": _UNIT,
+    "dice_right": _UNIT,
+    "area_error": _POSITIVE,
+    "hausdorff": _POSITIVE,
+    "hd95": _POSITIVE,
+    "assd": _POSITIVE,
+    "surface_dice_1": _UNIT,
+    "surface_dice_2": _UNIT,
+    "brier": _UNIT,
+}
 
-def bootstrap_t_interval(
-    values: np.ndarray,
-    confidence: float = 0.95,
-    resamples: int = 4999,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
-) -> tuple[float, float]:
-    """Bootstrap-t interval of the mean (Efron and Tibshirani 1993, chapter 12.5), which follows skewness.
-
-    Args:
-        values: one number a patient, n >= 1.
-        confidence: share of intervals that should hold the true mean.
-        resamples: drawn with a fixed seed, so that the same values give the same interval.
-        bounds: the range of the metric; the interval is cut to it.
-
-    Returns:
-        (low, high); (nan, nan) with fewer than three values.
-    """
-    values = np.asarray(values, float)
-    n = len(values)
-    if n < 3:
-        return float("nan"), float("nan")
-    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(n)
-    if error == 0:
-        return float(mean), float(mean)
-    drawn = values[np.random.default_rng(20_260_101).integers(0, n, (resamples, n))]
-    errors = drawn.std(axis=1, ddof=1) / np.sqrt(n)
-    usable = errors > 0  # a resample of one value repeated has no studentised mean
-    pivots = (drawn.mean(axis=1)[usable] - mean) / errors[usable]
-    tail = (1 - confidence) / 2
-    low_pivot, high_pivot = np.quantile(pivots, [tail, 1 - tail])
-    low, high = mean - high_pivot * error, mean - low_pivot * error
-    return float(np.clip(low, *bounds)), float(np.clip(high, *bounds))
+_PATIENT = ["source", "patient"]  # two hospitals may both have a patient "1"
+_DIGITS = 9  # of stored scores: a smaller difference is rounding
 
 
 def summarise(scores: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of statistics.csv from the rows of scores.csv.
 
-    Seeds (and draws) are averaged per image and images per patient before anything else; `seed_sd` is the
-    spread of the seeds' own means. Kind "pooled" is the F1 of all pixels taken together.
+    Seeds (and draws) are averaged per image and images per patient before anything else, and folds are
+    pooled, each image being evaluated in one of them. `seed_sd` is the spread of the seeds' own means.
+
+    Args:
+        scores: rows of scores.csv; a metric without values, or a distance in pixels for some images of a
+            dataset and in mm for others, gives no rows.
+
+    Returns:
+        Rows of these kinds, each with the columns of statistics.csv that it fills:
+        "mean": a metric of one approach, over the patients that have it.
+        "pooled": F1 of all pixels taken together; n counts images.
+        "paired": `approach` minus `other` of one metric, for each pair that was scored on the same images of
+            a dataset, in the order of the scores. Dice is primary: p_holm corrects its p values for all
+            pairs of all datasets. Empty for other metrics.
+        "rank", "friedman", "critical-difference": mean rank by Dice of each of three or more approaches that
+            were scored on the same images (the largest such group of a dataset); the test that they rank
+            alike (value is its chi-square); by how much two mean ranks must differ (Nemenyi, alpha 0.05).
+            The last two have no approach.
     """
-    rows = []
-    for (dataset, approach), part in scores.groupby(["dataset", "approach"], sort=False):
-        key = {"dataset": dataset, "approach": approach, "seeds": part["seed"].nunique()}
-        rows += [{**key, **_mean_row(part, metric)} for metric in MEAN_METRICS]
-        rows.append({**key, **_pooled_row(part)})
+    rows: list[dict[str, Any]] = []
+    for dataset, of_dataset in scores.groupby("dataset", sort=False):
+        parts = {
+            name: _Approach(_in_one_unit(of_dataset, part))
+            for name, part in of_dataset.groupby("approach", sort=False)
+        }
+        found = []
+        for name, approach in parts.items():
+            key = {"approach": name, "seeds": len(approach.seeds)}
+            found += [{**key, **row} for row in approach.mean_rows()]
+            found.append({**key, **approach.pooled_row()})
+        for place, group in enumerate(_scored_alike(parts)):
+            found += _comparison_rows(group, ranked=place == 0)
+        rows += [{"dataset": dataset, **row} for row in found]
+    _correct(rows)
     return rows
 
 
-def _mean_row(part: pd.DataFrame, metric: str) -> dict[str, Any]:
-    by_image = part.groupby(["patient", "image_id"])[metric].mean()
-    by_patient = by_image.groupby("patient").mean().to_numpy()
-    low, high = bootstrap_t_interval(by_patient, bounds=(0.0, 1.0))
+class _Approach:
+    """The scores of one approach on one dataset.
+
+    Attributes:
+        images: ids of the images that were scored.
+        patients: mean of each metric that has values (columns) of each patient (rows).
+        seeds: for each seed, mean over patients of each metric.
+    """
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        self.scores = scores
+        self.images = frozenset(scores["image_id"])
+        self.patients = _patient_means(scores)
+        self.seeds = {seed: _patient_means(part).mean() for seed, part in scores.groupby("seed")}
+
+    def seed_means(self, metric: str) -> np.ndarray:
+        """Mean of a metric, one for each seed; NaN where a seed has no values."""
+        return np.array([means.get(metric, np.nan) for means in self.seeds.values()])
+
+    def mean_rows(self) -> list[dict[str, Any]]:
+        rows = _describe(self.patients, BOUNDS)
+        return [
+            {
+                **row,
+                "metric": metric,
+                "kind": "mean",
+                "seed_sd": _sd(self.seed_means(metric)),
+            }
+            for metric, row in rows.items()
+        ]
+
+    def pooled_row(self) -> dict[str, Any]:
+        by_seed = self.scores.groupby("seed")[["tp", "fp", "fn"]].sum()
+        values = [pooled_f1(*counts) for counts in by_seed.to_numpy()]
+        return {
+            "metric": "f1",
+            "kind": "pooled",
+            "n": len(self.images),
+            "value": float(np.mean(values)),
+            "seed_sd": _sd(values),
+        }
+
+
+def _in_one_unit(of_dataset: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one approach; without distances if the dataset has them in pixels and in mm."""
+    if "distance_unit" not in of_dataset:
+        return part
+    units = of_dataset.loc[of_dataset["assd"].notna(), "distance_unit"].nunique()
+    if units < 2:
+        return part
+    return part.drop(columns=list(DISTANCES), errors="ignore")
+
+
+def _patient_means(scores: pd.DataFrame) -> pd.DataFrame:
+    metrics = [metric for metric in BOUNDS if metric in scores and scores[metric].notna().any()]
+    by_image = scores.groupby([*_PATIENT, "image_id"], dropna=False)[metrics].mean()
+    return by_image.groupby(_PATIENT, dropna=False).mean()
+
+
+def _describe(values: pd.DataFrame, bounds: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """n, value, low, high, median, sd, p5, p95 of each column of values of patients, empty cells left out."""
+    rows = {}
+    # Columns of one length share their resamples, which is most of the work.
+    whole = [name for name in values if values[name].notna().all()]
+    groups = [whole, *([name] for name in values if name not in whole)]
+    for group in groups:
+        filled = values[group].dropna().to_numpy()
+        intervals = bootstrap_t_intervals(filled)
+        for name, column, interval in zip(group, filled.T, intervals, strict=True):
+            low, high = np.clip(interval, *bounds[name])
+            rows[name] = {**_spread(column), "low": float(low), "high": float(high)}
+    return {name: rows[name] for name in values}
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    p5, median, p95 = np.percentile(values, [5, 50, 95])
     return {
-        "metric": metric,
-        "kind": "mean",
-        "n": len(by_patient),
-        "value": by_patient.mean(),
-        "low": low,
-        "high": high,
-        "median": np.median(by_patient),
-        "sd": by_patient.std(ddof=1) if len(by_patient) > 1 else np.nan,
-        "seed_sd": _seed_sd(part.groupby("seed")[metric].mean()),
+        "n": len(values),
+        "value": float(values.mean()),
+        "median": float(median),
+        "sd": _sd(values),
+        "p5": float(p5),
+        "p95": float(p95),
     }
 
 
-def _pooled_row(part: pd.DataFrame) -> dict[str, Any]:
-    by_seed = part.groupby("seed")[["tp", "fp", "fn"]].sum()
-    values = pd.Series([pooled_f1(*counts) for counts in by_seed.to_numpy()])
-    return {
-        "metric": "f1",
-        "kind": "pooled",
-        "n": part["image_id"].nunique(),
-        "value": values.mean(),
-        "seed_sd": _seed_sd(values),
-    }
+def _scored_alike(parts: dict[str, _Approach]) -> list[dict[str, _Approach]]:
+    """Approaches in groups of two or more that were scored on the same images, the largest group first."""
+    groups: dict[frozenset, dict[str, _Approach]] = {}
+    for name, approach in parts.items():
+        groups.setdefault(approach.images, {})[name] = approach
+    return sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
 
 
-def _seed_sd(by_seed: pd.Series) -> float:
-    return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan")
+def _comparison_rows(group: dict[str, _Approach], ranked: bool) -> list[dict[str, Any]]:
+    rows = []
+    for metric in PAIRED_METRICS:
+        columns = {name: a.patients[metric] for name, a in group.items() if metric in a.patients}
+        # The same patients for all pairs: one that lacks the metric for any approach is left out.
+        values = pd.DataFrame(columns).dropna()
+        if len(columns) < 2 or values.empty:
+            continue
+        pairs = _paired_rows(group, metric, values)
+        if ranked and metric == PRIMARY and len(columns) > 2:
+            pairs += _rank_rows(values, pairs)
+        rows += pairs
+    return rows
+
+
+def _paired_rows(group: dict[str, _Approach], metric: str, values: pd.DataFrame) -> list[dict[str, Any]]:
+    pairs = list(combinations(values, 2))
+    differences = pd.DataFrame({i: _difference(values[a], values[b]) for i, (a, b) in enumerate(pairs)})
+    bounds = (-1.0, 1.0) if BOUNDS[metric] == _UNIT else NO_BOUNDS
+    spreads = _describe(differences, dict.fromkeys(differences, bounds))
+    p_values = sign_flip_p_values(differences.to_numpy())
+    rows = []
+    for i, (first, second) in enumerate(pairs):
+        difference = differences[i].to_numpy()
+        gains = -difference if metric in LOWER_IS_BETTER else difference
+        rows.append(
+            {
+                **spreads[i],
+                "approach": first,
+                "other": second,
+                "metric": metric,
+                "kind": "paired",
+                "primary": metric == PRIMARY,
+                **_paired_seeds(group[first], group[second], metric),
+                "p_value": float(p_values[i]),
+                "wilcoxon_p": wilcoxon_p_value(difference),
+                "rank_biserial": rank_biserial(gains),
+                "better": int((gains > 0).sum()),
+                "worse": int((gains < 0).sum()),
+                "tied": int((gains == 0).sum()),
+            }
+        )
+    return rows
+
+
+def _difference(first: pd.Series, second: pd.Series) -> np.ndarray:
+    difference = (first - second).to_numpy()
+    size = np.maximum(first.abs(), second.abs()).to_numpy()
+    return np.where(np.abs(difference) <= 10.0**-_DIGITS * size, 0.0, difference)
+
+
+def _paired_seeds(first: _Approach, second: _Approach, metric: str) -> dict[str, float]:
+    """Seeds of a pair; the SD of its difference over seeds only where both have the same ones."""
+    same = first.seeds.keys() == second.seeds.keys()
+    apart = first.seed_means(metric) - second.seed_means(metric) if same else []
+    return {"seeds": min(len(first.seeds), len(second.seeds)), "seed_sd": _sd(apart)}
+
+
+def _rank_rows(values: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ranks; the paired rows get their `nemenyi_p`."""
+    ranks = compare_ranks(values.round(_DIGITS).to_numpy())
+    place = {name: index for index, name in enumerate(values)}
+    for row in pairs:
+        row["nemenyi_p"] = float(ranks.nemenyi_p[place[row["approach"]], place[row["other"]]])
+    common = {"metric": PRIMARY, "n": len(values)}
+    friedman = {"kind": "friedman", "value": ranks.chi_square, "p_value": ranks.p_value}
+    return [
+        *(
+            {**common, "approach": name, "kind": "rank", "value": float(rank)}
+            for name, rank in zip(values, ranks.mean_ranks, strict=True)
+        ),
+        {**common, "approach": "", **friedman},
+        {**common, "approach": "", "kind": "critical-difference", "value": ranks.critical_difference},
+    ]
+
+
+def _correct(rows: list[dict[str, Any]]) -> None:
+    """Fills in `p_holm` of the family: all primary paired rows."""
+    family = [row for row in rows if row.get("primary")]
+    for row, corrected in zip(family, holm([row["p_value"] for row in family]), strict=True):
+        row["p_holm"] = float(corrected)
+
+
+def _sd(values: Any) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
