@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lungseg.approaches import APPROACHES
-from lungseg.approaches.approach import Approach, Runtime
-from lungseg.environment import PeakMemory, use_threads
-from lungseg.plugins import load_class, validate
-from lungseg.scoring.timing import summarise_seconds, time_chain
+from lungseg.approaches.approach import Runtime
+from lungseg.scoring.timing import compare, shares, still_gains, summarise_seconds, turns
 from lungseg.spec import TimingSpec
+from lungseg.stopwatch import Candidate
 from lungseg.storage import write_grey
+from lungseg.workers import Worker, start_workers
+
+LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
+CALLS_A_ROUND = 10  # at least, of batches larger than one
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A fitted approach to time: its name, class, settings, and where `save` put it."""
+@dataclass
+class Timings:
+    """What one runtime gave.
 
-    name: str
-    use: str
-    settings: dict[str, Any]
-    directory: Path
+    Attributes:
+        rows: of timings.csv.
+        pairs: of timing_pairs.csv.
+        failed: why a candidate and batch size has no row.
+        empty: why a cell of a row is empty, or a sweep of batch sizes ended early.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
 
 
 def time_approaches(
@@ -39,22 +44,65 @@ def time_approaches(
     runtime: Runtime,
     timing: TimingSpec,
     progress: Callable[[int, int, str], None],
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows of timings.csv, and the reason for each candidate and batch size that has none.
+) -> Timings:
+    """Times candidates in one runtime, on one device.
 
     Every candidate has its own process, so that its peak memory is its own; only one works at a time. The
     repeats are cut into rounds and the order turns round each time, so that a drift of the machine meets all.
+    With `timing.twice` each has a second process at batch size 1, which takes its turns after the first.
 
     Args:
         candidates: fitted approaches.
         images: float32 H x W in [0, 1] of one shape; larger batches repeat them.
-        runtime: as they were fitted with.
+        runtime: may differ from the one they were fitted with.
         timing: batch sizes, repeats and rounds.
         progress: called with (done, total, text).
     """
+    sizes = batch_sizes(timing, runtime.device.type)
+    twice = timing.twice and sizes[0] == 1
+    meter = _Meter(progress, _steps(len(candidates), sizes, twice, timing))
+    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, meter.step)
     with tempfile.TemporaryDirectory(prefix="lungseg-timing-") as folder:
         files = _write_images(images, Path(folder))
-        return _take_turns(candidates, files, images[0].shape, runtime, timing, progress)
+        with start_workers(candidates, twice, files, runtime, meter.step) as workers:
+            clock.measure_all(workers, sizes)
+    return clock.timings
+
+
+def batch_sizes(timing: TimingSpec, device: str) -> list[int]:
+    """The batch sizes to measure, growing; "auto" may end before the last one."""
+    if timing.batch_sizes != "auto":
+        return sorted(set(timing.batch_sizes))
+    largest = timing.largest_batch or LARGEST_BATCH[device]
+    return [2**power for power in range(largest.bit_length())]
+
+
+def repeats_and_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
+    """Timed calls of one batch size, and the rounds they are cut into."""
+    if batch_size == 1:
+        return timing.repeats, timing.rounds
+    rounds = max(1, timing.throughput_repeats // CALLS_A_ROUND)
+    return timing.throughput_repeats, min(rounds, timing.rounds)
+
+
+def _steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
+    """How often the bar moves: a start and the turns of each process."""
+    steps = 0
+    for size in sizes:
+        processes = candidates * (2 if twice and size == 1 else 1)
+        steps += processes * len(shares(*repeats_and_rounds(timing, size)))
+    return steps + candidates * (2 if twice else 1)
+
+
+class _Meter:
+    """Counts steps for a bar."""
+
+    def __init__(self, progress: Callable[[int, int, str], None], total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def step(self, text: str) -> None:
+        self._done += 1
+        self._progress(self._done, self._total, text)
 
 
 def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
@@ -64,190 +112,130 @@ def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
     return files
 
 
-def _turns(count: int, timing: TimingSpec) -> Iterator[tuple[int, int, int]]:
-    """(candidate, batch size, repeats) in the order of measuring: A B, B A, A B ..."""
-    for round_number in range(timing.rounds):
-        share = len(range(round_number, timing.repeats, timing.rounds))
-        order = range(count) if round_number % 2 == 0 else range(count - 1, -1, -1)
-        for index in order:
-            for size in sorted(timing.batch_sizes):
-                yield index, size, share
+class _Clock:
+    """Asks workers in turn and keeps what they answered as rows."""
 
+    def __init__(
+        self,
+        names: Sequence[str],
+        shape: tuple[int, int],
+        runtime: Runtime,
+        timing: TimingSpec,
+        step: Callable[[str], None],
+    ) -> None:
+        self.names = names
+        self.setting = _setting(runtime, shape)
+        self.timing = timing
+        self.step = step
+        self.timings = Timings()
+        self._operations: dict[str, dict[str, Any]] = {}
+        self._images_per_s: dict[str, list[float]] = {name: [] for name in names}
 
-def _take_turns(
-    candidates: Sequence[Candidate],
-    files: list[Path],
-    shape: tuple[int, int],
-    runtime: Runtime,
-    timing: TimingSpec,
-    progress: Callable[[int, int, str], None],
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    answers: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    failed: dict[str, str] = {}
-    turns = list(_turns(len(candidates), timing))
-    with _workers(candidates, files, runtime) as pipes:
-        for done, (index, size, share) in enumerate(turns, start=1):
-            what = f"{candidates[index].name}, batches of {size}"
-            if what not in failed:
-                answer = _ask(pipes[index], (size, share, timing.warmup))
+    def measure_all(self, workers: Sequence[Worker], sizes: Sequence[int]) -> None:
+        """All batch sizes, each of all workers that are left, then the next."""
+        left = list(workers)
+        for size in sizes:
+            answers = self._take_turns(left, size)
+            if size == 1:
+                self._compare(answers)
+            for worker in [worker for worker in left if worker.again]:
+                worker.close()
+            left = [worker for worker in left if worker in answers and not worker.again]
+            for worker in left:
+                self._store(worker, size, answers[worker])
+            if self.timing.batch_sizes == "auto":
+                left = [worker for worker in left if still_gains(self._images_per_s[worker.name])]
+        place = {name: number for number, name in enumerate(self.names)}
+        self.timings.rows.sort(key=lambda row: (place[row["approach"]], row["batch_size"]))
+
+    def _take_turns(self, workers: Sequence[Worker], size: int) -> dict[Worker, list[dict[str, Any]]]:
+        """The answers of each round, of the workers that failed in none, in the order of `workers`."""
+        answers: dict[Worker, list[dict[str, Any]]] = {worker: [] for worker in workers}
+        for index, share in turns(len(workers), *repeats_and_rounds(self.timing, size)):
+            worker = workers[index]
+            if worker in answers:
+                answer = worker.ask("speed", size, share, self.timing.warmup)
                 if "error" in answer:
-                    failed[what] = answer["error"]
+                    del answers[worker]
+                    self._note_failure(worker, size, answer)
                 else:
-                    answers.setdefault((index, size), []).append(answer)
-            progress(done, len(turns), what)
-    rows = [
-        row
-        for (index, size), given in sorted(answers.items())
-        for row in _rows(candidates[index].name, shape, size, runtime, given)
-    ]
-    return rows, failed
+                    answers[worker].append(answer)
+            self.step(f"{worker.name}, batches of {size}")
+        return answers
+
+    def _note_failure(self, worker: Worker, size: int, answer: dict[str, Any]) -> None:
+        auto = self.timing.batch_sizes == "auto"
+        more = " and more" if not worker.again and (auto or size < max(self.timing.batch_sizes)) else ""
+        what = f"{worker.name}{' a second time' if worker.again else ''}, batches of {size}{more}"
+        if auto and size > 1 and answer["memory"]:
+            self.timings.empty[what] = f"the memory is full ({answer['error']})"
+        else:
+            self.timings.failed[what] = answer["error"]
+
+    def _store(self, worker: Worker, size: int, answers: list[dict[str, Any]]) -> None:
+        """The rounds of one approach and batch size as one row a stage."""
+        if worker.name not in self._operations:
+            self._operations[worker.name] = self._ask_cells(worker, "operations")
+        whole = self._operations[worker.name] | self._ask_cells(worker, "energy", size)
+        # The first round comes before larger batches have left memory behind that this process still holds.
+        first = answers[0]
+        whole["peak_memory_mib"] = first["peak_memory_mib"]
+        for stage in first["seconds"]:
+            seconds = [value for answer in answers for value in answer["seconds"][stage]]
+            row = {
+                "approach": worker.name,
+                "stage": stage,
+                **self.setting,
+                "copies": stage in first["copies"],
+                "batch_size": size,
+                **summarise_seconds(seconds, size),
+                "repeats": len(seconds),
+            }
+            self.timings.rows.append(row | _with_share(whole, row) if stage == "whole" else row)
+        self._images_per_s[worker.name].append(self.timings.rows[-1]["images_per_s"])
+
+    def _ask_cells(self, worker: Worker, method: str, *arguments: Any) -> dict[str, Any]:
+        """Cells of a row, or none and the reason why."""
+        answer = worker.ask(method, *arguments)
+        if "absent" in answer:
+            self.timings.empty["joules_per_image"] = answer["absent"]
+            return {}
+        if "error" in answer:
+            self.timings.empty[f"{method} of {worker.name}"] = answer["error"]
+            return {}
+        return answer
+
+    def _compare(self, answers: dict[Worker, list[dict[str, Any]]]) -> None:
+        def medians(again: bool) -> dict[str, list[float]]:
+            return {
+                worker.name: [float(np.median(answer["seconds"]["whole"])) for answer in rounds]
+                for worker, rounds in answers.items()
+                if worker.again == again
+            }
+
+        first, second = medians(False), medians(True)
+        self.timings.pairs += [{**self.setting, "batch_size": 1, **row} for row in compare(first, second)]
 
 
-def _rows(
-    name: str, shape: tuple[int, int], batch_size: int, runtime: Runtime, answers: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The rounds of one approach and batch size as one row a stage."""
-    # The first round comes before larger batches have left memory behind that this process still holds.
-    facts = answers[0]
-    rows = []
-    for stage in facts["seconds"]:
-        seconds = [value for answer in answers for value in answer["seconds"][stage]]
-        rows.append(_row(name, stage, shape, batch_size, runtime, seconds, facts))
-    return rows
-
-
-def _row(
-    name: str,
-    stage: str,
-    shape: tuple[int, int],
-    batch_size: int,
-    runtime: Runtime,
-    seconds: list[float],
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    whole = stage == "whole"
+def _setting(runtime: Runtime, shape: tuple[int, int]) -> dict[str, Any]:
     return {
-        "approach": name,
-        "stage": stage,
         "device": runtime.device.type,
         "precision": runtime.precision,
-        "layout": "channels-last" if runtime.channels_last else "contiguous",
+        "layout": layout(runtime),
         "compiled": runtime.compiled,
-        "copies": stage in facts["copies"],
         "height": shape[0],
         "width": shape[1],
-        "batch_size": batch_size,
-        **summarise_seconds(seconds, batch_size),
-        "peak_memory_mib": facts["peak_memory_mib"] if whole else None,
-        "gflops": facts["gflops"] if whole else None,
-        "repeats": len(seconds),
     }
 
 
-@contextmanager
-def _workers(
-    candidates: Sequence[Candidate], files: list[Path], runtime: Runtime
-) -> Iterator[list[Connection]]:
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would inherit this process's memory and CUDA state
-    pipes, processes = [], []
-    try:
-        for candidate in candidates:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, candidate, files, runtime), daemon=True)
-            process.start()
-            theirs.close()
-            pipes.append(mine)
-            processes.append(process)
-            # One at a time: loading is not what is measured, but two at once can fill a small machine.
-            _consume_ready(mine)
-        yield pipes
-    finally:
-        for pipe in pipes:
-            pipe.close()
-        for process in processes:
-            process.join(timeout=10)
-            if process.is_alive():
-                process.kill()
+def layout(runtime: Runtime) -> str:
+    """The memory layout as the tables name it."""
+    return "channels-last" if runtime.channels_last else "contiguous"
 
 
-def _consume_ready(pipe: Connection) -> None:
-    # If it died while loading, the first question will say so.
-    with suppress(EOFError, OSError):
-        pipe.recv()
-
-
-def _ask(pipe: Connection, question: tuple) -> dict[str, Any]:
-    """The worker's answer; {"error": reason} if it failed or is gone."""
-    ended = {"error": "its process was ended, most likely for memory: lower timing.batch_sizes"}
-    try:
-        pipe.send(question)
-        return pipe.recv()
-    except (EOFError, OSError):
-        return ended
-
-
-def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
-    """A timing process: loads, then answers (batch size, repeats, warmup) until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
-    use_threads(runtime.threads)
-    approach: Approach | str
-    try:
-        kind = load_class(candidate.use, APPROACHES, Approach, "approach")
-        settings = validate(kind.Settings, candidate.settings, candidate.name)
-        use_threads(runtime.threads)  # again: libraries that the class brought have thread pools of their own
-        approach = kind.load(candidate.directory, settings, runtime)
-    except Exception as error:
-        approach = f"{type(error).__name__}: {error}"
-    pipe.send("ready")
-    try:
-        while True:
-            question = pipe.recv()
-            pipe.send(
-                {"error": approach} if isinstance(approach, str) else _answer(approach, files, question)
-            )
-    except (EOFError, OSError):
-        return
-
-
-def _answer(approach: Approach, files: list[Path], question: tuple[int, int, int]) -> dict[str, Any]:
-    try:
-        with PeakMemory(approach.runtime.device) as peak:
-            answer = measure(approach, files, *question)
-        return {**answer, "peak_memory_mib": peak.mib}
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-
-
-def measure(
-    approach: Approach, files: list[Path], batch_size: int, repeats: int, warmup: int
-) -> dict[str, Any]:
-    """Seconds by stage, GFLOP an image by torch's counter (2 x multiply-add), and which stages copy."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from lungseg.data.images import read_image
-
-    device = approach.runtime.device
-    chosen = [files[index % len(files)] for index in range(batch_size)]
-    images = [read_image(file) for file in chosen]
-    sizes = [image.shape for image in images]
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    steps = [
-        ("prepare", approach.prepare),
-        *((stage.name, stage.run) for stage in approach.stages()),
-        ("finish", lambda maps: approach.finish(maps, sizes)),
-    ]
-    with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            approach.predict(images[:1])
-        decoding = [("decode", lambda paths: [read_image(path) for path in paths])]
-        decode = time_chain(decoding, chosen, min(repeats, 15), 1, lambda: None)
-        seconds = {"decode": decode["decode"], **time_chain(steps, images, repeats, warmup, synchronise)}
-    return {
-        "seconds": seconds,
-        "gflops": counter.get_total_flops() / 1e9 or None,
-        # The whole goes from host images to host maps; a step between them stays on the device if it can.
-        "copies": {"prepare", "finish", "whole", *(s.name for s in approach.stages() if s.copies)},
-    }
+def _with_share(cells: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a row of stage "whole", with the share of the device's peak speed where it is known."""
+    if not cells.get("gflops"):
+        return cells
+    share = cells["gflops"] * row["images_per_s"] / cells["peak_gflops_per_s"]
+    return {**cells, "peak_share": share}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from lungseg.errors import InputError
 from lungseg.plugins import validate
@@ -72,24 +72,58 @@ class ApproachSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class VariantSpec(BaseModel):
+    """`[[timing.variants]]`: another runtime to time in. A key that is left out is as in the run's own.
+
+    Attributes:
+        precision, channels_last, compiled: as in `[runtime]`; channels_last is the memory layout NHWC.
+        approaches: names of the rows to time so; all if left out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision: Literal["float32", "bfloat16"] | None = None
+    channels_last: bool | None = None
+    compiled: bool | None = None
+    approaches: tuple[Name, ...] | None = None
+
+
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+BatchSizes = Annotated[
+    Annotated[tuple[BatchSize, ...], Field(min_length=1), Tag("list")]
+    | Annotated[Literal["auto"], Tag("text")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "list"),
+]
+
+
 class TimingSpec(BaseModel):
     """`[timing]`: how predictions are timed.
 
     Attributes:
         enabled: false leaves the timings out.
-        batch_sizes: images a call; 1 is the latency.
-        repeats: timed calls for each batch size, over all rounds.
-        warmup: calls before them that are not timed.
-        rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats.
+        batch_sizes: images a call; 1 is the latency. "auto" is 1, 2, 4 ... until a doubling gains less than
+            5 % of images/s over the best so far, or the memory is full, or `largest_batch` is reached.
+        largest_batch: where "auto" ends; 64 on a CPU and 1024 on a GPU if left out.
+        repeats: timed calls of one image, over all rounds.
+        throughput_repeats: the same for each larger batch size.
+        warmup: calls before each round's that are not timed.
+        rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats. Larger
+            batches have at least ten calls a round, and so fewer rounds.
+        twice: time each approach in two processes at batch size 1 (A/A), to show how far the noise goes.
+        variants: further runtimes to time in, beside the run's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
-    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 8)
+    batch_sizes: BatchSizes = (1, 8)
+    largest_batch: BatchSize | None = None
     repeats: Annotated[int, Field(ge=4)] = 30
+    throughput_repeats: Annotated[int, Field(ge=4)] = 30
     warmup: Annotated[int, Field(ge=1)] = 3
-    rounds: Annotated[int, Field(ge=1)] = 2
+    rounds: Annotated[int, Field(ge=1)] = 10
+    twice: bool = True
+    variants: tuple[VariantSpec, ...] = ()
 
 
 class RuntimeSpec(BaseModel):
@@ -153,6 +187,7 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
     spec = validate(Spec, values, str(path))
     _refuse_twice([approach.name for approach in spec.approach], f"{path}: the approach name")
     _refuse_twice(list(spec.seeds), f"{path}: the seed")
+    _require_known_variants(spec, path)
     return spec
 
 
@@ -203,6 +238,15 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _require_known_variants(spec: Spec, path: Path) -> None:
+    known = [approach.name for approach in spec.approach]
+    for name in (name for variant in spec.timing.variants for name in variant.approaches or ()):
+        if name not in known:
+            raise InputError(
+                f"{path}: timing.variants names the approach {name!r}: choose of {', '.join(known)}"
+            )
 
 
 def _refuse_twice(values: list[Any], what: str) -> None:

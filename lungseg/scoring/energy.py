@@ -1,0 +1,146 @@
+"""Joules per image, by the device's own counter: NVML on an NVIDIA GPU, RAPL on an x86 processor."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+RAPL = Path("/sys/class/powercap")
+
+
+class NoEnergyCounterError(Exception):
+    """The device shows no counter of its energy; the text says why."""
+
+
+class EnergyCounter(ABC):
+    """A counter that only grows, or wraps."""
+
+    @abstractmethod
+    def read(self) -> tuple[int, ...]:
+        """Its present state, to be handed to `joules`."""
+
+    @abstractmethod
+    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+        """Joules between two states."""
+
+
+class RaplCounter(EnergyCounter):
+    """Intel's Running Average Power Limit counters as Linux shows them, on AMD too (powercap, energy_uj).
+
+    What is counted is the energy of all processor packages whole: idle cores, caches and whatever else runs
+    there are in it, memory and power supply are not.
+
+    Args:
+        folder: /sys/class/powercap.
+
+    Raises:
+        NoEnergyCounterError: there is none, or only root may read it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # intel-rapl:0 is a package or the whole platform; intel-rapl:0:1, a part of it, would count twice.
+        zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        try:
+            self._zones = [zone for zone in zones if _text(zone / "name").startswith("package")]
+            self._ranges = [int(_text(zone / "max_energy_range_uj")) for zone in self._zones]
+            self.read()
+        except PermissionError:
+            raise NoEnergyCounterError(
+                "only root may read this machine's energy counter (RAPL, energy_uj)"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise NoEnergyCounterError(
+                f"this processor's energy counter (RAPL) can't be read: {error}"
+            ) from None
+        if not self._zones:
+            raise NoEnergyCounterError("this machine's processor shows no energy counter (RAPL)")
+
+    def read(self) -> tuple[int, ...]:
+        """Microjoules of each package."""
+        return tuple(int(_text(zone / "energy_uj")) for zone in self._zones)
+
+    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+        """Joules of all packages between two states; each may have wrapped once, at max_energy_range_uj."""
+        grown = [
+            end - start if end >= start else end - start + limit
+            for start, end, limit in zip(before, after, self._ranges, strict=True)
+        ]
+        return sum(grown) / 1e6
+
+
+def _text(file: Path) -> str:
+    return file.read_text().strip()
+
+
+class NvmlCounter(EnergyCounter):
+    """NVML's total energy of one GPU (nvmlDeviceGetTotalEnergyConsumption, Volta and newer).
+
+    What is counted is the whole board with its memory, whoever uses it. The device is found by its UUID:
+    NVML's order of devices is not torch's and knows nothing of CUDA_VISIBLE_DEVICES.
+
+    Args:
+        uuid: of the device as torch names it, "xxxxxxxx-xxxx-...".
+
+    Raises:
+        NoEnergyCounterError: nvidia-ml-py isn't installed, the GPU has no such counter, or is shared by MIG.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        try:
+            import pynvml
+        except ImportError:
+            raise NoEnergyCounterError("the package nvidia-ml-py is not installed") from None
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            shared = self._is_shared()
+            self.read()
+        except pynvml.NVMLError as error:
+            raise NoEnergyCounterError(f"this GPU shows no energy counter (NVML: {error})") from None
+        if shared:
+            raise NoEnergyCounterError("this GPU is divided (MIG), and its energy counter is of all parts")
+
+    def _is_shared(self) -> bool:
+        try:
+            return self._nvml.nvmlDeviceGetMigMode(self._handle)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE
+        except self._nvml.NVMLError_NotSupported:
+            return False
+
+    def read(self) -> tuple[int, ...]:
+        """Millijoules since the driver was loaded."""
+        return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle),)
+
+    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+        return (after[0] - before[0]) / 1e3
+
+
+def open_counter(device: torch.device) -> EnergyCounter:
+    """The counter of the device that torch computes on. Raises NoEnergyCounterError where there is none."""
+    if device.type == "cuda":
+        return NvmlCounter(str(torch.cuda.get_device_properties(device).uuid))
+    return RaplCounter(RAPL)
+
+
+def joules_per_image(
+    counter: EnergyCounter, call: Callable[[], object], images: int, seconds: float
+) -> float:
+    """Joules that an image takes, by calls repeated until so many seconds have gone.
+
+    Args:
+        counter: of the device that does the work.
+        call: one prediction, which returns when the device has finished.
+        images: in each call.
+        seconds: the counter moves in steps; the block has to be long against them.
+    """
+    calls = 0
+    start = time.perf_counter()
+    before = counter.read()
+    while calls == 0 or time.perf_counter() - start < seconds:
+        call()
+        calls += 1
+    return counter.joules(before, counter.read()) / (calls * images)

@@ -1,0 +1,195 @@
+"""Times what a plan fitted, and writes timings.csv and timing_pairs.csv."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lungseg.approaches.approach import Runtime
+from lungseg.clock import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
+from lungseg.environment import ROOT, cuda_name, hash_code, resolve_runtime
+from lungseg.parts import Part, hash_of
+from lungseg.plan import Plan
+from lungseg.progress import Reporter
+from lungseg.report.markup import without_folders
+from lungseg.results import write_table
+from lungseg.scoring.timing import shares
+from lungseg.spec import TimingSpec, VariantSpec
+from lungseg.stopwatch import Candidate
+from lungseg.storage import read_json, write_json
+
+TIMING_IMAGES = 8
+CODE = ("timings.py", "clock.py", "workers.py", "stopwatch.py", "scoring/timing.py", "scoring/energy.py")
+# Rules of thumb for the estimate of a whole run: a process with its matrix product, an image of a call, and
+# the doublings that "auto" goes through on a CPU.
+START_SECONDS, IMAGE_SECONDS, DOUBLINGS = 6.0, 0.03, 4
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A runtime, and which approaches are timed in it (None: all). A variant isn't the run's own runtime."""
+
+    runtime: Runtime
+    timing: TimingSpec
+    approaches: tuple[str, ...] | None = None
+    variant: bool = False
+
+    @property
+    def label(self) -> str:
+        device = self.runtime.device.type
+        if not self.variant:
+            return device
+        compiled = ", compiled" if self.runtime.compiled else ""
+        return f"{device}, {self.runtime.precision}, {layout(self.runtime)}{compiled}"
+
+
+def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
+    """Times the first fit of each approach, unless a former run stored the same timings.
+
+    Args:
+        plan: whose parts are all done.
+        directory: of the results; gets timings.csv and timing_pairs.csv.
+        reporter: shows a bar for each runtime.
+
+    Returns:
+        for each group of empty cells, why it is empty.
+    """
+    timing = plan.spec.timing
+    stored = directory / "parts" / "timings.json"
+    if not timing.enabled:
+        _write_tables(directory, [])
+        stored.unlink(missing_ok=True)  # it would vouch for the tables that were just emptied
+        return {"timings": "switched off in the spec"}
+    fitted = _fitted(plan)
+    code = hash_code(ROOT / "environment.py", *(ROOT / name for name in CODE))
+    key = hash_of(
+        [[part.fit_key for part in fitted], plan.folds[0].sha256, timing.model_dump(mode="json"), code]
+    )
+    former = read_json(stored) if stored.exists() else {}
+    there = all((directory / f"{table}.csv").exists() for table in ("timings", "timing_pairs"))
+    # What failed is tried again: a full memory may have been somebody else's doing.
+    if former.get("key") != key or former.get("failed") or not there:
+        start = time.perf_counter()
+        phases = _phases(plan)
+        found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
+        _write_tables(directory, found)
+        failed, empty = _reasons(phases, found)
+        seconds = time.perf_counter() - start
+        write_json(stored, {"key": key, "seconds": seconds, "failed": failed, "empty": empty})
+    reasons = read_json(stored)
+    return reasons["failed"] | reasons["empty"] | _why_no_cuda(plan)
+
+
+def timing_seconds(directory: Path) -> float:
+    """Seconds that the stored timings took; 0 without any."""
+    stored = directory / "parts" / "timings.json"
+    return read_json(stored)["seconds"] if stored.exists() else 0.0
+
+
+def estimated_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -> float:
+    """What timing so many approaches will take, by a rule of thumb; 0 if it is switched off."""
+    if not timing.enabled:
+        return 0.0
+    sizes = batch_sizes(timing, device)
+    if timing.batch_sizes == "auto":
+        sizes = sizes[:DOUBLINGS]
+    one_process = START_SECONDS + sum(_seconds_of(timing, size) for size in sizes)
+    again = START_SECONDS + _seconds_of(timing, 1) if timing.twice and sizes[0] == 1 else 0.0
+    variants = sum(_count(variant, approaches) for variant in timing.variants)
+    return approaches * (one_process + again) + variants * one_process
+
+
+def _seconds_of(timing: TimingSpec, batch_size: int) -> float:
+    """Of all rounds of one process and batch size; each call is made stage by stage and as a whole."""
+    repeats, rounds = repeats_and_rounds(timing, batch_size)
+    calls = repeats + len(shares(repeats, rounds)) * timing.warmup
+    return 2 * calls * batch_size * IMAGE_SECONDS
+
+
+def _count(variant: VariantSpec, approaches: int) -> int:
+    return approaches if variant.approaches is None else len(variant.approaches)
+
+
+def _write_tables(directory: Path, found: Sequence[Timings]) -> None:
+    write_table(directory / "timings.csv", "timings", [row for one in found for row in one.rows])
+    write_table(directory / "timing_pairs.csv", "timing_pairs", [row for one in found for row in one.pairs])
+
+
+def _reasons(phases: Sequence[_Phase], found: Sequence[Timings]) -> tuple[dict[str, str], dict[str, str]]:
+    """What is worth another try, and what is not: a variant that fails once, such as compiling without a
+    compiler, mostly fails for good, and would have everything timed anew each time."""
+    failed: dict[str, str] = {}
+    empty: dict[str, str] = {}
+    for phase, one in zip(phases, found, strict=True):
+        reasons = {
+            f"timings of {what} on {phase.label}": without_folders(why) for what, why in one.failed.items()
+        }
+        (empty if phase.variant else failed).update(reasons)
+        for what, why in one.empty.items():
+            # Whether a device counts its energy doesn't depend on the variant.
+            where = phase.runtime.device.type if what == "joules_per_image" else phase.label
+            empty[f"{what} on {where}"] = without_folders(why)
+    return failed, empty
+
+
+def _why_no_cuda(plan: Plan) -> dict[str, str]:
+    if plan.runtime.device.type == "cuda":
+        return {}
+    reason = "no CUDA device on this machine" if cuda_name() is None else "the run was on the CPU"
+    return {"timings on CUDA": reason}
+
+
+def _fitted(plan: Plan) -> list[Part]:
+    """The part of each approach that is timed: its first fold and seed."""
+    first: dict[str, Part] = {}
+    for part in plan.parts:
+        first.setdefault(part.approach.name, part)
+    return list(first.values())
+
+
+def _phases(plan: Plan) -> list[_Phase]:
+    """The run's own runtime first, then its variants; on a GPU machine last the CPU, for latency alone."""
+    timing, own = plan.spec.timing, plan.runtime
+    phases = [_Phase(own, timing)]
+    once = timing.model_copy(update={"twice": False})
+    for variant in timing.variants:
+        changes = variant.model_dump(exclude={"approaches"}, exclude_none=True)
+        phase = _Phase(replace(own, **changes), once, variant.approaches, True)
+        if phase.runtime != own:  # what "auto" chose on this machine may be the variant already
+            phases.append(phase)
+    if own.device.type == "cuda":
+        # The CPU's throughput would cost more than all the rest.
+        latency = timing.model_copy(update={"batch_sizes": (1,), "repeats": min(timing.repeats, 30)})
+        phases.append(_Phase(resolve_runtime(plan.spec.runtime, "cpu"), latency))
+    return phases
+
+
+def _run(phase: _Phase, plan: Plan, fitted: Sequence[Part], directory: Path, reporter: Reporter) -> Timings:
+    candidates = [
+        Candidate(
+            part.approach.name,
+            part.approach.use,
+            part.settings.model_dump(mode="json"),
+            part.model(directory),
+        )
+        for part in fitted
+        if phase.approaches is None or part.approach.name in phase.approaches
+    ]
+    with reporter.bar(f"timing on {phase.label}") as move:
+        found = time_approaches(candidates, _timing_images(plan), phase.runtime, phase.timing, move)
+    if phase.variant:
+        found.pairs = []  # approaches are compared in the run's own runtime alone
+    return found
+
+
+def _timing_images(plan: Plan) -> list[np.ndarray]:
+    """The first evaluated images of the most frequent size: a batch for the clock has one size."""
+    samples = plan.folds[0].evaluated[: 4 * TIMING_IMAGES]
+    images = [sample.image() for sample in samples]
+    shape = pd.Series([image.shape for image in images]).mode()[0]
+    return [image for image in images if image.shape == shape][:TIMING_IMAGES]
