@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from lungseg.errors import InputError
 from lungseg.results import FORMAT, TABLES, read_json, read_table
 
+READABLE = (1, FORMAT)  # results of format 1 have fewer columns
 NEEDED = ("name", "data", "splits", "approaches")
 BASELINES = {"mean-mask", "threshold"}
 
@@ -21,8 +23,9 @@ class Contents:
 
     Attributes:
         run: run.json as it stands.
-        scores, history, timings, training, statistics: the tables of `lungseg.results.TABLES`, empty if
-            their file is absent; scores and statistics of one dataset only, the run's own.
+        scores, history, timings, timing_pairs, calibration, training, statistics: the tables of
+            `lungseg.results.TABLES`, empty if their file is absent; scores, calibration and statistics of
+            one dataset only, the run's own.
         other_datasets: datasets that the directory also has statistics of; the report leaves them out.
     """
 
@@ -31,6 +34,8 @@ class Contents:
     scores: pd.DataFrame
     history: pd.DataFrame
     timings: pd.DataFrame
+    timing_pairs: pd.DataFrame
+    calibration: pd.DataFrame
     training: pd.DataFrame
     statistics: pd.DataFrame
     other_datasets: list[str]
@@ -39,7 +44,8 @@ class Contents:
     def names(self) -> list[str]:
         """The approaches in the order of the spec, then those that only the tables know."""
         listed = [entry["name"] for entry in self.run["approaches"]]
-        return list(dict.fromkeys([*listed, *self.statistics["approach"], *self.scores["approach"]]))
+        known = [*listed, *self.statistics["approach"], *self.scores["approach"]]
+        return [name for name in dict.fromkeys(known) if name]  # a test of all approaches names none
 
     @property
     def baselines(self) -> set[str]:
@@ -63,6 +69,11 @@ class Contents:
         means = {name: self.statistic(name, "dice").get("value", float("nan")) for name in self.names}
         return sorted((name for name in means if pd.notna(means[name])), key=lambda name: -means[name])
 
+    def ordered(self, known: Iterable[str]) -> list[str]:
+        """Those approaches that `known` holds: best mean Dice first, ones without a mean last."""
+        known = set(known)
+        return [name for name in dict.fromkeys([*self.ranked(), *self.names]) if name in known]
+
     def image_dice(self) -> pd.DataFrame:
         """Dice of each image (rows, by id) and approach (columns), seeds and folds averaged."""
         return self.scores.pivot_table(index="image_id", columns="approach", values="dice", aggfunc="mean")
@@ -78,12 +89,12 @@ def read_contents(directory: Path) -> Contents:
     Raises InputError if run.json is absent, damaged or of another format, or a table lacks a column.
     """
     run = _read_run(directory / "run.json")
-    tables = {name: _read_table(directory, name) for name in TABLES}
+    tables = {name: _read_table(directory, name, run["format"]) for name in TABLES}
     dataset = run["data"].get("dataset")
     found = list(dict.fromkeys(tables["statistics"]["dataset"].dropna()))
     if found and dataset not in found:
         dataset = found[0]
-    for name in ("scores", "statistics"):
+    for name in ("scores", "calibration", "statistics"):
         table = tables[name]
         # Without statistics there is nothing to tell datasets apart by, so all scores are kept.
         tables[name] = table[table["dataset"] == dataset] if found else table
@@ -92,7 +103,7 @@ def read_contents(directory: Path) -> Contents:
 
 def _read_run(path: Path) -> dict[str, Any]:
     run = read_json(path)
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
+    if not isinstance(run, dict) or run.get("format") not in READABLE:
         raise InputError(f"{path} isn't of format {FORMAT}: run the benchmark again with --fresh")
     missing = [key for key in NEEDED if key not in run]
     if missing:
@@ -100,13 +111,15 @@ def _read_run(path: Path) -> dict[str, Any]:
     return run
 
 
-def _read_table(directory: Path, name: str) -> pd.DataFrame:
+def _read_table(directory: Path, name: str, written_in: int) -> pd.DataFrame:
     path = directory / f"{name}.csv"
     try:
         table = read_table(directory, name)
     except (ValueError, pd.errors.ParserError):  # ValueError: also undecodable bytes and an empty file
         raise InputError(f"{path} is damaged: run the benchmark again") from None
     missing = [column for column in TABLES[name] if column not in table]
+    if written_in < FORMAT:  # what wasn't measured then is empty
+        return table.reindex(columns=TABLES[name])
     if missing:
         raise InputError(f"{path} has no column '{missing[0]}': run the benchmark again with --fresh")
     return table

@@ -8,8 +8,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lungseg.report.contents import Contents, read_contents
+from lungseg.report.figures_calibration import lung_area, reliability
+from lungseg.report.figures_comparisons import critical_difference, differences
 from lungseg.report.figures_images import cases, feature_maps, samples
 from lungseg.report.figures_plots import accuracy_time, curves, dice
+from lungseg.report.figures_timing import stages, throughput
+from lungseg.report.figures_violins import dice_violins
 from lungseg.report.style import house_style, save
 
 # Each draws from the stored results, or returns None if what it needs isn't stored.
@@ -20,6 +24,13 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "cases": cases,
     "dice": dice,
     "accuracy-time": accuracy_time,
+    "differences": differences,
+    "dice-violins": dice_violins,
+    "critical-difference": critical_difference,
+    "lung-area": lung_area,
+    "reliability": reliability,
+    "throughput": throughput,
+    "stages": stages,
 }
 
 # Pictures that show X-rays: never published if those are of real people.

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from lungseg.report.contents import Contents
 from lungseg.report.labels import Label, place_labels
 from lungseg.report.numbers import main_frame
-from lungseg.report.style import DOUBLE, colours, dice_scale, ink, new_figure, wrap_name
+from lungseg.report.style import DOUBLE, colours, dice_scale, ink, log_ticks, new_figure, wrap_name
 
 MEASURES = ("loss", "accuracy", "dice")
 DEVICE_MARKERS = {"cpu": "o", "cuda": "D"}
@@ -209,18 +209,12 @@ def _measured(axes: Axes, row: tuple, colour: str) -> None:
 
 
 def _time_axis(axes: Axes, times: pd.Series) -> None:
-    """A logarithmic axis with room for names; plain numbers at 1, 2 and 5 of each decade if it is short."""
+    """A logarithmic axis with room for names."""
     low, high = times.min(), times.max()
-    decades = np.log10(high / low)
-    margin = 10 ** (0.15 + 0.12 * decades)
+    margin = 10 ** (0.15 + 0.12 * np.log10(high / low))
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
-    ticks = LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)).tick_values(low / margin, high * margin)
-    axes.xaxis.set_major_locator(
-        FixedLocator([tick for tick in ticks if low / margin <= tick <= high * margin])
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.xaxis, low / margin, high * margin)
 
 
 def _obstacles(axes: Axes, frame: pd.DataFrame) -> list[Bbox]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -78,6 +78,25 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
+@dataclass
+class Section:
+    """A titled table of a page with the text that explains it, its paragraphs divided by empty lines."""
+
+    title: str
+    table: Table
+    text: str
+
+    def markdown(self, line: str = "") -> str:
+        """Title, table, text and one more line, such as one that all tables carry; ends with a newline."""
+        paragraphs = [escape_markdown(part) for part in (*self.text.split("\n\n"), line) if part]
+        return "\n".join([f"## {self.title}\n", self.table.markdown(), *(f"{part}\n" for part in paragraphs)])
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """Lines of plain text as a list in Markdown; "" without any."""
+    return "".join(f"- {escape_markdown(line)}\n" for line in lines)
+
+
 def _tex_row(cells: Sequence[str]) -> str:
     # Braces, since a "[" right after "\\" would be read as its optional argument.
     first = f"{{{cells[0]}}}" if cells[0].startswith("[") else cells[0]
@@ -110,6 +129,44 @@ def amount(value: float | None) -> str:
         return EMPTY
     decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
     return f"{value:,.{decimals}f}"
+
+
+def difference(value: float | None) -> str:
+    """A difference of two metrics, with its sign and four decimals: "+0.0120", "-0.0003"."""
+    return EMPTY if value is None or pd.isna(value) else f"{value:+z.4f}"
+
+
+def interval(show: Callable[[float], str], value: float, low: float, high: float) -> str:
+    """A number with its interval, "0.96 [0.95, 0.97]", each shown by `show`; alone where it has none."""
+    return show(value) + (f" [{show(low)}, {show(high)}]" if pd.notna(low) and pd.notna(high) else "")
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign and about three significant digits: "+1.23", "-45.6"."""
+    return EMPTY if value is None or pd.isna(value) else ("-" if value < 0 else "+") + amount(abs(value))
+
+
+def share(value: float | None) -> str:
+    """A part of a whole as a percentage with about three significant digits: "12.3 %"."""
+    return EMPTY if value is None or pd.isna(value) else f"{amount(100 * value)} %"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value for a cell: ".012", "< .001"; what is below .05 is never rounded up to it."""
+    if p is None or pd.isna(p):
+        return EMPTY
+    if p < 0.001:
+        return "< .001"
+    if p > 0.9995:
+        return "> .999"
+    text = ".0499" if 0.0495 <= p < 0.05 and p > 0.0499 else f"{p:.{4 if 0.0495 <= p < 0.05 else 3}f}"
+    return text.removeprefix("0")
+
+
+def p_equals(p: float) -> str:
+    """A p-value within a sentence: "p = .012", "p < .001"."""
+    shown = p_value(p)
+    return f"p {shown}" if shown.startswith(("<", ">")) else f"p = {shown}"
 
 
 def duration(seconds: float | None) -> str:

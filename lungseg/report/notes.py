@@ -5,7 +5,8 @@ from __future__ import annotations
 from lungseg.report.contents import Contents
 from lungseg.report.markup import count, duration, without_folders
 
-FEW = 50  # images, below which a difference between approaches may well be chance
+SHOWN = 5  # leaks that are named
+FEW = 50  # patients, below which no known interval of the mean holds when failures are rare
 
 
 def title(contents: Contents) -> str:
@@ -17,8 +18,7 @@ def compared(contents: Contents) -> str:
     run, data = contents.run, contents.run["data"]
     trained = run.get("training_data")
     images = contents.scores["image_id"].nunique()
-    patients = contents.scores["patient"].nunique()
-    who = "" if patients in (0, images) else f" of {count(patients, 'patient')}"
+    who = "" if unit_of(contents) == "image" else f" of {count(patients(contents), 'patient')}"
     parts = [
         f"Dataset {data['dataset']} ({count(data['count'], 'image')}): "
         f"{count(images, 'image')}{who} of the {run.get('evaluate_on', 'test')} part",
@@ -27,6 +27,25 @@ def compared(contents: Contents) -> str:
         seeds(contents),
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def patients(contents: Contents) -> int:
+    """How many patients were scored; two hospitals may both have a patient "1"."""
+    return len(contents.scores[["source", "patient"]].drop_duplicates())
+
+
+def unit_of(contents: Contents) -> str:
+    """What statistics count: "patient", or "image" where each patient has one."""
+    return "image" if patients(contents) == contents.scores["image_id"].nunique() else "patient"
+
+
+def leaks(contents: Contents) -> str:
+    """The line that every table carries if the run went on with leaks; "" without any."""
+    found = contents.run.get("leaks") or []
+    if not found:
+        return ""
+    pairs = "1 pair of images stands" if len(found) == 1 else f"{len(found):,} pairs of images stand"
+    return f"Leaks allowed: {pairs} on two sides of the split, so scores may be too good."
 
 
 def split(contents: Contents) -> str:
@@ -51,25 +70,29 @@ def _splits(contents: Contents) -> dict[str, list[dict]]:
 
 
 def seeds(contents: Contents) -> str:
+    """How many seeds and which; approaches that ran once beside them are named."""
     values = contents.run.get("seeds", [])
-    return (
-        f"{'seed' if len(values) == 1 else 'seeds'} {', '.join(str(seed) for seed in values)}"
-        if values
-        else ""
-    )
+    if len(values) < 2:
+        return f"one seed ({values[0]})" if values else ""
+    text = f"{len(values)} seeds ({', '.join(str(seed) for seed in values)})"
+    once = [name for name in contents.ranked() if contents.statistic(name, "dice")["seeds"] == 1]
+    return text + (f", but one training where chance plays no part ({', '.join(once)})" if once else "")
 
 
 def cautions(contents: Contents) -> list[str]:
     """What a reader must know before believing the table, a sentence each."""
     run = contents.run
-    images = contents.scores["image_id"].nunique()
-    found = []
+    units = patients(contents)
+    found = [line for line in [leaks(contents)] if line]
     if run.get("evaluate_on") == "validation":
         found.append(
             "Scored on the validation part, which the approaches may have been chosen by: no final result."
         )
-    if 0 < images < FEW:
-        found.append(f"Only {count(images, 'image')}: small differences between approaches may be chance.")
+    if 0 < units < FEW:
+        found.append(
+            f"Only {count(units, unit_of(contents))}: with under {FEW}, rare failures break any interval, "
+            "since a sample may miss them; small differences between approaches may be chance."
+        )
     if run["data"]["dataset"] == "phantom":
         found.append(
             "The images are generated phantoms: the numbers say that everything works and how fast, "
@@ -85,11 +108,26 @@ def cautions(contents: Contents) -> list[str]:
         )
     if any(len(entries) > 1 for entries in splits.values()):
         found.append(
-            "The folds share training images, so intervals over all folds are narrower than they should be."
+            "The folds share training images, so intervals over all folds are narrower, and p-values "
+            "smaller, than they should be."
         )
     if contents.other_datasets:
         found.append(f"Results on {', '.join(contents.other_datasets)} are stored too and not shown here.")
     return found
+
+
+def audit(contents: Contents) -> str:
+    """What the search for leaks looked at and found; "" if run.json says nothing of it."""
+    entry = contents.run.get("audit")
+    if not entry:
+        return ""
+    kinds = f" ({', '.join(entry['kinds'])})" if entry.get("kinds") else ""
+    found = contents.run.get("leaks") or []
+    shown = found[:SHOWN] + ([f"and {len(found) - SHOWN} more in run.json"] if len(found) > SHOWN else [])
+    result = f"{count(len(found), 'pair')} on two sides: {'; '.join(shown)}" if found else "none on two sides"
+    twins = f"; {count(entry['twins'], 'pair')} of the same picture in all" if entry.get("twins") else ""
+    note = f"; {entry['note']}" if entry.get("note") else ""
+    return f"Leak audit: {count(entry.get('checked', 0), 'image')}{kinds}, {result}{twins}{note}"
 
 
 def gaps(contents: Contents) -> list[str]:
@@ -123,6 +161,7 @@ def provenance(contents: Contents) -> list[str]:
         f"Hardware: {hardware}" if hardware else "",
         f"Versions: {', '.join(f'{name} {version}' for name, version in run.get('versions', {}).items())}",
         f"Data: {hashes}" if hashes else "",
+        audit(contents),
         f"Weights: {weights(contents)}",
         f"Code: revision {revision}",
         f"Run: {duration(run['seconds'])} in all, finished {run['finished']}" if run.get("finished") else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,17 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from lungseg.storage import write_atomically
 
@@ -26,6 +36,7 @@ DPI = 200
 # white; further approaches take dark tones of Paul Tol's "muted" scheme.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#117733")
 GREYS = ("#777777", "#222222", "#AAAAAA")  # baselines
+DARK = "#222222"  # what belongs to no approach
 
 AGREES, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"  # areas laid over an X-ray
 OUTLINE = "#F0E442"
@@ -121,16 +132,43 @@ def wrap_name(name: str, width: int) -> str:
     return "\n".join(lines)
 
 
+def n_text(counts: Collection[float]) -> str:
+    """How many there are, where several rows nearly always have the same number: "n = 141"."""
+    low, high = int(min(counts)), int(max(counts))
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:
+    """Adds a legend below all panels, in as many columns as fit, and makes the figure higher by it."""
+    labels = [wrap_name(str(handle.get_label()), 42) for handle in handles]
+    letters = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), int(figure.get_figwidth() // (0.45 + 0.058 * letters))))
+    lines = [label.count("\n") + 1 for label in labels]
+    per_column = -(-len(labels) // columns)
+    height = max(sum(lines[start : start + per_column]) for start in range(0, len(lines), per_column))
+    figure.set_figheight(figure.get_figheight() + 0.15 * (height + (title is not None)))
+    look = {"handlelength": 2.4, "title": title, "title_fontsize": 7, "alignment": "left"}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis from `low` to `high`; at 1, 2 and 5 of each decade if short."""
+    ticks = LogLocator(subs=(1, 2, 5) if np.log10(high / low) < 3.4 else (1,)).tick_values(low, high)
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
     """Gives the "x" or "y" axis of `axes` the logarithmic scale of 1 - Dice, wide enough for `values`."""
     finite = np.asarray([value for value in values if np.isfinite(value)])
-    low, high = _error_digits(np.array([finite.min(), finite.max()]))
+    low, high = error_digits(np.array([finite.min(), finite.max()]))
     margin = 0.06 * max(high - low, 0.2)
-    limits = _dice_of(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
+    limits = dice_of(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
     set_scale, set_limits = (
         (axes.set_xscale, axes.set_xlim) if which == "x" else (axes.set_yscale, axes.set_ylim)
     )
-    set_scale("function", functions=(_error_digits, _dice_of))
+    set_scale("function", functions=(error_digits, dice_of))
     axis: Axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits(*limits)
     ticks = _dice_ticks(*limits)
@@ -154,9 +192,11 @@ def _dice_label(tick: float) -> str:
     return f"≥ {text}" if tick == DICE_TICKS[-1] else text
 
 
-def _error_digits(dice: np.ndarray) -> np.ndarray:
+def error_digits(dice: np.ndarray) -> np.ndarray:
+    """-log10(1 - Dice), where `dice_scale` is linear; cut just beyond its last tick."""
     return -np.log10(np.maximum(1 - np.asarray(dice, float), 10**-3.05))
 
 
-def _dice_of(digits: np.ndarray) -> np.ndarray:
+def dice_of(digits: np.ndarray) -> np.ndarray:
+    """The Dice of `error_digits`."""
     return 1 - 10 ** -np.asarray(digits, float)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
+from lungseg.report import notes
 from lungseg.report.contents import read_contents
 from lungseg.report.markup import amount, duration, score
 from lungseg.report.numbers import main_frame
@@ -32,6 +33,8 @@ def short_table(directory: Path) -> Table:
             duration(row["training_seconds"]),
             amount(row["ms_per_image"]),
         )
+    captions = [notes.leaks(contents)]
     if random:
-        table.caption = "* started from random weights, not from ImageNet's"
+        captions.append("* started from random weights, not from ImageNet's")
+    table.caption = "\n".join(caption for caption in captions if caption) or None
     return table

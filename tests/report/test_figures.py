@@ -74,8 +74,20 @@ def test_without_stored_pictures_the_plots_are_still_made(results: Path) -> None
     ("table", "lost"),
     [
         ("history", {"curves"}),
-        ("timings", {"accuracy-time"}),
-        ("statistics", {"dice", "accuracy-time", "cases"}),
+        ("timings", {"accuracy-time", "throughput", "stages"}),
+        ("calibration", {"reliability"}),
+        (
+            "statistics",
+            {
+                "dice",
+                "dice-violins",
+                "accuracy-time",
+                "cases",
+                "differences",
+                "critical-difference",
+                "stages",
+            },
+        ),
     ],
 )
 def test_without_a_table_its_figure_is_left_out(results: Path, table: str, lost: set[str]) -> None:

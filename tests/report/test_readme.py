@@ -25,7 +25,7 @@ def test_only_the_block_is_replaced_and_a_second_time_changes_nothing(results: P
         "Some CPU",
         "torch 2.15.0",
         "sha256 deadbeef",
-        "seeds 0, 1",
+        "2 seeds (0, 1)",
         "vgg19 random",
         "sha256 12121212",
     ):

@@ -11,8 +11,8 @@ from results_directory import run_record
 
 from lungseg.errors import InputError
 from lungseg.report import write_tables
-from lungseg.report.markup import amount, duration, escape_tex, without_folders
-from lungseg.results import read_table, write_json, write_table
+from lungseg.report.markup import amount, difference, duration, escape_tex, p_value, signed, without_folders
+from lungseg.results import FORMAT, read_table, write_json, write_table
 
 
 def rows_of(markdown: str, title: str) -> list[list[str]]:
@@ -37,10 +37,18 @@ def test_main_table_is_sorted_with_the_best_dice_in_bold_and_a_row_per_device(re
     assert [row[0] for row in rows] == [r"good\_net", "", "pixels", "", "mean-mask"]
     assert rows[0][2] == "**0.8900 [0.8600, 0.9200]**"
     assert rows[2][2] == "0.7400 [0.7100, 0.7700]"
-    # Training: (130 + 150) / 2 s. Whole on the CPU: 1 + 20 + 0.5 + 0.25 ms; (8 + 2) * 100 / 21.75 images/s.
-    assert rows[0][-4:] == ["2 min 20 s", "CPU", "21.8 (0.500)", "46.0 (8)"]
-    assert rows[1][-3:] == ["CUDA", "2.17 (0.500)", "46.0 (8)"]
-    assert rows[4][-3:] == ["–", "–", "–"]
+    # HD95, ASSD. Training: (130 + 150) / 2 s. Whole on the CPU: 1 + 20 + 0.5 + 0.25 ms.
+    assert rows[0][-5:] == ["4.00", "1.00", "2 min 20 s", "CPU", "21.8 (0.500)"]
+    assert rows[1] == [""] * 10 + ["CUDA", "2.17 (0.500)"]
+    assert rows[4][-2:] == ["–", "–"]
+
+
+def test_main_table_without_distances_has_no_columns_of_them(results: Path) -> None:
+    table = read_table(results, "statistics")
+    write_table(results / "statistics.csv", "statistics", table[~table["metric"].isin(["hd95", "assd"])])
+    text = write_tables(results)
+    assert len(rows_of(text, "# lungseg")[0]) == 10
+    assert "HD95" not in text[: text.index("## What may be concluded")]
 
 
 def test_random_weights_are_named_in_the_table_and_below_it(results: Path) -> None:
@@ -70,11 +78,21 @@ def test_one_source_has_no_table_of_sources(results: Path) -> None:
 def test_stages_stand_in_the_order_of_work_with_their_sum_beside_the_whole(results: Path) -> None:
     text = write_tables(results)
     header = (
-        "| Approach | Device | Decode | Prepare | Network | Features | Regression | Finish | Sum | Whole |"
+        "| Approach | Device | Decode | Prepare | Network | Features | Regression | Finish | Sum | Whole "
     )
-    assert header in text
+    assert f"{header}| Sum/whole |" in text
     rows = rows_of(text, "## Time by stage")
-    assert rows[2] == ["pixels", "CPU", "2.00", "1.00", "–", "3.00", "5.00", "0.500", "9.50", "9.75"]
+    assert rows[2] == ["pixels", "CPU", "2.00", "1.00", "–", "3.00", "5.00", "0.500", "9.50", "9.75", "0.97"]
+    assert "More than 10 %" not in text
+
+
+def test_a_sum_of_stages_far_from_the_whole_is_marked(results: Path) -> None:
+    timings = read_table(results, "timings")
+    timings.loc[(timings["stage"] == "regression") & (timings["device"] == "cpu"), "median_ms"] = 7.0
+    write_table(results / "timings.csv", "timings", timings)
+    text = write_tables(results)
+    assert [row[-1] for row in rows_of(text, "## Time by stage")] == ["0.99", "0.99", r"1.18 \*", "0.97"]
+    assert r"\* More than 10 % apart." in text
 
 
 def test_times_with_copies_count_if_both_were_taken(results: Path) -> None:
@@ -82,8 +100,11 @@ def test_times_with_copies_count_if_both_were_taken(results: Path) -> None:
     whole = timings[(timings["stage"] == "whole") & (timings["device"] == "cuda")]
     without = whole.assign(copies=False, median_ms=whole["median_ms"] / 2)
     write_table(results / "timings.csv", "timings", pd.concat([without, timings]))
-    cells = next(row for row in rows_of(write_tables(results), "# lungseg") if row[-3] == "CUDA")
-    assert cells[-2] == "2.17 (0.500)"
+    text = write_tables(results)
+    assert ["CUDA", "2.17 (0.500)"] in [row[-2:] for row in rows_of(text, "# lungseg")]
+    # Both stand in the table of latencies.
+    latencies = [row[5:7] for row in rows_of(text, "## Latency") if row[:2] == [r"good\_net", "CUDA"]]
+    assert sorted(latencies) == [["no", "0.544"], ["no", "1.09"], ["yes", "1.09"], ["yes", "2.17"]]
 
 
 def test_what_is_missing_is_said_with_its_reason_but_without_folders(results: Path) -> None:
@@ -95,7 +116,14 @@ def test_what_is_missing_is_said_with_its_reason_but_without_folders(results: Pa
 
 
 def test_few_images_are_warned_of(results: Path) -> None:
-    assert "Only 6 images" in write_tables(results)
+    warning = "Only 6 images: with under 50, rare failures break any interval"
+    assert warning in write_tables(results)
+    scores = read_table(results, "scores")
+    write_table(results / "scores.csv", "scores", scores.assign(patient=scores["source"]))
+    assert "Only 2 patients: with under 50" in write_tables(results)
+    many = pd.concat([scores.assign(image_id=f"{n}", patient=f"{n}") for n in range(50)])
+    write_table(results / "scores.csv", "scores", many)
+    assert "with under 50" not in write_tables(results)
 
 
 def test_validation_scores_and_shared_training_images_are_said(results: Path) -> None:
@@ -116,6 +144,11 @@ def test_csv_has_plain_numbers_on_every_row(results: Path) -> None:
     assert frame["dice"].tolist() == pytest.approx([0.89, 0.89, 0.74, 0.74, 0.49])
     assert frame["pooled_f1"].iloc[0] == pytest.approx(0.891)
     assert frame["ms_per_image"].iloc[0] == pytest.approx(21.75)
+    assert frame["images_per_s"].iloc[0] == pytest.approx(1000 / 21.75)
+    assert frame["batch_size"].iloc[0] == 8
+    assert frame["hd95_high"].iloc[0] == pytest.approx(4.4)
+    assert frame["precision"].iloc[0] == pytest.approx(0.89)
+    assert frame["leaks"].isna().all()
     assert frame["training_seconds"].iloc[0] == pytest.approx(140)
 
 
@@ -154,8 +187,8 @@ def test_tables_are_the_same_bytes_again(results: Path) -> None:
     [
         (None, "holds no benchmark results"),
         ("{", "damaged"),
-        ('{"format": 9}', "format 1"),
-        ('{"format": 1, "name": "x"}', "'data'"),
+        ('{"format": 9}', f"format {FORMAT}"),
+        (f'{{"format": {FORMAT}, "name": "x"}}', "'data'"),
     ],
 )
 def test_unusable_run_json_is_one_sentence(results: Path, content: str | None, message: str) -> None:
@@ -202,6 +235,12 @@ def test_folders_of_a_machine_are_not_printed(text: str, shown: str) -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
+    values = (0.00099, 0.001, 0.0124, 0.04951, 0.04999, 0.05, 0.62, 0.9996, 1.0, float("nan"))
+    assert [p_value(value) for value in values] == [
+        *("< .001", ".001", ".012", ".0495", ".0499", ".050", ".620", "> .999", "> .999", "–")
+    ]
+    assert [difference(value) for value in (0.012, -0.00001, -0.5)] == ["+0.0120", "+0.0000", "-0.5000"]
+    assert [signed(value) for value in (-15.34, 0.0626)] == ["-15.3", "+0.063"]
     assert [amount(value) for value in (0.04, 1.234, 12.34, 123.4, 1234.5, float("nan"))] == [
         *("0.040", "1.23", "12.3", "123", "1,234", "–")
     ]
