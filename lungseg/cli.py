@@ -116,7 +116,8 @@ def check_dataset(
     from lungseg.material import data_root
     from lungseg.spec import parse_changes
 
-    found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()))
+    with console.status("reading and comparing all pictures"):
+        found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()))
     _print_rows(f"dataset {dataset}", found.rows())
     for note in found.notes:
         console.print(f"note: {note}", markup=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from lungseg.data.audit import KINDS, Twin, examine
+from lungseg.data.audit_pictures import Progress
 from lungseg.data.images import SizeMismatch
 from lungseg.data.sample import Dataset, Sample
 from lungseg.errors import InputError
@@ -33,6 +35,9 @@ class CheckReport:
         unreadable: sentences: images and masks that can't be used.
         size_mismatches: sentences.
         empty_masks, full_masks, blank_images: ids.
+        twins: pairs that show the same picture; those of one patient that differ aren't among them.
+        lookalikes: pairs under two patients' names that may show one person.
+        uncompared: ids of images that show too little to look for copies of.
     """
 
     root: Path | None
@@ -50,6 +55,9 @@ class CheckReport:
     empty_masks: list[str] = field(default_factory=list)
     full_masks: list[str] = field(default_factory=list)
     blank_images: list[str] = field(default_factory=list)
+    twins: list[Twin] = field(default_factory=list)
+    lookalikes: list[Twin] = field(default_factory=list)
+    uncompared: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -63,12 +71,28 @@ class CheckReport:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences: what is left out, with no harm to training."""
+        """Sentences: what is left out, and pictures that a split has to keep together."""
         sentences = []
         if names := self.images_without_mask:
             sentences.append(f"{len(names)} images have no mask and are left out: {_some(names)}")
         if names := self.masks_without_image:
             sentences.append(f"{len(names)} masks have no image and are left out: {_some(names)}")
+        for kind in KINDS:
+            if pairs := _pairs([twin for twin in self.twins if twin.kind == kind]):
+                sentences.append(
+                    f"pictures that stand there twice ({kind}): {_some(pairs)}; "
+                    "keep each pair on one side of a split, or remove one"
+                )
+        if pairs := _pairs(self.lookalikes):
+            sentences.append(
+                f"pictures that may show one person under two names: {_some(pairs)}; "
+                "look at them, and give the two one patient if they do"
+            )
+        if names := self.uncompared:
+            sentences.append(
+                f"{len(names)} images are too small, blank or blurred to look for near-duplicates of: "
+                f"{_some(names)}"
+            )
         return sentences
 
     @property
@@ -97,18 +121,20 @@ class CheckReport:
             "empty masks": self.empty_masks,
             "masks that are all lung": self.full_masks,
             "blank images": self.blank_images,
+            "pictures that stand there twice": _pairs(self.twins),
+            "pictures that may show one person": _pairs(self.lookalikes),
         }
         return rows + [
             (name, f"{len(found)}: {_some(found)}" if found else "0") for name, found in lists.items()
         ]
 
 
-def check_dataset(dataset: Dataset, progress: Callable[[int, int, str], None] | None = None) -> CheckReport:
-    """Reads every image and mask of a dataset, two at a time.
+def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckReport:
+    """Reads every image and mask of a dataset, two at a time, and compares all pictures with each other.
 
     Args:
-        dataset: what to check.
-        progress: called with (done, total, id) after each image.
+        dataset: what to check. Near-duplicates are looked for only in one of real people.
+        progress: called with (done, total, id) after each image, then as by `audit.examine`.
 
     Raises InputError if there is no dataset at all (a missing or empty folder).
     """
@@ -124,14 +150,25 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int, str], None] | 
         masks_without_image=list(inventory.masks_without_image),
         ambiguous=list(inventory.ambiguous) + _repeated(samples),
     )
+    sound: list[Sample] = []
     with ThreadPoolExecutor(2) as pool:
         for done, (sample, finding) in enumerate(
             zip(samples, pool.map(_examine, samples), strict=True), start=1
         ):
             _enter(report, sample, finding)
+            if not finding.error:
+                sound.append(sample)
             if progress:
                 progress(done, len(samples), sample.id)
+    _compare(report, sound, dataset.real, progress)
     return report
+
+
+def _compare(report: CheckReport, samples: Sequence[Sample], real: bool, progress: Progress | None) -> None:
+    found = examine({"": samples}, progress, pictures=real)
+    report.twins = [twin for twin in found.twins if twin.kind != "same patient"]
+    report.lookalikes = found.lookalikes
+    report.uncompared = [name for _, name in found.uncompared]
 
 
 @dataclass(frozen=True)
@@ -185,6 +222,11 @@ def _repeated(samples: Sequence[Sample]) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _pairs(twins: Sequence[Twin]) -> list[str]:
+    alike = ("" if twin.similarity is None else f" ({twin.similarity:.2f})" for twin in twins)
+    return [f"{twin.first[1]} = {twin.second[1]}{shown}" for twin, shown in zip(twins, alike, strict=True)]
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -1,0 +1,69 @@
+"""What the audit found in pictures, kept by their content: a second look takes no time.
+
+A cache that can't be read, or written, is none; nothing fails for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lungseg.errors import InputError
+from lungseg.storage import write_json
+
+# Hash of each file -> hash of its pixels; (pixels, pixels, similarity); pixels that weren't compared.
+Found = tuple[dict[str, str], list[tuple[str, str, float]], list[str]]
+
+_CODE = ("audit*.py", "images.py", "raster.py")  # what decides how a file is read and compared
+
+
+def cache_folder() -> Path | None:
+    """`lungseg/audit` below LUNGSEG_CACHE, else XDG_CACHE_HOME, else ~/.cache; None if there is no home."""
+    named = os.environ.get("LUNGSEG_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    try:
+        root = Path(named).expanduser() if named else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return root / "lungseg" / "audit"
+
+
+def recall(files: Sequence[str], compared: bool) -> Found | None:
+    """What `store` kept for these files (sorted hashes, hex); None if there is nothing sound."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    try:
+        kept = json.loads((folder / _name(files, compared)).read_text("utf-8"))
+        pixels = {str(file): str(pixel) for file, pixel in kept["pixels"].items()}
+        alike = [(str(first), str(second), float(similarity)) for first, second, similarity in kept["alike"]]
+        uncompared = [str(pixel) for pixel in kept["uncompared"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    known = set(pixels.values())
+    whole = sorted(pixels) == list(files) and all({first, second} <= known for first, second, _ in alike)
+    return (pixels, alike, uncompared) if whole else None
+
+
+def store(files: Sequence[str], compared: bool, found: Found) -> None:
+    folder = cache_folder()
+    if folder is None:
+        return
+    pixels, alike, uncompared = found
+    with suppress(InputError):  # an unwritable folder or a full disk: no cache
+        write_json(
+            folder / _name(files, compared),
+            {"pixels": pixels, "alike": [list(pair) for pair in alike], "uncompared": uncompared},
+        )
+
+
+def _name(files: Sequence[str], compared: bool) -> str:
+    digest = hashlib.sha256(f"compared={compared}".encode())
+    for pattern in _CODE:
+        for path in sorted(Path(__file__).parent.glob(pattern)):
+            digest.update(path.name.encode() + path.read_bytes())
+    digest.update("".join(files).encode())
+    return f"{digest.hexdigest()}.json"
