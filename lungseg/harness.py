@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from lungseg.clock import Candidate, time_approaches
 from lungseg.environment import (
-    ROOT,
     be_deterministic,
     cpu_name,
     cuda_name,
-    hash_code,
-    resolve_runtime,
     use_threads,
 )
 from lungseg.errors import InputError
-from lungseg.parts import Part, hash_of, is_done, merge, run_part
+from lungseg.leaks import audit_plan
+from lungseg.parts import Part, is_done, merge, run_part
 from lungseg.plan import Plan, make_plan
 from lungseg.progress import Reporter
 from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
-from lungseg.report.markup import without_folders
 from lungseg.report.tables import write_tables
 from lungseg.results import FORMAT, TABLES, read_table, write_table
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
 from lungseg.storage import make_folder, read_json, unwritable, write_atomically, write_grey, write_json
+from lungseg.timings import estimated_seconds, time_plan, timing_seconds
 
 OUR_FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
 OUR_FOLDERS = ("parts", "models", "predictions", "figures")
-TIMING_IMAGES = 8
 
 
 def benchmark(
@@ -66,11 +59,19 @@ def benchmark(
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
+    with reporter.bar("leak audit") as move:
+        audit = audit_plan(plan, move)
     _claim(directory, spec, fresh)
     use_threads(plan.runtime.threads)
     be_deterministic()
     _announce(plan, directory, reporter)
-    record = new_record(plan)
+    for kind, sentences in (
+        ("LEAK, allowed by the spec", audit.leaks),
+        ("to be looked at", audit.lookalikes),
+    ):
+        for sentence in sentences:
+            reporter.say(f"{kind}: {sentence}")
+    record = new_record(plan) | audit.record()
     write_json(directory / "run.json", record)
     for part in plan.parts:
         if is_done(part, directory):
@@ -79,16 +80,14 @@ def benchmark(
         with reporter.bar(part.label) as move:
             run_part(part, directory, move)
     _store_pictures(plan, directory)
-    for table in ("scores", "history", "training"):
+    for table in ("scores", "calibration", "history", "training"):
         rows = merge(plan.parts, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
-    record["empty"] |= _time(plan, directory, reporter)
+    record["empty"] |= time_plan(plan, directory, reporter)
     record["parts"] = [part_record(part, directory) for part in plan.parts]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    record["seconds"] = round(
-        sum(part["seconds"] for part in record["parts"]) + _timing_seconds(directory), 1
-    )
+    record["seconds"] = round(sum(part["seconds"] for part in record["parts"]) + timing_seconds(directory), 1)
     write_json(directory / "run.json", record)
     summary = write_tables(directory)
     make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
@@ -116,9 +115,15 @@ def _claim(directory: Path, spec: Spec, fresh: bool) -> None:
 
 def _require_ours(directory: Path, spec: Spec, fresh: bool) -> None:
     found = read_json(directory / "run.json")
-    if found.get("format") != FORMAT:
+    written_in = found.get("format")
+    if written_in not in range(1, FORMAT + 1):
         raise InputError(
             f"{directory / 'run.json'} is no benchmark's of this version: choose another folder with --out"
+        )
+    if written_in < FORMAT and not fresh:
+        raise InputError(
+            f"{directory} holds results of an older version: start over in it with --fresh, or choose "
+            "another folder with --out"
         )
     if found.get("name") != spec.name and not fresh:
         raise InputError(
@@ -176,9 +181,7 @@ def _estimate(plan: Plan, left: Sequence[Part]) -> str:
         seconds += probed[probe] or 0.0
     timing = plan.spec.timing
     if timing.enabled:
-        # Starting a process, and by a rule of thumb 30 ms for each image of a call, which is made twice.
-        calls = 2 * (timing.repeats + timing.rounds * timing.warmup)
-        seconds += len(plan.contestants) * (6 + 0.03 * calls * sum(timing.batch_sizes))
+        seconds += estimated_seconds(timing, len(plan.contestants), plan.runtime.device.type)
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
     return text + (f", and what {', '.join(sorted(unknown))} takes" if unknown else "")
 
@@ -196,77 +199,3 @@ def _store_pictures(plan: Plan, directory: Path) -> None:
             if not (folder / "truth" / f"{sample.id}.png").exists():
                 write_grey(folder / "images" / f"{sample.id}.png", sample.image())
                 write_grey(folder / "truth" / f"{sample.id}.png", sample.mask())
-
-
-def _time(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
-    """Writes timings.csv; returns why cells of it are empty."""
-    if not plan.spec.timing.enabled:
-        write_table(directory / "timings.csv", "timings", [])
-        return {"timings": "switched off in the spec"}
-    fitted = _fitted(plan)
-    clock = hash_code(*(ROOT / name for name in ("clock.py", "scoring/timing.py", "environment.py")))
-    key = hash_of([[part.key for part in fitted], plan.spec.timing.model_dump(mode="json"), clock])
-    stored = directory / "parts" / "timings.json"
-    former = read_json(stored) if stored.exists() else {}
-    # What failed is tried again: a full memory may have been somebody else's doing.
-    if former.get("key") != key or former.get("failed") or not (directory / "timings.csv").exists():
-        start = time.perf_counter()
-        rows, failed = _timing_rows(plan, fitted, directory, reporter)
-        write_table(directory / "timings.csv", "timings", rows)
-        write_json(stored, {"key": key, "seconds": time.perf_counter() - start, "failed": failed})
-    failed = read_json(stored)["failed"]
-    empty = {f"timings of {what}": without_folders(reason) for what, reason in failed.items()}
-    return empty if plan.runtime.device.type == "cuda" else empty | {"timings on CUDA": _why_no_cuda()}
-
-
-def _timing_seconds(directory: Path) -> float:
-    stored = directory / "parts" / "timings.json"
-    return read_json(stored)["seconds"] if stored.exists() else 0.0
-
-
-def _why_no_cuda() -> str:
-    return "no CUDA device on this machine" if cuda_name() is None else "the run was on the CPU"
-
-
-def _fitted(plan: Plan) -> list[Part]:
-    """The part of each approach that is timed: its first fold and seed."""
-    first: dict[str, Part] = {}
-    for part in plan.parts:
-        first.setdefault(part.approach.name, part)
-    return list(first.values())
-
-
-def _timing_rows(
-    plan: Plan, fitted: Sequence[Part], directory: Path, reporter: Reporter
-) -> list[dict[str, Any]]:
-    images = _timing_images(plan)
-    candidates = [
-        Candidate(
-            part.approach.name,
-            part.approach.use,
-            part.settings.model_dump(mode="json"),
-            part.model(directory),
-        )
-        for part in fitted
-    ]
-    turns = [(plan.runtime, plan.spec.timing)]
-    if plan.runtime.device.type == "cuda":
-        # The CPU of a GPU machine is shown for latency alone: its throughput would cost more than the rest.
-        latency = plan.spec.timing.model_copy(update={"batch_sizes": (1,), "repeats": 30})
-        turns.append((resolve_runtime(plan.spec.runtime, "cpu"), latency))
-    rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
-    for runtime, timing in turns:
-        with reporter.bar(f"timing on {runtime.device.type}") as move:
-            found, reasons = time_approaches(candidates, images, runtime, timing, move)
-        rows += found
-        failed |= {f"{what} on {runtime.device.type}": reason for what, reason in reasons.items()}
-    return rows, failed
-
-
-def _timing_images(plan: Plan) -> list[Any]:
-    """The first evaluated images of the most frequent size: a batch for the clock has one size."""
-    samples = plan.folds[0].evaluated[: 4 * TIMING_IMAGES]
-    images = [sample.image() for sample in samples]
-    shape = pd.Series([image.shape for image in images]).mode()[0]
-    return [image for image in images if image.shape == shape][:TIMING_IMAGES]

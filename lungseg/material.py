@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -104,21 +103,3 @@ def _read_all(samples: Sequence[Sample]) -> list[str]:
     kinds = {"empty": 0.0, "all lung": 1.0}
     counts = {kind: shares.count(share) for kind, share in kinds.items()}
     return [f"{count} masks are {kind}, and are learnt from" for kind, count in counts.items() if count]
-
-
-def require_apart(trained: Material, evaluated: Material) -> None:
-    """No image that is evaluated may be trained on, nor another one of its patient."""
-    pictures = {_picture(sample) for sample in evaluated.samples.values()}
-    patients = {(sample.source, sample.patient) for sample in evaluated.samples.values()}
-    for sample in trained.samples.values():
-        if (sample.source, sample.patient) in patients or _picture(sample) in pictures:
-            raise InputError(
-                f"[training_data] has the image {sample.id} of {sample.source}, which (or whose patient) is "
-                "also in [data]: train on another dataset, or give the two different sources"
-            )
-
-
-def _picture(sample: Sample) -> bytes:
-    """Of the pixels alone: the same X-ray may stand in two datasets with masks drawn differently."""
-    image = sample.image()
-    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest()

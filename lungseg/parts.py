@@ -108,8 +108,7 @@ def _run(part: Part, directory: Path, progress: Progress) -> None:
         fit(part, directory, progress)
     (folder / "part.json").unlink(missing_ok=True)  # not done until it is written again
     start = time.perf_counter()
-    # Loaded even if it was fitted just now: what is scored is what is stored.
-    approach = part.kind.load(part.model(directory), part.settings, part.runtime)
+    approach = _load(part, directory)  # even if it was fitted just now: what is scored is what is stored
     threshold = _threshold(part, approach, progress)
     rows, calibration = _score(part, approach, threshold, directory, progress)
     if part.keep_maps:
@@ -120,6 +119,18 @@ def _run(part: Part, directory: Path, progress: Progress) -> None:
     seconds = round(time.perf_counter() - start + fitted["seconds"], 1)
     # Last: it is what makes the part done.
     write_json(folder / "part.json", {"key": part.key, "started": fitted["started"], "seconds": seconds})
+
+
+def _load(part: Part, directory: Path) -> Approach:
+    try:
+        return part.kind.load(part.model(directory), part.settings, part.runtime)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{part.label} can't be loaded from {part.model(directory)} ({type(error).__name__}: {error}): "
+            "mend the save and load of its class, or start over with --fresh"
+        ) from error
 
 
 def _predict(part: Part, approach: Approach, samples: Sequence[Sample]) -> list[np.ndarray]:

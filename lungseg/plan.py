@@ -22,13 +22,20 @@ from lungseg.environment import (
     versions,
 )
 from lungseg.errors import InputError
-from lungseg.material import Material, load_material, require_apart
+from lungseg.material import Material, load_material
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
 from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 
-METRICS = ("overlap", "metrics", "distances", "lungs", "calibration")  # modules of scoring/ behind a row
+METRICS = (
+    "overlap",
+    "metrics",
+    "distances",
+    "cropping",
+    "lungs",
+    "calibration",
+)  # modules of scoring/ behind a row
 LOOK_ONLY = ("audit", "check", "export")  # modules of data/ that no image goes through on its way to a fit
 
 
@@ -94,8 +101,6 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         splits = make_splits(rule, list(evaluated.samples.values()), split_options)
         return tuple(_fold(spec, split, evaluated, trained) for split in splits)
 
-    if spec.training_data is not None:
-        require_apart(trained, evaluated)
     folds = folds_of(spec.data.split)
     contestants = tuple(
         _enter(entry, folds_of(entry.split) if entry.split else folds, kind, settings, runtime)

@@ -43,6 +43,12 @@ def dark_discs(count: int, size: int = 64, seed: int = 0) -> list[Sample]:
     return samples
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("LUNGSEG_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def discs() -> Callable[..., list[Sample]]:
     return dark_discs

@@ -16,7 +16,7 @@ from tiny import NO_TIMING, SPEC
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.plan import make_plan
-from lungseg.results import read_json, read_table
+from lungseg.results import FORMAT, read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
 
@@ -33,10 +33,14 @@ def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     timings = read_table(out, "timings")
     whole = timings[timings["stage"] == "whole"]
     assert len(whole) == 4
-    assert (whole["repeats"] == 4).all()
+    assert set(zip(whole["batch_size"], whole["repeats"], strict=True)) == {(1, 4), (3, 30)}
     assert (whole["peak_memory_mib"] > 50).all()
     assert len(set(whole["peak_memory_mib"])) > 1  # each process has its own
     assert set(timings.loc[timings["approach"] == "pixels", "stage"]) >= {"decode", "features", "regression"}
+    assert (whole.loc[whole["approach"] == "pixels", "peak_share"] > 0).all()
+    pairs = read_table(out, "timing_pairs")
+    assert list(pairs["kind"]) == ["A/A", "A/A", "A/B"]
+    assert (pairs["rounds"] == 2).all()
     record = read_json(out / "run.json")
     assert record["empty"]
     assert len(record["parts"]) == 3
@@ -67,6 +71,32 @@ def test_the_same_spec_gives_the_same_bytes_and_a_second_run_computes_nothing(
 
     monkeypatch.setattr("lungseg.harness.run_part", lambda *_: pytest.fail("computed a stored part again"))
     benchmark(spec, one)
+
+
+def test_a_changed_metric_scores_again_and_fits_nothing(spec_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    spec = read_spec(spec_file, NO_TIMING)
+    benchmark(spec, out)
+    before = (out / "scores.csv").read_bytes()
+    (out / "scores.csv").unlink()
+    monkeypatch.setattr("lungseg.plan.METRICS", ("overlap",))  # another hash than that of all metrics' code
+    monkeypatch.setattr("lungseg.parts.fit", lambda *_: pytest.fail("fitted what was fitted already"))
+    benchmark(spec, out)
+    assert (out / "scores.csv").read_bytes() == before
+
+
+def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, monkeypatch):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    spec = read_spec(spec_file, NO_TIMING)
+    with monkeypatch.context() as patch:
+        patch.setattr("lungseg.parts._score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            benchmark(spec, out)
+    stored = (out / "parts/mean-mask/f0-s0/fit.json").read_bytes()
+    benchmark(spec, out)
+    assert (out / "parts/mean-mask/f0-s0/fit.json").read_bytes() == stored
+    benchmark(spec, whole)
+    assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
 def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monkeypatch):
@@ -167,8 +197,11 @@ def test_directories_that_hold_something_else_are_refused(spec_file, tmp_path):
     assert (out / "thesis.tex").read_text() == "years of work"
 
     (out / "thesis.tex").unlink()
-    (out / "run.json").write_text(json.dumps({"format": 1, "name": "another"}))
+    (out / "run.json").write_text(json.dumps({"format": FORMAT, "name": "another"}))
     with pytest.raises(InputError, match="results of 'another'"):
+        benchmark(read_spec(spec_file), out)
+    (out / "run.json").write_text(json.dumps({"format": FORMAT - 1, "name": "tiny"}))
+    with pytest.raises(InputError, match="older version: start over in it with --fresh"):
         benchmark(read_spec(spec_file), out)
     (out / "run.json").write_text("{ half")
     with pytest.raises(InputError, match="damaged"):
@@ -225,21 +258,6 @@ def test_a_folder_without_the_right_to_look_into_it(spec_file, tmp_path, monkeyp
         benchmark(spec, tmp_path / "shut")
 
 
-def test_the_same_patients_in_two_clinics_are_not_a_leak_but_the_same_picture_is(discs, tmp_path):
-    from lungseg.material import Material, require_apart
-
-    def material(samples):
-        return Material(None, "folder", {sample.id: sample for sample in samples}, "", ())
-
-    here, there = discs(3), discs(3, seed=5)
-    for sample in there:
-        sample.source = "another clinic"
-    require_apart(material(there), material(here))
-    there[1]._image = here[2].image()  # its mask and its name differ
-    with pytest.raises(InputError, match=there[1].id):
-        require_apart(material(there), material(here))
-
-
 def test_seeds_that_left_the_spec_leave_no_tile_empty(spec_file, tmp_path):
     from lungseg.report.contents import read_contents
     from lungseg.report.stored import image_ids, read_prediction
@@ -257,12 +275,6 @@ def test_an_unknown_key_of_dataset_or_split(spec_file):
         make_plan(read_spec(spec_file, ["data.colour=3"]))
     with pytest.raises(InputError, match="folds"):
         make_plan(read_spec(spec_file, ["data.folds=1"]))
-
-
-def test_training_on_the_images_that_are_evaluated_is_refused(spec_file):
-    spec_file.write_text(SPEC + '[training_data]\ndataset = "phantom"\ncount = 20\nsize = 48\n')
-    with pytest.raises(InputError, match=r"phantom-00\d\d of site-., which .* is also in \[data\]"):
-        make_plan(read_spec(spec_file))
 
 
 def test_pictures_follow_the_data(spec_file, tmp_path):

@@ -7,11 +7,10 @@ import pytest
 from tiny import NO_TIMING, SPEC
 
 from lungseg.approaches.approach import Approach, Fitted, Settings, Stage
-from lungseg.clock import _ask, _turns
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.results import read_json, read_table
-from lungseg.spec import TimingSpec, read_spec
+from lungseg.spec import read_spec
 
 
 class Half(Approach):
@@ -76,7 +75,17 @@ class Wild(Half):
 
 
 class Shy(Half):
-    """Fits, but can't be loaded again for the clock."""
+    """Can't be loaded for the clock."""
+
+    @classmethod
+    def load(cls, directory, settings, runtime):
+        if multiprocessing.parent_process() is not None:
+            raise RuntimeError("not in here")
+        return cls(settings, runtime)
+
+
+class OneWay(Half):
+    """Can't be loaded at all."""
 
     @classmethod
     def load(cls, directory, settings, runtime):
@@ -93,8 +102,14 @@ def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(s
     spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:Shy"\nname = "shy"\n')
     out = tmp_path / "out"
     summary = benchmark(read_spec(spec_file, ["seeds=[0]"]), out)
-    assert "no way back" in summary
+    assert "not in here" in summary
     assert set(read_table(out, "timings")["approach"]) == {"mean-mask", "pixels"}
+
+
+def test_a_class_that_cannot_load_what_it_saved(spec_file, tmp_path):
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:OneWay"\nname = "one-way"\n')
+    with pytest.raises(InputError, match=r"one-way.*no way back.*mend the save and load"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
 
 
 def test_nothing_that_can_run_here(spec_file, tmp_path):
@@ -112,15 +127,3 @@ def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
     samples[0].id = samples[1].id = name
     with pytest.raises(InputError, match=r"can't be a file|twice"):
         _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")
-
-
-def test_turns_go_there_and_back_with_all_repeats():
-    timing = TimingSpec(batch_sizes=(8, 1), repeats=5, rounds=2)
-    turns = list(_turns(2, timing))
-    assert turns == [(0, 1, 3), (0, 8, 3), (1, 1, 3), (1, 8, 3), (1, 1, 2), (1, 8, 2), (0, 1, 2), (0, 8, 2)]
-
-
-def test_a_worker_that_is_gone_is_a_reason_not_a_traceback():
-    mine, theirs = multiprocessing.Pipe()
-    theirs.close()
-    assert "memory" in _ask(mine, (1, 1, 1))["error"]

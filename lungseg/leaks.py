@@ -1,0 +1,96 @@
+"""Whether a plan's splits keep pictures and patients apart: the audit of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lungseg.data.audit import Twin, examine, leaks
+from lungseg.errors import InputError
+from lungseg.plan import Fold, Plan
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared and found.
+
+    Attributes:
+        checked: images that were compared with one another.
+        pictures: near-duplicates were looked for too, not only equal files, pixels and patients.
+        twins: pairs that show the same picture, on whichever side; two pictures of one patient are none.
+        leaks: sentences: pairs on two sides of a split, or in training and evaluated dataset.
+        lookalikes: sentences: pairs on two sides that may show one person under two names. No leak until
+            somebody has looked at them, so they are told and end no run.
+    """
+
+    checked: int
+    pictures: bool
+    twins: int
+    leaks: tuple[str, ...]
+    lookalikes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        kinds = ["same file", "same pixels", "same patient", *(["near-duplicate"] if self.pictures else [])]
+        audit = {"checked": self.checked, "kinds": kinds, "twins": self.twins}
+        if self.lookalikes:
+            audit["note"] = f"{len(self.lookalikes)} pair(s) on two sides: {'; '.join(self.lookalikes)}"
+        return {"audit": audit, "leaks": list(self.leaks), "leaks_allowed": bool(self.leaks)}
+
+
+def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> Audit:
+    """Compares all pictures of a plan and looks where the equal ones stand.
+
+    Raises:
+        InputError: some stand on two sides, and `data.allow_leaks` is not set. It names the pairs.
+    """
+    evaluated, trained = plan.evaluated, plan.trained
+    names = [evaluated.name, trained.name]
+    if trained is not evaluated and names[0] == names[1]:
+        names[1] += " (training_data)"
+    groups = dict(zip(names, [m.samples.values() for m in (evaluated, trained)], strict=True))
+    pictures = evaluated.dataset.real and trained.dataset.real
+    found = examine({name: list(group) for name, group in groups.items()}, progress, pictures)
+    sides = [_sides(fold, names, plan) for fold in _folds(plan)]
+    sentences = _apart(found.twins, sides)
+    if sentences and not plan.spec.data.allow_leaks:
+        raise InputError(_refusal(sentences))
+    checked = sum(len(group) for group in groups.values())
+    shown_twice = sum(twin.kind != "same patient" for twin in found.twins)
+    return Audit(checked, pictures, shown_twice, sentences, _apart(found.lookalikes, sides))
+
+
+def _apart(twins: Sequence[Twin], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:
+    """Sentences of the pairs that stand on two sides in some fold, each once."""
+    return tuple(dict.fromkeys(twin.sentence() for side in sides for twin in leaks(twins, side)))
+
+
+def _folds(plan: Plan) -> list[Fold]:
+    """Every fold of the plan, also those that one approach has for itself."""
+    own = [fold for contestant in plan.contestants for fold in contestant.folds]
+    return list({id(fold): fold for fold in (*plan.folds, *own)}.values())
+
+
+def _sides(fold: Fold, names: list[str], plan: Plan) -> dict[tuple[str, str], str]:
+    """(dataset, id) -> side."""
+    if plan.trained is plan.evaluated:
+        split = fold.split
+        ids = {"train": split.train, "validation": split.validation, "test": split.test}
+        return {(names[0], name): side for side, members in ids.items() for name in members}
+    return {
+        **{(names[1], sample.id): "train" for sample in fold.train},
+        **{(names[1], sample.id): "validation" for sample in fold.validation},
+        **{(names[0], sample.id): "test" for sample in fold.evaluated},
+    }
+
+
+def _refusal(sentences: tuple[str, ...]) -> str:
+    more = f"; and {len(sentences) - SHOWN} more pairs" if len(sentences) > SHOWN else ""
+    return (
+        f"the split is not clean, {len(sentences)} pair(s) stand on two sides of it: "
+        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them, or set data.allow_leaks=true and "
+        "have every table say so"
+    )
