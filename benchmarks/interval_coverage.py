@@ -24,7 +24,6 @@ BATCH = 500  # repeats computed at once
 ALPHA = 0.05
 COVERAGE_AIM = (93.0, 97.0)  # per cent
 ALARM_AIM = (4.0, 6.0)
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
@@ -229,7 +228,7 @@ def alarm_notes(repeats: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--out", type=Path, default=REFERENCE, help="folder that gets the two studies")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder that gets the two studies")
     parser.add_argument("--only", choices=("intervals", "tests"))
     options = parser.parse_args()
     if options.only != "tests":

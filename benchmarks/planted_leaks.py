@@ -32,7 +32,7 @@ COPIES = 20  # of each kind
 TUNED_ON = "published:cxr704-ovcharenko"  # its training images
 PHANTOMS = ((256, 300), (96, 300))  # pixels a side, how many
 LEAST = 0.5  # similarity from which pairs of different X-rays are ranked
-# Every pair that the audit calls a look-alike, looked at beside each other by a person who is no radiologist.
+# Every pair that the audit calls a look-alike, as it looks side by side; no radiologist was asked.
 SAME_PERSON = "by eye probably two X-rays of one person: ribs, collarbones and vessels agree"
 LOOKED_AT = {
     ("CHNCXR_0477_1", "CHNCXR_0605_1"): SAME_PERSON,
@@ -224,7 +224,7 @@ def timed(samples: Sequence[Sample]) -> tuple[list[Twin], list[Twin], str]:
 
 def split_notes(samples: Sequence[Sample], twins: Sequence[Twin], lookalikes: Sequence[Twin]) -> list[str]:
     notes = []
-    for rule in ("every-14th", *(f"published:{name}" for name in published_names())):
+    for rule in ("every-14th", "last-fifth", *(f"published:{name}" for name in published_names())):
         try:
             split = make_splits(rule, samples, SplitOptions())[0]
         except InputError:

@@ -114,10 +114,11 @@ def check_dataset(
     from lungseg.data import load_dataset
     from lungseg.data.check import check_dataset as check
     from lungseg.material import data_root
+    from lungseg.progress import Reporter
     from lungseg.spec import parse_changes
 
-    with console.status("reading and comparing all pictures"):
-        found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()))
+    with Reporter(console).bar("reading and comparing all pictures") as move:
+        found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()), move)
     _print_rows(f"dataset {dataset}", found.rows())
     for note in found.notes:
         console.print(f"note: {note}", markup=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from lungseg.approaches.approach import Runtime
 from lungseg.scoring.timing import compare, shares, still_gains, summarise_seconds, turns
@@ -49,7 +50,7 @@ def time_approaches(
 
     Every candidate has its own process, so that its peak memory is its own; only one works at a time. The
     repeats are cut into rounds and the order turns round each time, so that a drift of the machine meets all.
-    With `timing.twice` each has a second process at batch size 1, which takes its turns after the first.
+    With `timing.twice` each has a second process at batch size 1; these take their turns after all the first.
 
     Args:
         candidates: fitted approaches.
@@ -145,8 +146,23 @@ class _Clock:
                 self._store(worker, size, answers[worker])
             if self.timing.batch_sizes == "auto":
                 left = [worker for worker in left if still_gains(self._images_per_s[worker.name])]
+                left = [worker for worker in left if self._has_room(worker, size)]
+        if self.timing.batch_sizes == "auto" and left:
+            names = ", ".join(worker.name for worker in left)
+            self.timings.empty[f"images/s of {names}, batches above {sizes[-1]}"] = (
+                "timing.largest_batch ended the search, though they still gained"
+            )
         place = {name: number for number, name in enumerate(self.names)}
         self.timings.rows.sort(key=lambda row: (place[row["approach"]], row["batch_size"]))
+
+    def _has_room(self, worker: Worker, size: int) -> bool:
+        """Whether twice the batch will do: on a CPU nothing refuses memory, the system kills a process."""
+        rows = [row for row in self.timings.rows if row["approach"] == worker.name]
+        peak = next(row["peak_memory_mib"] for row in reversed(rows) if row["stage"] == "whole")
+        if self.setting["device"] != "cpu" or psutil.virtual_memory().available / 2**20 > peak:
+            return True
+        self.timings.empty[f"{worker.name}, batches above {size}"] = "there is too little free memory"
+        return False
 
     def _take_turns(self, workers: Sequence[Worker], size: int) -> dict[Worker, list[dict[str, Any]]]:
         """The answers of each round, of the workers that failed in none, in the order of `workers`."""

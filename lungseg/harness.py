@@ -84,7 +84,7 @@ def benchmark(
         rows = merge(plan.parts, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
-    record["empty"] |= time_plan(plan, directory, reporter)
+    record["empty"] |= _unit_gap(directory) | time_plan(plan, directory, reporter)
     record["parts"] = [part_record(part, directory) for part in plan.parts]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     record["seconds"] = round(sum(part["seconds"] for part in record["parts"]) + timing_seconds(directory), 1)
@@ -93,6 +93,12 @@ def benchmark(
     make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
     draw_figures(directory)
     return summary
+
+
+def _unit_gap(directory: Path) -> dict[str, str]:
+    if read_table(directory, "scores")["distance_unit"].nunique() < 2:
+        return {}
+    return {"distances": "some images have a pixel spacing and some have none, so they have no common unit"}
 
 
 def _claim(directory: Path, spec: Spec, fresh: bool) -> None:

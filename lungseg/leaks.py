@@ -20,6 +20,7 @@ class Audit:
     Attributes:
         checked: images that were compared with one another.
         pictures: near-duplicates were looked for too, not only equal files, pixels and patients.
+        uncompared: of the checked images, those too small, blank or blurred to look for near-duplicates of.
         twins: pairs that show the same picture, on whichever side; two pictures of one patient are none.
         leaks: sentences: pairs on two sides of a split, or in training and evaluated dataset.
         lookalikes: sentences: pairs on two sides that may show one person under two names. No leak until
@@ -28,6 +29,7 @@ class Audit:
 
     checked: int
     pictures: bool
+    uncompared: int
     twins: int
     leaks: tuple[str, ...]
     lookalikes: tuple[str, ...]
@@ -35,9 +37,13 @@ class Audit:
     def record(self) -> dict[str, Any]:
         """What run.json says of it."""
         kinds = ["same file", "same pixels", "same patient", *(["near-duplicate"] if self.pictures else [])]
-        audit = {"checked": self.checked, "kinds": kinds, "twins": self.twins}
-        if self.lookalikes:
-            audit["note"] = f"{len(self.lookalikes)} pair(s) on two sides: {'; '.join(self.lookalikes)}"
+        audit = {
+            "checked": self.checked,
+            "kinds": kinds,
+            "twins": self.twins,
+            "uncompared": self.uncompared,
+            "lookalikes": list(self.lookalikes),
+        }
         return {"audit": audit, "leaks": list(self.leaks), "leaks_allowed": bool(self.leaks)}
 
 
@@ -60,7 +66,8 @@ def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = No
         raise InputError(_refusal(sentences))
     checked = sum(len(group) for group in groups.values())
     shown_twice = sum(twin.kind != "same patient" for twin in found.twins)
-    return Audit(checked, pictures, shown_twice, sentences, _apart(found.lookalikes, sides))
+    lookalikes = _apart(found.lookalikes, sides)
+    return Audit(checked, pictures, len(found.uncompared), shown_twice, sentences, lookalikes)
 
 
 def _apart(twins: Sequence[Twin], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:
@@ -91,6 +98,6 @@ def _refusal(sentences: tuple[str, ...]) -> str:
     more = f"; and {len(sentences) - SHOWN} more pairs" if len(sentences) > SHOWN else ""
     return (
         f"the split is not clean, {len(sentences)} pair(s) stand on two sides of it: "
-        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them, or set data.allow_leaks=true and "
-        "have every table say so"
+        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them (two people of one name: give each "
+        "dataset a source of its own), or set data.allow_leaks=true and have every table say so"
     )

@@ -104,12 +104,13 @@ class TimingSpec(BaseModel):
         batch_sizes: images a call; 1 is the latency. "auto" is 1, 2, 4 ... until a doubling gains less than
             5 % of images/s over the best so far, or the memory is full, or `largest_batch` is reached.
         largest_batch: where "auto" ends; 64 on a CPU and 1024 on a GPU if left out.
-        repeats: timed calls of one image, over all rounds.
+        repeats: timed calls of one image, over all rounds; a comparison wants 100.
         throughput_repeats: the same for each larger batch size.
         warmup: calls before each round's that are not timed.
         rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats. Larger
             batches have at least ten calls a round, and so fewer rounds.
-        twice: time each approach in two processes at batch size 1 (A/A), to show how far the noise goes.
+        twice: time each approach in two processes at batch size 1 (A/A), to show how far the noise goes. All
+            of them are in memory at once, with 0.6 to 1 GiB each on a CPU.
         variants: further runtimes to time in, beside the run's own.
     """
 
@@ -118,7 +119,7 @@ class TimingSpec(BaseModel):
     enabled: bool = True
     batch_sizes: BatchSizes = (1, 8)
     largest_batch: BatchSize | None = None
-    repeats: Annotated[int, Field(ge=4)] = 30
+    repeats: Annotated[int, Field(ge=4)] = 100
     throughput_repeats: Annotated[int, Field(ge=4)] = 30
     warmup: Annotated[int, Field(ge=1)] = 3
     rounds: Annotated[int, Field(ge=1)] = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lungseg.approaches.approach import Runtime
 from lungseg.clock import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
-from lungseg.environment import ROOT, cuda_name, hash_code, resolve_runtime
+from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, resolve_runtime
 from lungseg.parts import Part, hash_of
 from lungseg.plan import Plan
 from lungseg.progress import Reporter
@@ -68,13 +70,19 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
     fitted = _fitted(plan)
     code = hash_code(ROOT / "environment.py", *(ROOT / name for name in CODE))
     key = hash_of(
-        [[part.fit_key for part in fitted], plan.folds[0].sha256, timing.model_dump(mode="json"), code]
+        [
+            [(part.approach.name, part.fit_key) for part in fitted],
+            [plan.evaluated.sha256, plan.folds[0].sha256],
+            timing.model_dump(mode="json"),
+            [code, cpu_name(), cuda_name()],
+        ]
     )
     former = read_json(stored) if stored.exists() else {}
     there = all((directory / f"{table}.csv").exists() for table in ("timings", "timing_pairs"))
     # What failed is tried again: a full memory may have been somebody else's doing.
     if former.get("key") != key or former.get("failed") or not there:
         start = time.perf_counter()
+        _free_device_memory()
         phases = _phases(plan)
         found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
         _write_tables(directory, found)
@@ -83,6 +91,13 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
         write_json(stored, {"key": key, "seconds": seconds, "failed": failed, "empty": empty})
     reasons = read_json(stored)
     return reasons["failed"] | reasons["empty"] | _why_no_cuda(plan)
+
+
+def _free_device_memory() -> None:
+    """What training left in this process' cache on the device would be missing to the ones that are timed."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def timing_seconds(directory: Path) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -13,7 +15,10 @@ from typing import Any
 from lungseg.approaches.approach import Runtime
 from lungseg.stopwatch import Candidate, work
 
-ENDED = {"error": "its process was ended, most likely for memory: lower timing.batch_sizes", "memory": True}
+KILLED = (
+    "its process was killed, most likely for memory: lower timing.batch_sizes or timing.largest_batch, or "
+    "set timing.twice = false, which halves the number of processes"
+)
 
 
 class Worker:
@@ -41,7 +46,14 @@ class Worker:
             self._pipe.send((method, *arguments))
             return self._pipe.recv()
         except (EOFError, OSError):
-            return ENDED
+            return self._ended()
+
+    def _ended(self) -> dict[str, Any]:
+        self._process.join(timeout=5)
+        code = self._process.exitcode
+        if code in (None, -signal.SIGKILL):
+            return {"error": KILLED, "memory": True}
+        return {"error": f"its process ended by itself (exit code {code})", "memory": False}
 
     def close(self) -> None:
         """Ends the process; does nothing the second time."""
@@ -52,6 +64,19 @@ class Worker:
 
 
 @contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started inside ignores Ctrl-C from its first moment: that is the parent's to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+@contextmanager
 def start_workers(
     candidates: Sequence[Candidate],
     twice: bool,
@@ -59,7 +84,10 @@ def start_workers(
     runtime: Runtime,
     progress: Callable[[str], None],
 ) -> Iterator[list[Worker]]:
-    """A process for each candidate in their order, or two one after the other; ended when the block is left.
+    """A process for each candidate, or two: all first ones, then all second ones; ended with the block.
+
+    So two processes of one candidate take turns as far apart as any two candidates do, and a drift of the
+    machine meets both comparisons alike.
 
     Args:
         candidates: fitted approaches.
@@ -72,11 +100,12 @@ def start_workers(
     context = multiprocessing.get_context("spawn")
     workers: list[Worker] = []
     try:
-        for candidate in candidates:
-            for again in (False, True)[: 1 + twice]:
+        for again in (False, True)[: 1 + twice]:
+            for candidate in candidates:
                 mine, theirs = context.Pipe()
                 process = context.Process(target=work, args=(theirs, candidate, files, runtime), daemon=True)
-                process.start()
+                with _deaf_to_interrupts():
+                    process.start()
                 theirs.close()
                 workers.append(Worker(candidate, again, mine, process))
                 # One at a time: loading is not what is measured, but two at once can fill a small machine.

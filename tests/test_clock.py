@@ -54,11 +54,11 @@ def measured(workers, **timing):
 
 def test_two_processes_of_each_take_turns_there_and_back():
     log = []
-    workers = [FakeWorker(name, {1: 0.1, 4: 0.2}, log, again) for name in "ab" for again in (False, True)]
+    workers = [FakeWorker(name, {1: 0.1, 4: 0.2}, log, again) for again in (False, True) for name in "ab"]
     found = measured(workers, batch_sizes=(4, 1), repeats=5, rounds=2, throughput_repeats=20, warmup=2)
     speeds = [entry for entry in log if entry[1] == "speed"]
-    there = [(name, "speed", 1, 3, 2) for name in ("a", "a'", "b", "b'")]
-    back = [(name, "speed", 1, 2, 2) for name in ("b'", "b", "a'", "a")]
+    there = [(name, "speed", 1, 3, 2) for name in ("a", "b", "a'", "b'")]
+    back = [(name, "speed", 1, 2, 2) for name in ("b'", "a'", "b", "a")]
     larger = [(name, "speed", 4, 10, 2) for name in "abba"]
     assert speeds == there + back + larger
     assert log.index(("b'", "close")) < log.index(larger[0])  # their memory is free for larger batches

@@ -35,7 +35,8 @@ def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     assert len(whole) == 4
     assert set(zip(whole["batch_size"], whole["repeats"], strict=True)) == {(1, 4), (3, 30)}
     assert (whole["peak_memory_mib"] > 50).all()
-    assert len(set(whole["peak_memory_mib"])) > 1  # each process has its own
+    single = whole[whole["batch_size"] == 1]
+    assert single["peak_memory_mib"].nunique() == single["approach"].nunique() == 2  # each has its own
     assert set(timings.loc[timings["approach"] == "pixels", "stage"]) >= {"decode", "features", "regression"}
     assert (whole.loc[whole["approach"] == "pixels", "peak_share"] > 0).all()
     pairs = read_table(out, "timing_pairs")
@@ -83,6 +84,24 @@ def test_a_changed_metric_scores_again_and_fits_nothing(spec_file, tmp_path, mon
     monkeypatch.setattr("lungseg.parts.fit", lambda *_: pytest.fail("fitted what was fitted already"))
     benchmark(spec, out)
     assert (out / "scores.csv").read_bytes() == before
+
+
+def test_the_key_of_scores_takes_in_all_code_that_makes_them():
+    import ast
+
+    from lungseg.environment import ROOT
+    from lungseg.plan import METRICS
+
+    def imported(name):
+        tree = ast.parse((ROOT / "scoring" / f"{name}.py").read_text())
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {module.split(".")[-1] for module in modules if module.startswith("lungseg.scoring.")}
+
+    seen, left = set(), {"metrics", "calibration", "overlap"}  # what parts.py calls
+    while left:
+        seen |= left
+        left = set().union(*map(imported, left)) - seen
+    assert seen == set(METRICS)
 
 
 def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, monkeypatch):

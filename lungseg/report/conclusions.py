@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lungseg.report.contents import Contents
 from lungseg.report.markup import count, interval, p_equals
@@ -30,6 +31,8 @@ class Comparison:
         better, worse: on how many of the n `approach` has the higher and the lower Dice.
         one_seed: those of the two that were trained once although chance plays a part in their training.
         training_sd: standard deviation, over seeds, of the difference of one training of each; NaN unknown.
+        trainings: of each approach that chance plays a part in, the fewest; the difference is their mean.
+        folds: of the split; they share training images, which no test allows for.
         where: the images that it speaks of.
         final: False if the approaches may have been chosen by these very images.
     """
@@ -48,6 +51,8 @@ class Comparison:
     unit: str = "image"
     one_seed: tuple[str, ...] = ()
     training_sd: float = float("nan")
+    trainings: int = 1
+    folds: int = 1
     where: str = "images like these"
     final: bool = True
 
@@ -80,6 +85,8 @@ def comparisons(contents: Contents) -> list[Comparison]:
             unit=unit_of(contents),
             one_seed=_trained_once(contents, row["approach"], row["other"]),
             training_sd=_training_sd(contents, row),
+            trainings=_trainings(contents, row),
+            folds=sum("approach" not in entry for entry in run["splits"]),
             where=where,
             final=final,
         )
@@ -119,11 +126,14 @@ def conclude(comparison: Comparison) -> str:
 
 
 def _not_shown(c: Comparison) -> list[str]:
+    alike = f"{c.difference:z.4f}" == "0.0000"
+    by = "their means are equal to four digits," if alike else "the first is higher by"
     text = (
-        f"No difference in mean Dice between {c.approach} and {c.other} on {c.where} was shown: the first is "
-        f"higher by {_size(c)}, {_tested(c)}"
+        f"No difference in mean Dice between {c.approach} and {c.other} on {c.where} was shown: {by} "
+        f"{_size(c)}, {_tested(c)}"
     )
-    limit = max(abs(c.low), abs(c.high))
+    # Patients and trainings both at their worst: on the safe side.
+    limit = max(abs(c.low), abs(c.high)) + np.nan_to_num(_chance_of_training(c))
     equal = "that does not show that they are equal"
     if pd.notna(limit) and c.n >= FEW:
         models = " between these trained models" if c.one_seed else ""
@@ -132,7 +142,7 @@ def _not_shown(c: Comparison) -> list[str]:
 
 
 def _shown(c: Comparison) -> list[str]:
-    luck = c.training_sd > c.difference
+    luck = _chance_of_training(c) >= c.difference
     head = f"{c.approach} has a higher mean Dice than {c.other} on {c.where}"
     head = f"As trained here, {head}" if luck else head
     negligible = c.high < NEGLIGIBLE
@@ -142,12 +152,19 @@ def _shown(c: Comparison) -> list[str]:
     parts.append(_share(c))
     if luck:
         parts.append(
-            "it can't be told from chance of training, which alone spreads their difference by "
-            f"{c.training_sd:.4f} (SD over seeds)"
+            f"it can't be told from chance of training: {c.trainings} trainings leave the mean difference "
+            f"uncertain by ±{_chance_of_training(c):.4f} (95 %) for that alone"
         )
     elif c.one_seed:
         parts.append(_models(c))
     return parts
+
+
+def _chance_of_training(c: Comparison) -> float:
+    """Half the 95 % interval, by Student's t over seeds, of a mean difference; NaN with one training."""
+    if c.trainings < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, c.trainings - 1) * c.training_sd / np.sqrt(c.trainings))
 
 
 def _share(c: Comparison) -> str:
@@ -169,6 +186,8 @@ def _reservations(c: Comparison) -> list[str]:
     found = []
     if c.n < FEW and pd.notna(c.p_value):
         found.append(f"with only {count(c.n, c.unit)}, interval and test are unreliable if failures are rare")
+    if c.folds > 1:
+        found.append("the folds share training images, so the interval is too narrow and p too small")
     if not c.final:
         found.append("no final claim, since the approaches may have been chosen by these images")
     return found
@@ -206,6 +225,11 @@ def _training_sd(contents: Contents, row: dict[str, Any]) -> float:
     spreads = [contents.statistic(row[side], "dice").get("seed_sd", np.nan) for side in ("approach", "other")]
     known = [spread for spread in spreads if pd.notna(spread)]
     return float(np.hypot.reduce(known)) if known else float("nan")
+
+
+def _trainings(contents: Contents, row: dict[str, Any]) -> int:
+    several = [contents.statistic(row[side], "dice").get("seeds", 1) for side in ("approach", "other")]
+    return int(min((seeds for seeds in several if seeds > 1), default=1))
 
 
 def _whole(value: float) -> int:

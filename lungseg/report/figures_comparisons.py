@@ -30,6 +30,7 @@ from lungseg.report.style import (
 ALPHA = 0.05
 LINEAR = 0.01  # differences up to this are drawn on a linear scale, larger ones on a logarithmic one
 DIFFERENCE_TICKS = (0.01, 0.03, 0.1, 0.3)
+MOST_TICKS = 6  # that fit beside one another in one column of a page
 MOST_LINES = 50  # of text in one column of a page
 
 
@@ -124,12 +125,17 @@ def _difference_scale(axes: Axes, pairs: pd.DataFrame) -> None:
     axes.set_xscale("symlog", linthresh=LINEAR)
     nearest = next((tick for tick in DIFFERENCE_TICKS if tick >= high), high)
     axes.set_xlim(min(1.25 * low, -LINEAR / 2), 1.25 * nearest)
-    axes.xaxis.set_major_locator(
-        FixedLocator([*(-tick for tick in reversed(DIFFERENCE_TICKS)), 0, *DIFFERENCE_TICKS])
-    )
+    axes.xaxis.set_major_locator(FixedLocator(_difference_ticks(*axes.get_xlim())))
     axes.xaxis.set_major_formatter(FuncFormatter(_difference_label))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="x")
+
+
+def _difference_ticks(low: float, high: float) -> list[float]:
+    """The ticks between two ends; those of whole decades alone where all would run into one another."""
+    both = [*(-tick for tick in reversed(DIFFERENCE_TICKS)), 0.0, *DIFFERENCE_TICKS]
+    inside = [tick for tick in both if low <= tick <= high]
+    return inside if len(inside) <= MOST_TICKS else [tick for tick in inside if abs(tick) in (0, 0.01, 0.1)]
 
 
 def _difference_label(value: float, _: int) -> str:

@@ -24,10 +24,13 @@ OUTER_COLOURS = {"prepare": "#DDDDDD", "finish": "#BBBBBB"}
 
 
 def throughput(contents: Contents) -> Figure | None:
-    """Images a second against batch size: a panel per device, a line per approach and setting."""
+    """Images a second against batch size: a panel per device, a line per approach and setting.
+
+    None if all were timed at one and the same batch size: that is no curve.
+    """
     series = _series(contents.timings)
     names = contents.ordered(series["approach"])
-    if not names:
+    if not names or series["batch_size"].nunique() < 2:
         return None
     palette = colours(contents.names, contents.baselines)
     variants = list(dict.fromkeys(series["variant"]))

@@ -83,7 +83,7 @@ def cautions(contents: Contents) -> list[str]:
     """What a reader must know before believing the table, a sentence each."""
     run = contents.run
     units = patients(contents)
-    found = [line for line in [leaks(contents)] if line]
+    found = [line for line in (leaks(contents), lookalikes(contents)) if line]
     if run.get("evaluate_on") == "validation":
         found.append(
             "Scored on the validation part, which the approaches may have been chosen by: no final result."
@@ -121,13 +121,35 @@ def audit(contents: Contents) -> str:
     entry = contents.run.get("audit")
     if not entry:
         return ""
-    kinds = f" ({', '.join(entry['kinds'])})" if entry.get("kinds") else ""
+    kinds = entry.get("kinds") or []
     found = contents.run.get("leaks") or []
-    shown = found[:SHOWN] + ([f"and {len(found) - SHOWN} more in run.json"] if len(found) > SHOWN else [])
-    result = f"{count(len(found), 'pair')} on two sides: {'; '.join(shown)}" if found else "none on two sides"
-    twins = f"; {count(entry['twins'], 'pair')} of the same picture in all" if entry.get("twins") else ""
-    note = f"; {entry['note']}" if entry.get("note") else ""
-    return f"Leak audit: {count(entry.get('checked', 0), 'image')}{kinds}, {result}{twins}{note}"
+    result = f"{count(len(found), 'pair')} on two sides: {_some(found)}" if found else "none on two sides"
+    listed = f" ({', '.join(kinds)})" if kinds else ""
+    parts = [
+        f"Leak audit: {count(entry.get('checked', 0), 'image')} compared{listed}, {result}",
+        f"{count(entry['twins'], 'pair')} of the same picture in all" if entry.get("twins") else "",
+        "" if "near-duplicate" in kinds else "near-duplicates are looked for among real X-rays alone",
+        f"{entry['uncompared']:,} too small, blank or blurred to look for near-duplicates of"
+        if entry.get("uncompared")
+        else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def lookalikes(contents: Contents) -> str:
+    """The caution about pairs on two sides that may show one person under two names; "" without any."""
+    found = (contents.run.get("audit") or {}).get("lookalikes") or []
+    if not found:
+        return ""
+    return (
+        f"{count(len(found), 'pair')} of look-alikes on two sides of the split may show one person under two "
+        f"names, and are no leak unless they do: {_some(found)}."
+    )
+
+
+def _some(sentences: list[str]) -> str:
+    more = [f"and {len(sentences) - SHOWN} more in run.json"] if len(sentences) > SHOWN else []
+    return "; ".join([*sentences[:SHOWN], *more])
 
 
 def gaps(contents: Contents) -> list[str]:

@@ -60,8 +60,9 @@ def latency_section(contents: Contents) -> Section | None:
     text = (
         f"One image{of_size} at a time, from memory to its map{calls}. Copies: whether those between host "
         "and device are in the time. Memory: of the approach's own process, on CUDA what was allocated on "
-        "the device. GFLOP: 2 x multiply-add, as torch counts. Measured peak: a matrix product on the same "
-        "device in the same precision."
+        "the device. GFLOP: 2 x multiply-add, as torch counts matrix products and convolutions; what trees "
+        "do is in the time alone. Measured peak: a matrix product on the same device in the same precision "
+        "(float32 on a GPU: TF32 where torch takes it for convolutions)."
     )
     return Section("Latency", Table(header, rows, text=set(range(words))), text)
 

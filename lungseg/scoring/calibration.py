@@ -80,19 +80,6 @@ def calibration_rows(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> 
     ]
 
 
-def expected_calibration_error(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> float:
-    """Mean over pixels of the gap between their bin's mean probability and its share of lung, in [0, 1].
-
-    Args:
-        counts, sums, lung: as `reliability_bins` returns them, of one or of all images.
-
-    Returns:
-        the error; NaN if there is no pixel.
-    """
-    total = counts.sum()
-    return float(np.abs(sums - lung).sum() / total) if total else float("nan")
-
-
 def _means(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.where(counts > 0, counts, np.nan)
     return sums / pixels, lung / pixels

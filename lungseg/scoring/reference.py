@@ -19,7 +19,8 @@ BOUNDARY = ("hausdorff", "hd95", "assd", "surface_dice_1", "surface_dice_2")
 def by_brute_force(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float]:
-    """Boundary metrics from the whole matrix of distances between two boundaries, neither empty.
+    """Overlap from sets of pixels, and boundary metrics from the whole matrix of distances between two
+    boundaries; neither mask is empty, and the truth isn't all of the image.
 
     `hd95_pooled` is the 95th percentile over both directions together, as medpy has it: another convention.
 
@@ -33,12 +34,27 @@ def by_brute_force(
     both = np.concatenate([forth, back])
     side = max(np.array(truth.shape) * scale)
     return {
+        **_overlap_of_sets(prediction, truth),
         "hausdorff": max(forth.max(), back.max()),
         "hd95": max(np.percentile(forth, 95), np.percentile(back, 95)),
         "hd95_pooled": np.percentile(both, 95),
         "assd": (forth.sum() + back.sum()) / (len(forth) + len(back)),
         "surface_dice_1": np.mean(both <= side / 100),
         "surface_dice_2": np.mean(both <= side / 50),
+    }
+
+
+def _overlap_of_sets(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    everything = set(np.ndindex(truth.shape))
+    found, lung = ({tuple(place) for place in np.argwhere(mask).tolist()} for mask in (prediction, truth))
+    background = everything - lung
+    return {
+        "dice": 2 * len(found & lung) / (len(found) + len(lung)),
+        "iou": len(found & lung) / len(found | lung),
+        "accuracy": 1 - len(found ^ lung) / len(everything),
+        "precision": len(found & lung) / len(found),
+        "recall": len(found & lung) / len(lung),
+        "specificity": len(background - found) / len(background) if background else float("nan"),
     }
 
 

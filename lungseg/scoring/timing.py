@@ -78,17 +78,6 @@ def summarise_seconds(seconds: Sequence[float], images: int) -> dict[str, float]
     }
 
 
-def adds_up(steps: Sequence[float], whole: float, tolerance: float = 0.1) -> bool:
-    """Whether the times of the steps add up to that of the whole.
-
-    Args:
-        steps: median of each step from prepare to finish, in the unit of `whole`.
-        whole: median of whole passes.
-        tolerance: largest |sum - whole| as a share of the whole.
-    """
-    return abs(math.fsum(steps) - whole) <= tolerance * whole
-
-
 def shares(repeats: int, rounds: int) -> list[int]:
     """The repeats of each round, as even as can be; no round is empty, so there may be fewer rounds."""
     rounds = min(rounds, repeats)

@@ -83,15 +83,45 @@ CASES = {
     ),
     "seeds spread more than the difference": (
         CLEAR,
-        {"training_sd": 0.07},
+        {"training_sd": 0.07, "trainings": 3},
         "As trained here, net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, "
         "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it can't "
-        "be told from "
-        "chance of training, which alone spreads their difference by 0.0700 (SD over seeds).",
+        "be told from chance of training: 3 trainings leave the mean difference uncertain by ±0.1739 (95 %) "
+        "for that alone.",
+    ),
+    "seeds spread less than the difference, but are too few": (
+        CLEAR,
+        {"training_sd": 0.03, "trainings": 3},
+        # Student's t at 0.975 with 2 degrees of freedom is 4.3027; 4.3027 * 0.03 / sqrt(3) = 0.0745
+        "As trained here, net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, "
+        "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it can't "
+        "be told from chance of training: 3 trainings leave the mean difference uncertain by ±0.0745 (95 %) "
+        "for that alone.",
+    ),
+    "folds": (
+        CLEAR,
+        {"folds": 5},
+        "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
+        "after Holm's correction for 15 comparisons; better on 139 of 141 images; the folds share training "
+        "images, so the interval is too narrow and p too small.",
+    ),
+    "equal to four digits": (
+        UNCLEAR,
+        {"difference": 0.00001},
+        "No difference in mean Dice between net and pixels on images like these was shown: their means are "
+        "equal to four digits, 0.0000 [-0.0040, 0.0060], p = .620 after Holm's correction for 15 "
+        "comparisons; that does not show that they are equal, but a difference of more than 0.0060 is unlikely.",
+    ),
+    "not shown, with seeds": (
+        UNCLEAR,
+        {"training_sd": 0.002, "trainings": 3},
+        "No difference in mean Dice between net and pixels on images like these was shown: the first is "
+        "higher by 0.0010 [-0.0040, 0.0060], p = .620 after Holm's correction for 15 comparisons; that does "
+        "not show that they are equal, but a difference of more than 0.0110 is unlikely.",
     ),
     "seeds spread less": (
         CLEAR,
-        {"training_sd": 0.002},
+        {"training_sd": 0.002, "trainings": 3},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
         "after "
         "Holm's correction for 15 comparisons; better on 139 of 141 images.",

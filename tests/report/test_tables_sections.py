@@ -189,13 +189,13 @@ def test_time_spent_waiting_for_data_is_shown_if_measured(results: Path) -> None
 def test_leaks_that_were_allowed_stand_with_every_table(
     results: Path, tmp_path: Path, leaks: list[str], line: str
 ) -> None:
-    audit = {"checked": 30, "kinds": ["same file", "same patient"], "twins": 8, "note": ""}
+    audit = {"checked": 30, "kinds": ["same file", "same patient"], "twins": 8}
     change_run(results, leaks=leaks, leaks_allowed=True, audit=audit)
     text = write_tables(results)
     sections = text.split("\n## ")
     assert len(sections) == 14
     assert all(line in section for section in sections[:-1])
-    assert "Leak audit: 30 images (same file, same patient), " in sections[-1]
+    assert "Leak audit: 30 images compared (same file, same patient), " in sections[-1]
     assert line in (results / "summary.tex").read_text()
     assert set(pd.read_csv(results / "summary.csv")["leaks"]) == {len(leaks)}
     readme = tmp_path / "README.md"
@@ -211,15 +211,27 @@ def test_only_the_first_leaks_are_named(results: Path) -> None:
     leaks = [f"{number} and copy" for number in range(7)]
     change_run(results, leaks=leaks, leaks_allowed=True, audit={"checked": 30})
     text = write_tables(results)
-    assert "Leak audit: 30 images, 7 pairs on two sides: 0 and copy; " in text
+    assert "Leak audit: 30 images compared, 7 pairs on two sides: 0 and copy; " in text
     assert "; 4 and copy; and 2 more in run.json." in text
 
 
 def test_a_clean_audit_is_one_line_of_provenance(results: Path) -> None:
     assert "Leak" not in write_tables(results)
-    audit = {"checked": 704, "kinds": ["same pixels"], "twins": 0, "note": "phantoms are not compared"}
+    audit = {"checked": 704, "kinds": ["same pixels"], "twins": 0, "uncompared": 3}
     change_run(results, leaks=[], leaks_allowed=False, audit=audit)
     text = write_tables(results)
-    assert "- Leak audit: 704 images (same pixels), none on two sides; phantoms are not compared." in text
+    assert (
+        "- Leak audit: 704 images compared (same pixels), none on two sides; near-duplicates are looked for "
+        "among real X-rays alone; 3 too small, blank or blurred to look for near-duplicates of." in text
+    )
     assert "Leaks allowed" not in text
     assert set(pd.read_csv(results / "summary.csv")["leaks"]) == {0}
+
+
+def test_look_alikes_are_a_caution_and_no_leak(results: Path) -> None:
+    audit = {"checked": 704, "kinds": ["near-duplicate"], "twins": 0, "lookalikes": ["a and b may show one"]}
+    change_run(results, leaks=[], leaks_allowed=False, audit=audit)
+    text = write_tables(results)
+    assert "- 1 pair of look-alikes on two sides of the split may show one person under two names" in text
+    assert "Leak audit: 704 images compared (near-duplicate), none on two sides." in text
+    assert "Leaks allowed" not in text

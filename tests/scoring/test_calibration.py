@@ -4,7 +4,6 @@ import pytest
 from lungseg.scoring.calibration import (
     brier_score,
     calibration_rows,
-    expected_calibration_error,
     reliability_bins,
 )
 
@@ -53,13 +52,6 @@ def test_rows_give_edges_means_and_shares_and_nan_for_an_empty_bin():
     }
     assert (rows[1]["low"], rows[1]["high"], rows[1]["count"]) == (0.5, 1, 0)
     assert np.isnan([rows[1]["mean_probability"], rows[1]["lung_share"]]).all()
-
-
-def test_expected_calibration_error_weighs_bins_by_their_pixels():
-    counts, sums, lung = np.array([3, 1, 0]), np.array([0.6, 0.9, 0]), np.array([0, 1, 0])
-    assert expected_calibration_error(counts, sums, lung) == pytest.approx(0.75 * 0.2 + 0.25 * 0.1)
-    nothing = np.zeros(3, np.int64)
-    assert np.isnan(expected_calibration_error(nothing, nothing, nothing))
 
 
 def test_what_is_no_map_is_refused():
