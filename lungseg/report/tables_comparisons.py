@@ -70,9 +70,9 @@ _PRIMARY = (
     "The primary endpoint, fixed in advance: Dice of the same {unit}, approach minus other; above 0, "
     "approach is better. Interval: bootstrap-t over {unit}s, not corrected for the number of comparisons. "
     "Sign-flip: studentised permutation test of a mean difference of 0, corrected for skewness. Wilcoxon "
-    "signed-rank has another null, that the two are exchangeable (differences symmetric about 0): a small p of it doesn't say that "
-    "means differ. Rank-biserial: matched pairs, from -1 (other always better) to 1. Better and worse count "
-    "{unit}s; the rest are ties."
+    "signed-rank has another null, that the two are exchangeable (differences symmetric about 0): a small p "
+    "of it doesn't say that means differ. Rank-biserial: matched pairs, from -1 (other always better) to 1. "
+    "Better and worse count {unit}s; the rest are ties."
 )
 
 

@@ -110,7 +110,8 @@ CASES = {
         {"difference": 0.00001},
         "No difference in mean Dice between net and pixels on images like these was shown: their means are "
         "equal to four digits, 0.0000 [-0.0040, 0.0060], p = .620 after Holm's correction for 15 "
-        "comparisons; that does not show that they are equal, but a difference of more than 0.0060 is unlikely.",
+        "comparisons; that does not show that they are equal, but a difference of more than 0.0060 is "
+        "unlikely.",
     ),
     "not shown, with seeds": (
         UNCLEAR,
