@@ -128,7 +128,9 @@ def audit(contents: Contents) -> str:
     parts = [
         f"Leak audit: {count(entry.get('checked', 0), 'image')} compared{listed}, {result}",
         f"{count(entry['twins'], 'pair')} of the same picture in all" if entry.get("twins") else "",
-        "" if "near-duplicate" in kinds else "near-duplicates are looked for among real X-rays alone",
+        ""
+        if not kinds or "near-duplicate" in kinds
+        else "near-duplicates are looked for among real X-rays alone",
         f"{entry['uncompared']:,} too small, blank or blurred to look for near-duplicates of"
         if entry.get("uncompared")
         else "",
