@@ -131,8 +131,6 @@ def audit(contents: Contents) -> str:
         ""
         if not kinds or "near-duplicate" in kinds
         else "near-duplicates are looked for among real X-rays alone",
-        if not kinds or "near-duplicate" in kinds
-        else "near-duplicates are looked for among real X-rays alone",
         f"{entry['uncompared']:,} too small, blank or blurred to look for near-duplicates of"
         if entry.get("uncompared")
         else "",
