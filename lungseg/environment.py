@@ -195,5 +195,6 @@ class PeakMemory:
 def module_place(kind: type) -> Path:
     """Where a class's own code lies: its package's folder, or its file if the package is a shared one."""
     file = Path(inspect.getfile(kind))
-    shared = file.parent == ROOT / "approaches" or not (file.parent / "__init__.py").exists()
+    ours = (ROOT / "approaches", ROOT / "data")
+    shared = file.parent in ours or not (file.parent / "__init__.py").exists()
     return file if shared else file.parent

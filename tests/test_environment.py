@@ -49,6 +49,8 @@ def test_the_hash_of_code_follows_names_and_bytes(tmp_path):
 def test_an_approach_in_a_folder_of_its_own_is_hashed_with_its_neighbours():
     from lungseg.approaches.baselines import MeanMask
     from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels
+    from lungseg.data.cxr704 import Cxr704Dataset
 
     assert module_place(MeanMask).name == "baselines.py"
     assert module_place(Vgg19Pixels).name == "vgg19_pixels"
+    assert module_place(Cxr704Dataset).name == "cxr704.py"  # not all of data/, with code that no fit depends on

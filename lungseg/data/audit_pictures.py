@@ -34,10 +34,8 @@ LEAST_CONTRAST = 0.01  # standard deviation over a picture in [0, 1]
 LEAST_TEXTURE = 0.5  # mean of the texture of `local_contrast`
 LEAST_DETAIL = 0.03  # standard deviation of fine detail over that of the picture
 
-# Similarities, 0 to 1. Among the 704 chest X-rays of `cxr704`, copies that are resized, compressed,
-# brightened, mirrored or cropped by 5 % reach 0.93 and more, those cropped by 10 % 0.88. X-rays that seem to
-# be of one person reach 0.66 to 0.73 (0.78 if all are shrunk to 96 pixels), all others stay below
-# 0.63 (0.70). `benchmarks/planted_leaks.py` measures it.
+# Similarities, 0 to 1. `benchmarks/planted_leaks.py` measures those of copies (0.9 and more), of X-rays that
+# seem to be of one person (about 0.7; up to 0.78 if all are shrunk to 96 pixels) and of others (below 0.65).
 NEAR_DUPLICATE = 0.83
 LOOKALIKE = 0.65
 
