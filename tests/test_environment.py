@@ -53,4 +53,4 @@ def test_an_approach_in_a_folder_of_its_own_is_hashed_with_its_neighbours():
 
     assert module_place(MeanMask).name == "baselines.py"
     assert module_place(Vgg19Pixels).name == "vgg19_pixels"
-    assert module_place(Cxr704Dataset).name == "cxr704.py"  # not all of data/, with code that no fit depends on
+    assert module_place(Cxr704Dataset).name == "cxr704.py"  # data/ holds what no fit depends on
