@@ -1,6 +1,7 @@
 """The clock: who is measured when, what becomes of the answers, and of those that fail."""
 
 import multiprocessing
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -208,7 +209,8 @@ def test_a_slow_device_gets_a_smaller_product(monkeypatch):
 
 def test_a_worker_that_cannot_load_or_is_gone_is_a_reason_not_a_traceback(tmp_path):
     mine, theirs = multiprocessing.Pipe()
-    worker = Worker(Candidate("x", "no-such", {}, tmp_path), False, mine, SimpleNamespace())
+    process = SimpleNamespace(join=lambda timeout: None, exitcode=-signal.SIGKILL)
+    worker = Worker(Candidate("x", "no-such", {}, tmp_path), False, mine, process)
     mine.send(("speed", 1, 1, 1))  # a question that waits: `work` runs in this process here
     other = SimpleNamespace(recv=iter_then_end([theirs.recv()]), send=theirs.send)
     work(other, Candidate("x", "no-such", {}, tmp_path), [], CPU)
@@ -218,6 +220,10 @@ def test_a_worker_that_cannot_load_or_is_gone_is_a_reason_not_a_traceback(tmp_pa
     gone = worker.ask("speed", 1, 1, 1)
     assert "memory" in gone["error"]
     assert gone["memory"]
+    process.exitcode = -signal.SIGSEGV  # no fault of the memory's size
+    gone = worker.ask("speed", 1, 1, 1)
+    assert "-11" in gone["error"]
+    assert not gone["memory"]
 
 
 def iter_then_end(questions):
