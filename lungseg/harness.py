@@ -8,12 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lungseg.environment import (
-    be_deterministic,
-    cpu_name,
-    cuda_name,
-    use_threads,
-)
+from lungseg.environment import be_deterministic, cpu_name, cuda_name, use_threads
 from lungseg.errors import InputError
 from lungseg.leaks import audit_plan
 from lungseg.parts import Part, is_done, merge, run_part

@@ -65,13 +65,6 @@ class Findings:
     uncompared: list[tuple[str, str]]
 
 
-def find_twins(
-    groups: Mapping[str, Sequence[Sample]], progress: Progress | None = None, pictures: bool = True
-) -> list[Twin]:
-    """All twins among all samples of all datasets: `examine(...).twins`."""
-    return examine(groups, progress, pictures).twins
-
-
 def examine(
     groups: Mapping[str, Sequence[Sample]], progress: Progress | None = None, pictures: bool = True
 ) -> Findings:
@@ -131,7 +124,7 @@ def leaks(twins: Sequence[Twin], sides: Mapping[tuple[str, str], str]) -> list[T
     """The twins whose two samples stand on different sides.
 
     Args:
-        twins: as `find_twins` gives them.
+        twins: as `examine` gives them.
         sides: "train", "validation" or "test" of each (dataset, id); samples not in it don't count.
     """
     placed = [twin for twin in twins if twin.first in sides and twin.second in sides]

@@ -35,7 +35,7 @@ LEAST_TEXTURE = 0.5  # mean of the texture of `local_contrast`
 LEAST_DETAIL = 0.03  # standard deviation of fine detail over that of the picture
 
 # Similarities, 0 to 1. `benchmarks/planted_leaks.py` measures those of copies (0.9 and more), of X-rays that
-# seem to be of one person (about 0.7; up to 0.78 if all are shrunk to 96 pixels) and of others (below 0.65).
+# seem to be of one person (about 0.7) and of all others (below 0.65).
 NEAR_DUPLICATE = 0.83
 LOOKALIKE = 0.65
 

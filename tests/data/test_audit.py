@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungseg.data.audit import Twin, examine, find_twins, leaks
+from lungseg.data.audit import Twin, examine, leaks
 from lungseg.data.audit_cache import cache_folder
 from lungseg.data.audit_pictures import NEAR_DUPLICATE, alike_pairs, picture
 from lungseg.data.files import FileSample
 from lungseg.data.phantom import render
 from lungseg.data.sample import Sample
+
+
+def find_twins(*arguments, **options):
+    return examine(*arguments, **options).twins
 
 
 @pytest.fixture(autouse=True)
