@@ -10,6 +10,7 @@ import re
 import subprocess
 import threading
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,12 @@ class PeakMemory:
         else:
             line = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
             self.mib = int(line[1]) / 1024
+
+
+def code_places(kind: type) -> list[Path]:
+    """Where the code that an approach's fit depends on lies, beside what all of them share."""
+    packages = [Path(find_spec(name).origin).parent for name in kind.built_on]
+    return [module_place(kind), *packages]
 
 
 def module_place(kind: type) -> Path:

@@ -14,6 +14,7 @@ from lungseg.data.sample import Sample
 from lungseg.data.splits import Split, SplitOptions, make_splits
 from lungseg.environment import (
     ROOT,
+    code_places,
     cpu_name,
     cuda_name,
     hash_code,
@@ -170,9 +171,9 @@ def _parts(
             "use": contestant.spec.use,
             "settings": contestant.settings.model_dump(mode="json"),
             "weights": asdict(contestant.weights) if contestant.weights else None,
-            "own_code": hash_code(module_place(contestant.kind)),
+            "own_code": hash_code(*code_places(contestant.kind)),
         }
-        seeds = spec.seeds if contestant.kind.stochastic else spec.seeds[:1]
+        seeds = spec.seeds if contestant.kind.depends_on_seed(contestant.settings) else spec.seeds[:1]
         for fold in contestant.folds:
             for seed in seeds:
                 fit_key = hash_of({**own, "fold": fold.fit_sha256, "seed": seed})

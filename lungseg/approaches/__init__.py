@@ -4,6 +4,7 @@ from __future__ import annotations
 
 APPROACHES = {
     "vgg19-pixels": "lungseg.approaches.vgg19_pixels.approach:Vgg19Pixels",
+    "vgg19-context": "lungseg.approaches.vgg19_context.approach:Vgg19Context",
     "deeplabv3plus-resnet50": "lungseg.approaches.deeplabv3plus.approach:DeepLabV3PlusResNet50",
     "mean-mask": "lungseg.approaches.baselines:MeanMask",
     "threshold": "lungseg.approaches.baselines:Threshold",

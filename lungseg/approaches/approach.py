@@ -109,15 +109,23 @@ class Approach(ABC):
 
     Attributes:
         Settings: its keys in a spec.
-        stochastic: a fit depends on the seed; one that doesn't is run with the first seed alone.
+        stochastic: a fit depends on the seed, whatever the settings; see `depends_on_seed`.
+        built_on: packages whose code it uses beside its own folder's and the shared modules: when one of
+            them changes, what was fitted is fitted anew.
     """
 
     Settings: ClassVar[type[BaseModel]] = Settings
     stochastic: ClassVar[bool] = True
+    built_on: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings
         self.runtime = runtime
+
+    @classmethod
+    def depends_on_seed(cls, settings: Any) -> bool:
+        """Whether a fit with these settings depends on the seed; if not, only the first one is run."""
+        return cls.stochastic
 
     def skip(self) -> str | None:
         """Why it can't run here, or None."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lungseg.approaches.deeplabv3plus.augmentation import (
+from lungseg.approaches.augmentation import (
     Augmentation,
     AugmentationSettings,
     affine_matrices,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lungseg.approaches.approach import Settings
-from lungseg.approaches.deeplabv3plus.augmentation import AugmentationSettings
+from lungseg.approaches.augmentation import AugmentationSettings
 from lungseg.approaches.deeplabv3plus.network import NetworkSettings
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lungseg.approaches.approach import Runtime
-from lungseg.approaches.deeplabv3plus.augmentation import Augmentation
+from lungseg.approaches.augmentation import Augmentation
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, parameter_groups
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.errors import InputError

@@ -67,6 +67,11 @@ class Vgg19Pixels(Approach):
         self.network.to(memory_format=layout)
         self.regressor: Regressor | None = None
 
+    @classmethod
+    def depends_on_seed(cls, settings: Vgg19PixelsSettings) -> bool:
+        """Ridge regression on every pixel has nothing random in it."""
+        return settings.regressor != "ridge" or settings.pixels_per_image < settings.size**2
+
     def weights(self) -> WeightsInfo:
         return weights_info("vgg19", find_weights("vgg19", self.settings.weights))
 

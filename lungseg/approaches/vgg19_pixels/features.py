@@ -46,9 +46,13 @@ class PixelFeatures(nn.Module):
         self.register_buffer("second_bias", state["features.2.bias"])
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images).float()
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The same in the precision that it was computed in."""
         planes = torch.cat([images, torch.ones_like(images)], 1)
         first = F.relu(F.conv2d(planes, self.first, self.first_bias, padding=1))
-        return F.relu(F.conv2d(first, self.second, self.second_bias, padding=1)).float()
+        return F.relu(F.conv2d(first, self.second, self.second_bias, padding=1))
 
 
 def random_state(seed: int) -> dict[str, Tensor]:

@@ -73,16 +73,20 @@ class Mlp(Regressor):
     def __init__(self, settings: MlpSettings, runtime: Runtime) -> None:
         self.settings = settings
         self.device = runtime.device
+        self._make_network(CHANNELS)
+
+    def _make_network(self, columns: int) -> None:
         self.network = nn.Sequential(
-            nn.Linear(CHANNELS, settings.hidden),
+            nn.Linear(columns, self.settings.hidden),
             nn.Tanh(),
-            Dropout(settings.dropout),
-            nn.Linear(settings.hidden, 2),
+            Dropout(self.settings.dropout),
+            nn.Linear(self.settings.hidden, 2),
         ).to(self.device)
-        self.mean = torch.zeros(CHANNELS, device=self.device)
-        self.sd = torch.ones(CHANNELS, device=self.device)
+        self.mean = torch.zeros(columns, device=self.device)
+        self.sd = torch.ones(columns, device=self.device)
 
     def fit(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
+        self._make_network(train.features.shape[1])
         self._standardise_by(train.features)
         torch.manual_seed(run.seed)
         for layer in self.network:
@@ -154,7 +158,7 @@ class Mlp(Regressor):
 
     @torch.inference_mode()
     def predict_tensor(self, features: Tensor) -> Tensor:
-        """Values float32 N in [0, 1] of rows N x 64, without leaving the device."""
+        """Values float32 N in [0, 1] of rows N x F, without leaving the device."""
         self.network.eval()
         parts = [self._logits(part).softmax(1)[:, 1] for part in features.split(ROWS_A_CALL)]
         return torch.cat(parts)
@@ -172,6 +176,7 @@ class Mlp(Regressor):
         regressor = cls(settings, runtime)
         try:
             tensors = load_file(path, device=str(runtime.device))
+            regressor._make_network(len(tensors["mean"]))
             regressor.mean, regressor.sd = tensors.pop("mean"), tensors.pop("sd")
             regressor.network.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:

@@ -19,7 +19,7 @@ ROWS_A_BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class PixelTable:
-    """One row a pixel: `features` float32 N x 64; `targets` float32 N in [0, 1], its share of lung."""
+    """One row a pixel: `features` float32 N x F; `targets` float32 N in [0, 1], its share of lung."""
 
     features: np.ndarray
     targets: np.ndarray

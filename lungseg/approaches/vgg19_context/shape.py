@@ -1,0 +1,80 @@
+"""Where lungs lie in a picture that looks like this one: kernel ridge regression of the whole mask.
+
+A Gaussian kernel compares the shrunken picture with every training picture, and the masks are regressed on it
+(Saunders et al. 1998); a constant added to the kernel gives the regression its intercept. The prediction for
+a training image without itself and its copies has a closed form (leave-one-group-out; Cawley and Talbot 2003
+for a single case), so the next stage can learn from maps that never saw the image's mask.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lungseg.approaches.vgg19_context.pyramid import shrink
+
+SIDE = 32  # pixels of the shrunken picture
+MASK_SIDE = 64  # pixels of the regressed mask
+WIDTH = 4.0  # of the kernel: exp(-d^2 / (WIDTH m)), m the median squared distance between training pictures
+PENALTY = 0.01
+JITTER = 1e-6  # a picture of one grey value is described by zeros
+
+
+class ShapePrior(nn.Module):
+    """Normalised images N x 1 x S x S -> maps N x 1 x 64 x 64 in [0, 1]."""
+
+    def __init__(self, cases: int = 0) -> None:
+        """`cases`: training pictures, when a fitted one is to be read into it."""
+        super().__init__()
+        self.register_buffer("pictures", torch.zeros(cases, SIDE**2))
+        self.register_buffer("coefficients", torch.zeros(cases, MASK_SIDE**2))
+        self.register_buffer("width", torch.ones(()))
+
+    def fit(self, pictures: Tensor, masks: Tensor, groups: Tensor) -> Tensor:
+        """Fits, and predicts each case by a fit without its group.
+
+        Args:
+            pictures: what `describe` returns of N images.
+            masks: float32 N x 1 x 64 x 64, shares of lung.
+            groups: int N; an image and its augmented copies share one.
+
+        Returns:
+            float32 N x 1 x 64 x 64 in [0, 1]: the maps that no case's own group had part in.
+        """
+        targets = masks.flatten(1).double()
+        distances = squared_distances(pictures, pictures)
+        apart = distances[distances > 0]
+        self.width = WIDTH * apart.median() if len(apart) else torch.ones(())
+        kernel = (torch.exp(-distances / self.width) + 1).double()
+        inverse = torch.linalg.inv(kernel + PENALTY * torch.eye(len(kernel), dtype=torch.float64))
+        coefficients = inverse @ targets
+        held_out = torch.empty_like(targets)
+        for group in groups.unique():
+            members = (groups == group).nonzero()[:, 0]
+            # The residual of a block left out is the inverse of its block of the inverse, times its weights.
+            block = inverse[members][:, members]
+            held_out[members] = targets[members] - torch.linalg.solve(block, coefficients[members])
+        self.pictures, self.coefficients = pictures, coefficients.float()
+        return held_out.float().clamp(0, 1).view(-1, 1, MASK_SIDE, MASK_SIDE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_pictures(describe(images))
+
+    def of_pictures(self, pictures: Tensor) -> Tensor:
+        """Maps N x 1 x 64 x 64 in [0, 1] of what `describe` returned."""
+        kernel = torch.exp(-squared_distances(pictures, self.pictures) / self.width) + 1
+        maps = kernel @ self.coefficients
+        return maps.clamp(0, 1).view(-1, 1, MASK_SIDE, MASK_SIDE)
+
+
+def describe(images: Tensor) -> Tensor:
+    """Normalised images N x 1 x S x S -> float32 N x 1024: 32 x 32 pixels, zero mean and unit deviation."""
+    pictures = shrink(images, SIDE).flatten(1)
+    centred = pictures - pictures.mean(1, keepdim=True)
+    return centred / (pictures.std(1, keepdim=True) + JITTER)
+
+
+def squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Squared Euclidean distances N x M between rows."""
+    first, second = first.double(), second.double()  # as a sum of products float32 would lose the near ones
+    return (torch.cdist(first, second) ** 2).float()

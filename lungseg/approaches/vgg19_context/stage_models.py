@@ -1,0 +1,169 @@
+"""The regressor of one stage: learns from codes, predicts from codes while training and from planes after."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.approaches.approach import Run, Runtime
+from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
+from lungseg.approaches.vgg19_pixels.binning import MOST_BINS, Bins
+from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting
+from lungseg.approaches.vgg19_pixels.code_training import CodedRows, boost, to_feature_values
+from lungseg.approaches.vgg19_pixels.mlp import Mlp
+from lungseg.approaches.vgg19_pixels.regressors import Regressor
+from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor
+from lungseg.approaches.vgg19_pixels.sampling import PixelTable
+from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
+from lungseg.errors import InputError
+from lungseg.storage import write_atomically
+
+
+class StageModel(ABC):
+    """Rows of F columns -> the share of lung, not yet clipped to [0, 1].
+
+    Attributes:
+        bins: of the F columns; what codes mean.
+        parameters: fitted numbers.
+    """
+
+    bins: Bins
+    parameters: int = 0
+
+    @abstractmethod
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
+        """`held` is what the regressor may choose by, if it chooses: rows of validation images."""
+
+    @abstractmethod
+    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Values float32 n of codes uint8 n x F."""
+
+    @abstractmethod
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """Values float32 n of rows float32 n x F of any strides, on their device."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None: ...
+
+    @abstractmethod
+    def read(self, directory: Path) -> None:
+        """Reads what `save` wrote. Raises InputError if it is missing or damaged."""
+
+
+class BoostedStage(StageModel):
+    """LightGBM on codes (squared error), evaluated as arrays."""
+
+    FILE = "lightgbm.txt"
+
+    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
+        self.settings, self.runtime = settings.boosting, runtime
+        self._on_codes: Evaluator | None = None
+        self._on_values: Evaluator | None = None
+        self._start = 0.0
+
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
+        booster, self._start = boost(rows, bins, self._parameters(run.seed), self.settings.rounds)
+        text = booster.model_to_string(num_iteration=-1)
+        self._on_codes = evaluator(text, threads=self.runtime.threads)
+        self._use(to_feature_values(text, bins, self._start))
+
+    def _parameters(self, seed: int) -> dict[str, object]:
+        s = self.settings
+        return {
+            "num_leaves": s.leaves,
+            "learning_rate": s.learning_rate,
+            "min_data_in_leaf": s.min_leaf,
+            "feature_fraction": s.column_share,
+            "bagging_fraction": s.row_share,
+            "bagging_freq": 1 if s.row_share < 1 else 0,
+            "num_threads": self.runtime.threads,
+            "seed": seed,
+            "deterministic": True,
+            "force_col_wise": True,
+        }
+
+    def _use(self, text: str) -> None:
+        self.text = text
+        self._on_values = evaluator(text, self.runtime.device, self.runtime.threads)
+        self.parameters = len(self._on_values.forest.leaves)
+
+    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+        rows = torch.from_numpy(np.ascontiguousarray(codes.T)).float().T
+        return (self._on_codes.raw(rows) + self._start).float().numpy()
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        return self._on_values.raw(rows).float()
+
+    def save(self, directory: Path) -> None:
+        write_atomically(directory / self.FILE, self.text)
+
+    def read(self, directory: Path) -> None:
+        path = directory / self.FILE
+        try:
+            self._use(path.read_text())
+        except (OSError, UnicodeDecodeError, lightgbm.basic.LightGBMError, InputError) as error:
+            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+
+
+class TableStage(StageModel):
+    """Any of the plain approach's regressors, on columns replaced by their ranks: codes scaled to [0, 1]."""
+
+    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.kind, self.settings = _regressors(settings)[settings.regressor]
+        self.regressor: Regressor | None = None
+
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
+        self.bins = bins
+        self.regressor = self.kind(self.settings, self.runtime)
+        self.regressor.fit(_as_table(rows), _as_table(held), run)
+        self.parameters = self.regressor.parameters
+
+    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+        return self.regressor.predict(_scaled(codes))
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        codes = self.bins.encode(rows)
+        if isinstance(self.regressor, Mlp):
+            return self.regressor.predict_tensor(codes.float() / (MOST_BINS - 1))
+        return torch.from_numpy(self.of_codes(codes.cpu().numpy())).to(rows.device)
+
+    def save(self, directory: Path) -> None:
+        self.bins.save(directory / "bins.npz")
+        self.regressor.save(directory)
+
+    def read(self, directory: Path) -> None:
+        self.bins = Bins.load(directory / "bins.npz")
+        self.regressor = self.kind.load(directory, self.settings, self.runtime)
+
+
+def new_stage(settings: Vgg19ContextSettings, runtime: Runtime) -> StageModel:
+    """An unfitted regressor of the kind that the settings name."""
+    return (BoostedStage if settings.regressor == "lightgbm" else TableStage)(settings, runtime)
+
+
+def _regressors(settings: Vgg19ContextSettings) -> dict[str, tuple[type[Regressor], object]]:
+    boosting = BoostingSettings(
+        rounds=settings.boosting.rounds,
+        leaves=settings.boosting.leaves,
+        learning_rate=settings.boosting.learning_rate,
+        min_leaf=settings.boosting.min_leaf,
+    )
+    return {
+        "ridge": (RidgeRegressor, settings.ridge),
+        "hist-gradient-boosting": (HistGradientBoosting, boosting),
+        "mlp": (Mlp, settings.mlp),
+    }
+
+
+def _as_table(rows: CodedRows) -> PixelTable:
+    return PixelTable(_scaled(rows.codes(0, len(rows))), rows.chosen_targets())
+
+
+def _scaled(codes: np.ndarray) -> np.ndarray:
+    return codes.astype(np.float32) / (MOST_BINS - 1)

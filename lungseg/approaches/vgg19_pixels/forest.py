@@ -1,0 +1,108 @@
+"""A fitted LightGBM booster as plain arrays, for float32 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.errors import InputError
+
+_IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Trees one after another, each in preorder: a node's left child follows it, leaves go left to right.
+
+    A tree of n nodes has n + 1 leaves, so tree t has nodes first[t]:first[t + 1] and leaves
+    first[t] + t:first[t + 1] + t + 1. A row goes left where its value <= the threshold. As in
+    LightGBM's prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if none was trained on).
+
+    Attributes:
+        columns: columns of a row.
+        feature: int32, a node; the column that it reads.
+        threshold: float32, a node; the largest float32 <= LightGBM's float64, so that every float32 row takes
+            the same branch.
+        left, right: int32, a node; the child's index in these arrays, or ~k for leaf k of `leaves`.
+        first: int32, trees + 1; where each tree's nodes start.
+        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree.
+        objective: in LightGBM's words, such as "regression" or "binary sigmoid:1".
+    """
+
+    columns: int
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    first: np.ndarray
+    leaves: np.ndarray
+    objective: str = "regression"
+
+    @classmethod
+    def from_text(cls, text: str) -> Forest:
+        """Reads what `Booster.model_to_string` or `save_model` wrote.
+
+        Raises:
+            InputError: damaged text; several classes; averaged (random forest), categorical or linear trees;
+                a model that was trained with missing values.
+        """
+        from lungseg.approaches.vgg19_pixels.forest_text import read_forest
+
+        return read_forest(text)
+
+    def to_text(self) -> str:
+        """A LightGBM model text of this forest, which `lightgbm.Booster(model_str=...)` reads."""
+        from lungseg.approaches.vgg19_pixels.forest_text import write_forest
+
+        return write_forest(self)
+
+    def features_read(self) -> np.ndarray:
+        """The columns that any tree reads, int64, ascending."""
+        return np.unique(self.feature).astype(np.int64)
+
+    def renumbered(self, columns: Sequence[int] | np.ndarray) -> Forest:
+        """The same forest for rows that hold only `columns` (distinct) of the old ones, in that order.
+
+        Raises:
+            ValueError: a tree reads a column that is not among them.
+        """
+        columns = np.asarray(columns, np.int64)
+        missing = np.setdiff1d(self.features_read(), columns)
+        if len(missing):
+            raise ValueError(f"the trees read column {missing[0]}, which is not among the columns kept")
+        place = np.zeros(self.columns, np.int32)
+        place[columns] = np.arange(len(columns))
+        return replace(self, columns=len(columns), feature=place[self.feature])
+
+    def trees(self) -> Iterator[tuple[slice, slice]]:
+        """The nodes and the leaves of each tree."""
+        for tree, (start, stop) in enumerate(zip(self.first[:-1], self.first[1:], strict=True)):
+            yield slice(int(start), int(stop)), slice(int(start) + tree, int(stop) + tree + 1)
+
+    def output(self, raw: Tensor) -> Tensor:
+        """What `Booster.predict` returns, of raw scores of any shape. Raises as `apply_objective`."""
+        return apply_objective(self.objective, raw)
+
+
+def apply_objective(objective: str, raw: Tensor) -> Tensor:
+    """LightGBM's transformation from the raw score to the prediction, same shape and dtype.
+
+    The identity for regression; 1 / (1 + exp(-s x)) for "cross_entropy" (s = 1) and "binary sigmoid:s".
+
+    Raises:
+        InputError: another objective.
+    """
+    name, *words = objective.split() or ["regression"]
+    if name in _IDENTITY and not words:
+        return raw
+    if name == "cross_entropy" and not words:
+        return torch.sigmoid(raw)
+    if name == "binary" and len(words) == 1 and words[0].startswith("sigmoid:"):
+        return torch.sigmoid(float(words[0].removeprefix("sigmoid:")) * raw)
+    raise InputError(
+        f"the objective {objective!r} is not supported: fit with regression, binary or cross_entropy"
+    )

@@ -1,0 +1,72 @@
+"""The Triton kernels: in Triton's interpreter on the CPU, and on a GPU where there is one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+import torch
+
+from lungseg.approaches.vgg19_pixels.trees import evaluator
+
+pytest.importorskip("triton", reason="triton isn't installed")
+
+# The variable is read when triton is imported, so the interpreter needs a process of its own.
+INTERPRETED = """
+import sys
+import numpy as np
+import torch
+from lungseg.approaches.vgg19_pixels.trees import evaluator
+
+model, rows, scores = sys.argv[1:]
+values = torch.from_numpy(np.load(rows))
+trees = evaluator(open(model).read(), engine="triton")
+assert trees.engine == "triton"
+by_column = values.T.contiguous().T
+np.save(scores, np.stack([trees.raw(values).numpy(), trees.raw(by_column).numpy()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> tuple[lightgbm.Booster, np.ndarray]:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(900, 5)).astype(np.float32)
+    target = (rows[:, 0] * rows[:, 1] > 0) + rows[:, 2]
+    parameters = {"verbosity": -1, "num_threads": 1, "max_bin": 600, "min_data_in_bin": 1}
+    parameters |= {"num_leaves": 24, "min_data_in_leaf": 1}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, target), 6)
+    thresholds = [split for split in booster.trees_to_dataframe()["threshold"].dropna()][:200]
+    rows[: len(thresholds), 0] = thresholds
+    rows[:5, 1] = np.nan, np.inf, -np.inf, 1e-35, -1e-36
+    return booster, rows
+
+
+def test_interpreted_kernels_give_lightgbms_raw_scores(model, tmp_path):
+    booster, rows = model
+    booster.save_model(tmp_path / "model.txt")
+    np.save(tmp_path / "rows.npy", rows)
+    paths = [str(tmp_path / name) for name in ("model.txt", "rows.npy", "scores.npy")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [sys.executable, "-c", INTERPRETED, *paths],
+        check=True,
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        timeout=300,
+    )
+    expected = booster.predict(rows, raw_score=True)
+    scores = np.load(tmp_path / "scores.npy")
+    np.testing.assert_allclose(scores, np.stack([expected, expected]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_lightgbms_raw_scores(model):
+    booster, rows = model
+    trees = evaluator(booster.model_to_string(), "cuda")
+    assert trees.engine == "triton"
+    raw = trees.raw(torch.from_numpy(rows).cuda())
+    assert raw.device.type == "cuda"
+    np.testing.assert_allclose(raw.cpu(), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12)
