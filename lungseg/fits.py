@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungseg.approaches.approach import Run
+from lungseg.approaches.approach import Approach, Run
 from lungseg.environment import PeakMemory
 from lungseg.results import write_table
 from lungseg.scoring.overlap import mean_dice
@@ -30,7 +30,9 @@ def is_fitted(part: Part, directory: Path) -> bool:
 
 
 def fit(part: Part, directory: Path, progress: Progress) -> None:
-    """Fits a part and stores its model, history.csv and training.csv; goes on from its checkpoint.
+    """Fits a part and stores its model and its tables; goes on from its checkpoint.
+
+    The tables: history.csv, training.csv and importance.csv.
 
     Raises whatever the approach does; what was stored of other parts stays.
     """
@@ -41,6 +43,7 @@ def fit(part: Part, directory: Path, progress: Progress) -> None:
     approach.save(make_folder(part.model(directory), empty=True))
     write_table(folder / "history.csv", "history", history)
     write_table(folder / "training.csv", "training", [fitted])
+    write_table(folder / "importance.csv", "importance", _importance(part, approach))
     record = {
         "key": part.fit_key,
         "started": started.isoformat(timespec="seconds"),
@@ -62,8 +65,16 @@ def _prepare_folder(part: Part, directory: Path) -> Path:
     return folder
 
 
+def _importance(part: Part, approach: Approach) -> list[dict[str, Any]]:
+    key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
+    return [
+        {**key, "stage": stage, "column": column, "share": round(share, 6)}
+        for stage, column, share in approach.importance()
+    ]
+
+
 def _fit(
-    part: Part, approach: Any, folder: Path, progress: Progress
+    part: Part, approach: Approach, folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     key = {"approach": part.approach.name, "fold": part.fold, "seed": part.seed}
     history: list[dict[str, Any]] = []

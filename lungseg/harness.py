@@ -75,7 +75,7 @@ def benchmark(
         with reporter.bar(part.label) as move:
             run_part(part, directory, move)
     _store_pictures(plan, directory)
-    for table in ("scores", "calibration", "history", "training"):
+    for table in ("scores", "calibration", "history", "training", "importance"):
         rows = merge(plan.parts, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))

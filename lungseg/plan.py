@@ -177,7 +177,7 @@ def _parts(
         for fold in contestant.folds:
             for seed in seeds:
                 fit_key = hash_of({**own, "fold": fold.fit_sha256, "seed": seed})
-                approach = contestant.spec.model_dump(mode="json")
+                approach = contestant.spec.model_dump(mode="json", exclude={"group"})
                 key = hash_of({**rows, "fit": fit_key, "fold": fold.sha256, "approach": approach})
                 parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, fit_key, key))
     return parts

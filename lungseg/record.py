@@ -28,6 +28,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
             "name": contestant.spec.name,
             "use": contestant.spec.use,
             "threshold": contestant.spec.threshold,
+            "group": list(contestant.spec.group),
             "settings": _without_folders(contestant.settings.model_dump(mode="json")),
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "skipped": contestant.skipped,

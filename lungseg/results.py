@@ -127,6 +127,15 @@ TRAINING_COLUMNS = [
     "peak_memory_mib",
     "wait_share",
 ]
+# What a fitted approach reads most, of those that can tell; a column without any gain has a row too.
+IMPORTANCE_COLUMNS = [
+    "approach",
+    "fold",
+    "seed",
+    "stage",  # of the approach, such as "stage 1"
+    "column",  # KIND:NAME of what a regressor reads: "relu1_2@64:3" is of VGG19's layer at 64 pixels a side
+    "share",  # of the total gain (the loss that splits at this column took away) of all columns of the stage
+]
 STATISTIC_COLUMNS = [
     "dataset",
     "approach",
@@ -162,12 +171,14 @@ TABLES = {
     "timing_pairs": PAIR_COLUMNS,
     "calibration": CALIBRATION_COLUMNS,
     "training": TRAINING_COLUMNS,
+    "importance": IMPORTANCE_COLUMNS,
     "statistics": STATISTIC_COLUMNS,
 }
 
 
 TEXT_COLUMNS = {
     "approach",
+    "column",
     "dataset",
     "device",
     "distance_unit",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lungseg.errors import InputError
 from lungseg.plugins import validate
@@ -49,6 +49,18 @@ class TrainingDataSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _in_a_list(value: Any) -> Any:
+    """One text as a list of it, since most rows stand in one group."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("give a text, or a list of texts")
+    return value
+
+
+Group = Annotated[str, Field(pattern=r"^\S(.{0,58}\S)?$")]
+
+
 class ApproachSpec(BaseModel):
     """`[[approach]]`: a row of the tables. Further keys are the approach's own settings.
 
@@ -58,6 +70,8 @@ class ApproachSpec(BaseModel):
         threshold: a map at or above it is lung; "validation" chooses it by Dice on the validation images.
         split: a rule of its own instead of the one in `[data]`. Its row can't be compared image by image with
             the others then; meant for repeating what somebody else did.
+        group: of an ablation, one name or a list of them. The report then shows each group as a table and a
+            panel of its own, its rows in the order of the spec. It changes nothing that is computed.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -66,6 +80,7 @@ class ApproachSpec(BaseModel):
     name: Name
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
     split: str | None = None
+    group: Annotated[tuple[Group, ...], BeforeValidator(_in_a_list)] = ()
 
     @property
     def options(self) -> dict[str, Any]:

@@ -74,6 +74,28 @@ def test_the_same_spec_gives_the_same_bytes_and_a_second_run_computes_nothing(
     benchmark(spec, one)
 
 
+def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    assert read_json(out / "run.json")["approaches"][1]["group"] == []
+    monkeypatch.setattr("lungseg.harness.run_part", lambda *_: pytest.fail("computed a stored part again"))
+    summary = benchmark(read_spec(spec_file, [*NO_TIMING, 'approach.pixels.group="the pixels"']), out)
+    assert read_json(out / "run.json")["approaches"][1]["group"] == ["the pixels"]
+    assert "## Ablation: the pixels" in summary
+
+
+def test_what_trees_read_is_stored_for_each_fit(spec_file, tmp_path):
+    out = tmp_path / "out"
+    changes = [*NO_TIMING, "approach.pixels.regressor=lightgbm", "approach.pixels.boosting={rounds=3}"]
+    benchmark(read_spec(spec_file, changes), out)
+    table = read_table(out, "importance")
+    assert set(table["approach"]) == {"pixels"}  # mean-mask reads nothing
+    shares = table.groupby(["fold", "seed", "stage"])["share"]
+    assert shares.size().tolist() == [64, 64]
+    assert shares.sum().tolist() == pytest.approx([1, 1], abs=1e-4)
+    assert (out / "figures" / "importance.png").exists()
+
+
 def test_a_changed_metric_scores_again_and_fits_nothing(spec_file, tmp_path, monkeypatch):
     out = tmp_path / "out"
     spec = read_spec(spec_file, NO_TIMING)
@@ -128,7 +150,7 @@ def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monke
     monkeypatch.setattr(
         harness, "run_part", lambda part, *rest: (computed.append(part.label), original(part, *rest))
     )
-    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=64"]), out)
     assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
 
 

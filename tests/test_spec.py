@@ -74,6 +74,22 @@ def test_bad_changes_name_their_key(spec_file, change, message):
         read_spec(spec_file(TEXT), [change])
 
 
+@pytest.mark.parametrize(
+    ("text", "group"), [("weights", ("weights",)), ('["a b", "c"]', ("a b", "c")), ("[]", ())]
+)
+def test_a_group_is_one_name_or_several(spec_file, text, group):
+    plain, pixels = read_spec(spec_file(TEXT), [f"approach.pixels.group={text}"]).approach
+    assert pixels.group == group
+    assert "group" not in pixels.options
+    assert plain.group == ()
+
+
+@pytest.mark.parametrize("group", ["3", '""', '["a", 3]', '{ a = "b" }'])
+def test_what_is_no_group(spec_file, group):
+    with pytest.raises(InputError, match=r"approach\.1\.group"):
+        read_spec(spec_file(TEXT), [f"approach.pixels.group={group}"])
+
+
 def test_a_name_twice(spec_file):
     with pytest.raises(InputError, match="'pixels' stands there twice"):
         read_spec(spec_file(TEXT + '[[approach]]\nuse = "threshold"\nname = "pixels"\n'))

@@ -173,6 +173,13 @@ class Approach(ABC):
         """For the picture of features: C x h x w float32 of one image, or None if it has none to show."""
         return None
 
+    def importance(self) -> list[tuple[str, str, float]]:
+        """What a fitted approach reads most: (stage, column, share), empty if it can't tell.
+
+        A column is called KIND:NAME, such as "relu1_2:17"; the shares of a stage sum to 1.
+        """
+        return []
+
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Writes the fitted approach, without pickle."""

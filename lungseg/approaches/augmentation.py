@@ -24,9 +24,11 @@ class AugmentationSettings(Settings):
         flip: probability of a left-right flip. Off by default: the heart has a side.
         rotation: largest angle in degrees, to either side.
         scale: smallest and largest magnification; above 1 the lungs become larger.
+        stretch: largest relative change of height against width: with 0.1 one of them grows by up to 10 %
+            while the other shrinks by as much.
         shift: largest displacement along each axis, as a share of that side.
-        padding: what comes in from outside the image: "zeros" (black) or "border" (its edge repeated).
-            Outside a mask there is never lung.
+        padding: what comes in from outside the image: "zeros" (black), "border" (its edge repeated), or
+            "either", one of the two by chance for each image. Outside a mask there is never lung.
         gamma: smallest and largest exponent of the grey values; above 1 the image becomes darker.
         contrast: largest relative change of the distance from the image's mean: 0.2 is factors 0.8 to 1.2.
         brightness: largest change of all grey values, in units of the range [0, 1].
@@ -36,8 +38,9 @@ class AugmentationSettings(Settings):
     flip: float = Field(0.0, ge=0, le=1)
     rotation: float = Field(10.0, ge=0, le=180)
     scale: tuple[float, float] = (0.85, 1.15)
+    stretch: float = Field(0.0, ge=0, lt=1)
     shift: float = Field(0.06, ge=0, lt=1)
-    padding: Literal["zeros", "border"] = "zeros"
+    padding: Literal["zeros", "border", "either"] = "zeros"
     gamma: tuple[float, float] = (0.7, 1.4)
     contrast: float = Field(0.2, ge=0, lt=1)
     brightness: float = Field(0.1, ge=0, le=1)
@@ -74,7 +77,7 @@ class Augmentation:
 
     def _move(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         s = self.settings
-        if not (s.flip or s.rotation or s.shift or s.scale != (1, 1)):
+        if not (s.flip or s.rotation or s.stretch or s.shift or s.scale != (1, 1)):
             return images, masks
         n, _, height, width = images.shape
         angles = torch.deg2rad(_uniform(n, -s.rotation, s.rotation, generator))
@@ -82,7 +85,16 @@ class Augmentation:
         shifts = torch.stack([_uniform(n, -s.shift, s.shift, generator) for _ in range(2)], dim=1)
         flips = torch.rand(n, generator=generator) < s.flip
         theta = affine_matrices(angles, scales, shifts, flips, height, width)
-        return warp(images, theta, s.padding), warp(masks, theta, "zeros")
+        if s.stretch:
+            theta[:, :, :2] = theta[:, :, :2] @ _stretching(n, s.stretch, generator)
+        return self._pad(images, theta, generator), warp(masks, theta, "zeros")
+
+    def _pad(self, images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
+        if self.settings.padding != "either":
+            return warp(images, theta, self.settings.padding)
+        black = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+        both = warp(images, theta, "zeros"), warp(images, theta, "border")
+        return torch.where(black.view(-1, 1, 1, 1), *both)
 
     def _expose(self, images: Tensor, generator: torch.Generator) -> Tensor:
         s, n = self.settings, len(images)
@@ -138,6 +150,12 @@ def warp(images: Tensor, theta: Tensor, padding: str) -> Tensor:
     """Samples images N x C x H x W bilinearly at the places that matrices of `affine_matrices` name."""
     grid = functional.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
+
+
+def _stretching(n: int, largest: float, generator: torch.Generator) -> Tensor:
+    """Matrices N x 2 x 2 of the output's axes: x divided by a factor, y multiplied by it."""
+    factors = _log_uniform(n, 1 / (1 + largest), 1 + largest, generator)
+    return torch.diag_embed(torch.stack([1 / factors, factors], 1))
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ class Contents:
 
     Attributes:
         run: run.json as it stands.
-        scores, history, timings, timing_pairs, calibration, training, statistics: the tables of
+        scores, history, timings, timing_pairs, calibration, training, importance, statistics: the tables of
             `lungseg.results.TABLES`, empty if their file is absent; scores, calibration and statistics of
             one dataset only, the run's own.
         other_datasets: datasets that the directory also has statistics of; the report leaves them out.
@@ -37,6 +37,7 @@ class Contents:
     timing_pairs: pd.DataFrame
     calibration: pd.DataFrame
     training: pd.DataFrame
+    importance: pd.DataFrame
     statistics: pd.DataFrame
     other_datasets: list[str]
 
@@ -51,6 +52,15 @@ class Contents:
     def baselines(self) -> set[str]:
         """The names of approaches that don't learn from the image's content."""
         return {entry["name"] for entry in self.run["approaches"] if entry.get("use") in BASELINES}
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The approaches of each group of an ablation, both in the order of the spec; mostly empty."""
+        groups: dict[str, list[str]] = {}
+        for entry in self.run["approaches"]:
+            for group in entry.get("group") or ():
+                groups.setdefault(group, []).append(entry["name"])
+        return groups
 
     def weights(self, name: str) -> str:
         """What the approach started from: "ImageNet", "random weights", or "none" if it needs no weights."""

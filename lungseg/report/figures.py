@@ -8,9 +8,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lungseg.report.contents import Contents, read_contents
+from lungseg.report.figures_ablation import ablation
 from lungseg.report.figures_calibration import lung_area, reliability
 from lungseg.report.figures_comparisons import critical_difference, differences
 from lungseg.report.figures_images import cases, feature_maps, samples
+from lungseg.report.figures_importance import importance
 from lungseg.report.figures_plots import accuracy_time, curves, dice
 from lungseg.report.figures_timing import stages, throughput
 from lungseg.report.figures_violins import dice_violins
@@ -31,10 +33,16 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "reliability": reliability,
     "throughput": throughput,
     "stages": stages,
+    "importance": importance,
+    "ablation": ablation,
 }
 
 # Pictures that show X-rays: never published if those are of real people.
 SHOWS_IMAGES = {"samples", "feature-maps", "cases"}
+
+# Pictures with every approach, or every pair of them, in one panel: the dozens of an ablation, which has its
+# own figure, would not fit.
+OF_A_FEW = {"dice", "differences", "critical-difference", "reliability"}
 
 
 def draw_figures(directory: Path) -> list[Path]:
@@ -48,6 +56,8 @@ def draw_figures(directory: Path) -> list[Path]:
     paths: list[Path] = []
     with house_style():
         for stem, draw in FIGURES.items():
+            if contents.groups and stem in OF_A_FEW:
+                continue
             figure = draw(contents)
             if figure is not None:
                 paths += save(figure, directory / "figures", stem)

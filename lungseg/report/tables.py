@@ -21,6 +21,7 @@ from lungseg.report.markup import (
     score,
 )
 from lungseg.report.numbers import main_frame
+from lungseg.report.tables_ablation import ablation_sections
 from lungseg.report.tables_comparisons import comparison_sections
 from lungseg.report.tables_quality import quality_sections, spread_section
 from lungseg.report.tables_timing import timing_sections
@@ -43,10 +44,10 @@ def write_tables(directory: Path) -> str:
 
 
 def markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
-    """The whole of summary.md."""
+    """The whole of summary.md. An ablation has its groups' tables in place of all pairs of approaches."""
     spread = spread_section(contents)
     tables = [
-        *comparison_sections(contents),
+        *(ablation_sections(contents) if contents.groups else comparison_sections(contents)),
         *([spread] if spread else []),
         *quality_sections(contents),
         *timing_sections(contents),
@@ -55,7 +56,7 @@ def markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
         f"# {notes.title(contents)}\n",
         escape_markdown(notes.compared(contents)) + "\n",
         main_section(contents, frame),
-        conclusion_section(contents),
+        "" if contents.groups else conclusion_section(contents),
         *(table.markdown(notes.leaks(contents)) for table in tables),
         "## Where this comes from\n",
         bullets(notes.provenance(contents)),

@@ -260,3 +260,24 @@ def history() -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def importance() -> list[dict[str, Any]]:
+    """`good_net` reads a pyramid in two stages, `pixels` three channels of a layer."""
+    shares = {
+        ("good_net", "stage 1"): {
+            "relu1_2@64:0": 0.2,
+            "relu1_2@64:1": 0.1,
+            "relu1_2@32:0": 0.1,
+            "relu2_2@64:0": 0.2,
+            "coordinates: y": 0.4,
+        },
+        ("good_net", "stage 2"): {"relu1_2@64:0": 0.1, "coordinates: y": 0.1, "map 1: here": 0.8},
+        ("pixels", "regression"): {"relu1_2:0": 0.5, "relu1_2:1": 0.5, "relu1_2:2": 0.0},
+    }
+    return [
+        {"approach": name, "fold": 0, "seed": seed, "stage": stage, "column": column, "share": share}
+        for (name, stage), columns in shares.items()
+        for seed in SEEDS
+        for column, share in columns.items()
+    ]

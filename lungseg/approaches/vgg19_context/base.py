@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lungseg.approaches.approach import Runtime
@@ -17,6 +21,7 @@ from lungseg.approaches.vgg19_context.planes import (
 from lungseg.approaches.vgg19_context.pyramid import Pyramid, shrink
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape import ShapePrior
+from lungseg.errors import InputError
 
 
 class BasePlanes(nn.Module):
@@ -26,20 +31,31 @@ class BasePlanes(nn.Module):
         names: of the P planes, in their order.
     """
 
-    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime, cases: int = 0) -> None:
-        """`cases`: of a fitted shape prior whose values are about to be read in."""
+    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__()
         self.settings, self.runtime = settings, runtime
         self.pyramid = Pyramid(settings.weights, settings.blocks) if settings.blocks else None
         self.projection = Projection(settings.blocks, settings.components)
-        self.shape = ShapePrior(cases)
+        self.shape = ShapePrior()
         self.names = list(self.projection.names)
-        self.names += GREY_NAMES if settings.grey else []
-        self.names += COORDINATE_NAMES if settings.coordinates else []
+        self.names += [f"grey: {name}" for name in GREY_NAMES] if settings.grey else []
+        self.names += [f"coordinates: {name}" for name in COORDINATE_NAMES] if settings.coordinates else []
 
     def fitted(self) -> dict[str, Tensor]:
         """What a fit adds to the frozen network."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("pyramid.")}
+
+    def read(self, path: Path) -> None:
+        """Reads what `fitted` gave. Raises InputError if the file is missing or damaged."""
+        try:
+            tensors = load_file(path)
+            self.shape = ShapePrior(len(tensors["shape.pictures"])).to(self.runtime.device)
+            missing, unknown = self.load_state_dict(tensors, strict=False)
+            damaged = unknown or any(not name.startswith("pyramid.") for name in missing)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        if damaged:
+            raise InputError(f"{path} is of other settings: fit the approach again")
 
     def features(self, normalised: Tensor) -> list[Tensor]:
         """Maps of every block, of normalised images N x 1 x S x S."""

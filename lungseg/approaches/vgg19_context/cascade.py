@@ -41,11 +41,10 @@ def believed(earlier: list[Tensor], grid: int) -> Tensor | None:
     return torch.cat([*map(context_planes, latest), frame_planes(latest[-1])], 1)
 
 
-def believed_names(earlier: int, grid: int) -> list[str]:
-    """Names of the planes of `believed` after so many maps."""
-    first = max(0, earlier - REMEMBERED)
-    names = [f"map {index}: {name}" for index in range(first, earlier) for name in context_names(grid)]
-    return names + [f"map {earlier - 1}: {name}" for name in FRAME_NAMES] if names else []
+def believed_names(earlier: list[str], grid: int) -> list[str]:
+    """Names of the planes of `believed`, after maps of these names."""
+    names = [f"{source}: {name}" for source in earlier[-REMEMBERED:] for name in context_names(grid)]
+    return names + [f"{source}: {name}" for source in earlier[-1:] for name in FRAME_NAMES]
 
 
 def predict_map(stage: Stage, planes: Tensor, earlier: list[Tensor]) -> Tensor:

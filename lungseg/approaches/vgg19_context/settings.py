@@ -28,11 +28,11 @@ class StageBoostingSettings(Settings):
         row_share: share of the rows that a tree learns from, drawn anew for each.
     """
 
-    rounds: Annotated[int, Field(ge=1)] = 200
-    leaves: Annotated[int, Field(ge=2, le=256)] = 63
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    min_leaf: Annotated[int, Field(ge=1)] = 60
-    column_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    rounds: Annotated[int, Field(ge=1)] = 400
+    leaves: Annotated[int, Field(ge=2, le=256)] = 127
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    min_leaf: Annotated[int, Field(ge=1)] = 100
+    column_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     row_share: Annotated[float, Field(gt=0, le=1)] = 0.7
 
 
@@ -73,12 +73,20 @@ class Vgg19ContextSettings(Settings):
     contexts: Annotated[int, Field(ge=0, le=8)] = 2
     grid: Annotated[int, Field(ge=8)] = 128
     coarse: Annotated[int, Field(ge=8)] = 64
-    folds: Annotated[int, Field(ge=2, le=20)] = 2
-    copies: Annotated[int, Field(ge=0, le=50)] = 3
+    folds: Annotated[int, Field(ge=2, le=20)] = 3
+    copies: Annotated[int, Field(ge=0, le=50)] = 4
     augmentation: AugmentationSettings = AugmentationSettings(
-        rotation=8, scale=(0.7, 1.25), shift=0.08, gamma=(0.67, 1.5), contrast=0, brightness=0, noise=0
+        rotation=8,
+        scale=(0.6, 1.3),  # some pictures fill a quarter of their plate
+        stretch=0.12,
+        shift=0.08,
+        padding="either",
+        gamma=(0.67, 1.5),
+        contrast=0,  # changes of grey values that `normalise` undoes
+        brightness=0,
+        noise=0,
     )
-    pixels_per_image: Annotated[int, Field(ge=16)] = 800
+    pixels_per_image: Annotated[int, Field(ge=16)] = 1000
     pixels_per_copy: Annotated[int, Field(ge=16)] = 300
     regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
     boosting: StageBoostingSettings = StageBoostingSettings()
@@ -108,10 +116,13 @@ class Vgg19ContextSettings(Settings):
                 f"the maps of {odd[0].name} have {odd[0].side} pixels a side, which must divide "
                 f"the grid's {self.grid} or be a multiple of it"
             )
-        if not (self.blocks or self.grey or self.coordinates or self.shape_prior):
+        if self.shape_prior and (self.size % 32 or not _meets(64, self.grid)):
             raise ValueError(
-                "nothing is left to predict from: set features, grey, coordinates or shape_prior"
+                f"with shape_prior size {self.size} must be a multiple of 32, "
+                f"and grid {self.grid} divide 64 or be a multiple of it"
             )
+        if not (self.blocks or self.grey or self.coordinates):
+            raise ValueError("nothing is left to predict from: set features, grey or coordinates")
         return self
 
 

@@ -42,7 +42,7 @@ class ShapePrior(nn.Module):
             float32 N x 1 x 64 x 64 in [0, 1]: the maps that no case's own group had part in.
         """
         targets = masks.flatten(1).double()
-        distances = squared_distances(pictures, pictures)
+        distances = squared_distances(pictures, pictures).fill_diagonal_(0)
         apart = distances[distances > 0]
         self.width = WIDTH * apart.median() if len(apart) else torch.ones(())
         kernel = (torch.exp(-distances / self.width) + 1).double()

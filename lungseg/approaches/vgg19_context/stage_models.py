@@ -13,7 +13,7 @@ from torch import Tensor
 from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_pixels.binning import MOST_BINS, Bins
-from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting
+from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting, gain_shares
 from lungseg.approaches.vgg19_pixels.code_training import CodedRows, boost, to_feature_values
 from lungseg.approaches.vgg19_pixels.mlp import Mlp
 from lungseg.approaches.vgg19_pixels.regressors import Regressor
@@ -46,6 +46,10 @@ class StageModel(ABC):
     @abstractmethod
     def of_rows(self, rows: Tensor) -> Tensor:
         """Values float32 n of rows float32 n x F of any strides, on their device."""
+
+    def gain_shares(self) -> np.ndarray | None:
+        """As of `Regressor`."""
+        return None
 
     @abstractmethod
     def save(self, directory: Path) -> None: ...
@@ -99,6 +103,9 @@ class BoostedStage(StageModel):
     def of_rows(self, rows: Tensor) -> Tensor:
         return self._on_values.raw(rows).float()
 
+    def gain_shares(self) -> np.ndarray:
+        return gain_shares(lightgbm.Booster(model_str=self.text))
+
     def save(self, directory: Path) -> None:
         write_atomically(directory / self.FILE, self.text)
 
@@ -140,6 +147,7 @@ class TableStage(StageModel):
     def read(self, directory: Path) -> None:
         self.bins = Bins.load(directory / "bins.npz")
         self.regressor = self.kind.load(directory, self.settings, self.runtime)
+        self.parameters = self.regressor.parameters
 
 
 def new_stage(settings: Vgg19ContextSettings, runtime: Runtime) -> StageModel:

@@ -9,18 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.vgg19_context.cascade import as_rows, believed
 from lungseg.approaches.vgg19_context.cases import HELD, Cases
-from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
-from lungseg.approaches.vgg19_context.stage_models import StageModel, new_stage
+from lungseg.approaches.vgg19_context.stage_models import StageModel
 from lungseg.approaches.vgg19_context.tables import BaseTables, Choice, sampled_rows, spread
 from lungseg.approaches.vgg19_pixels.binning import Bins
 from lungseg.approaches.vgg19_pixels.code_training import CodedRows
 
 JUDGED_ROWS = 100_000  # of the rows learnt from, that a stage's training loss is measured on
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -76,20 +72,6 @@ def _gather(coarse: np.ndarray, choice: Choice, grid: int) -> np.ndarray:
         block = coarse[index * grid**2 : (index + 1) * grid**2]
         rows[choice.place(index)] = block[pixels]
     return rows
-
-
-def fit_model(
-    rows: StageRows,
-    chosen: np.ndarray,
-    held: np.ndarray,
-    settings: Vgg19ContextSettings,
-    runtime: Runtime,
-    run: Run,
-) -> StageModel:
-    """A stage's regressor on the rows of the chosen cases (bool N)."""
-    model = new_stage(settings, runtime)
-    model.fit(rows.of(chosen), rows.of(held), rows.bins, run)
-    return model
 
 
 @torch.inference_mode()

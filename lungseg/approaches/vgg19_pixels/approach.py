@@ -129,6 +129,12 @@ class Vgg19Pixels(Approach):
     def feature_maps(self, image: np.ndarray) -> np.ndarray:
         return extract(self.network, self.prepare([image]), self.runtime)[0].cpu().numpy()
 
+    def importance(self) -> list[tuple[str, str, float]]:
+        shares = self.regressor.gain_shares()
+        if shares is None:
+            return []
+        return [("regression", f"relu1_2:{index}", float(share)) for index, share in enumerate(shares)]
+
     def save(self, directory: Path) -> None:
         self.regressor.save(directory)
 

@@ -37,6 +37,15 @@ class BoostingSettings(Settings):
     patience: Annotated[int, Field(ge=1)] = 30
 
 
+def gain_shares(booster: lightgbm.Booster, trees: int = -1) -> np.ndarray:
+    """Each column's share, float64 F, of the gain of all splits of the first trees (-1: all); sums to 1.
+
+    Zeros if no tree has a split.
+    """
+    gains = booster.feature_importance("gain", iteration=trees)
+    return gains / max(gains.sum(), np.finfo(float).tiny)
+
+
 class LightGBM(Regressor):
     """LightGBM (Ke et al. 2017) on the squared error; deterministic for one thread count."""
 
@@ -83,6 +92,9 @@ class LightGBM(Regressor):
         return self.booster.predict(
             features, num_iteration=self.best_step or -1, num_threads=self.threads
         ).astype(np.float32)
+
+    def gain_shares(self) -> np.ndarray:
+        return gain_shares(self.booster, self.best_step or -1)
 
     def save(self, directory: Path) -> None:
         write_atomically(directory / self.FILE, self.booster.model_to_string(num_iteration=self.best_step))
@@ -168,9 +180,7 @@ class HistGradientBoosting(Regressor):
         self.model.fit(train.features, train.targets, X_val=validation.features, y_val=validation.targets)
         self._report(train, validation, run)
         self.best_step = self.model.n_iter_
-        self.parameters = sum(
-            predictor.get_n_leaf_nodes() for stage in self.model._predictors for predictor in stage
-        )
+        self.parameters = _leaves(self.model)
 
     def _report(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
         def accuracies(table: PixelTable) -> list[float]:
@@ -207,6 +217,12 @@ class HistGradientBoosting(Regressor):
         path = directory / cls.FILE
         try:
             regressor.model = skops.io.load(path, trusted=list(cls.TRUSTED))
+            regressor.parameters = _leaves(regressor.model)
         except Exception as error:
             raise InputError(f"{path} is missing or damaged: fit the approach again") from error
         return regressor
+
+
+def _leaves(model: HistGradientBoostingRegressor) -> int:
+    """Of all trees together."""
+    return sum(tree.get_n_leaf_nodes() for trees in model._predictors for tree in trees)

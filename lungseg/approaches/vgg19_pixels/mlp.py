@@ -82,6 +82,7 @@ class Mlp(Regressor):
             Dropout(self.settings.dropout),
             nn.Linear(self.settings.hidden, 2),
         ).to(self.device)
+        self.parameters = sum(weight.numel() for weight in self.network.parameters())
         self.mean = torch.zeros(columns, device=self.device)
         self.sd = torch.ones(columns, device=self.device)
 

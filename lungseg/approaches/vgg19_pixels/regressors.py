@@ -38,6 +38,10 @@ class Regressor(ABC):
     @abstractmethod
     def predict(self, features: np.ndarray) -> np.ndarray: ...
 
+    def gain_shares(self) -> np.ndarray | None:
+        """Each column's share, float64 F, of what all splits of a fitted one gained; None without trees."""
+        return None
+
     @abstractmethod
     def save(self, directory: Path) -> None: ...
 

@@ -75,6 +75,7 @@ class RidgeRegressor(Regressor):
             tensors = load_file(path)
             regressor.weights = tensors["weights"].numpy()
             regressor.intercept = np.float32(tensors["intercept"].item())
+            regressor.parameters = len(regressor.weights) + 1
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(f"{path} is missing or damaged: fit the approach again") from error
         return regressor

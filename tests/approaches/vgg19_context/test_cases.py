@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from lungseg.approaches.vgg19_context.cases import HELD, folds_of, read_cases
+
+
+class Square:
+    """A bright square on black whose mask is the square."""
+
+    def mask(self) -> np.ndarray:
+        mask = np.zeros((64, 64), bool)
+        mask[16:40, 20:50] = True
+        return mask
+
+    def image(self) -> np.ndarray:
+        return self.mask().astype(np.float32)
+
+
+def test_images_come_first_then_their_copies_then_validation(discs, small):
+    train, held = discs(3), discs(2, seed=5)
+    cases = read_cases(train, held, small(copies=2), seed=0)
+    assert len(cases) == 3 + 6 + 2
+    assert cases.groups.tolist() == [0, 1, 2, 0, 0, 1, 1, 2, 2, HELD, HELD]
+    assert cases.copied.tolist() == [False] * 3 + [True] * 6 + [False] * 2
+    assert cases.learnt.tolist() == [True] * 9 + [False] * 2
+    assert cases.images.shape == (11, 1, 64, 64)
+    assert cases.masks.shape == (11, 1, 32, 32)
+    assert 0 <= cases.images.min() < cases.images.max() <= 1
+    for place, sample in zip((0, 1, 2, 9, 10), [*train, *held], strict=True):
+        share = sample.mask().reshape(32, 2, 32, 2).mean((1, 3))
+        np.testing.assert_allclose(cases.masks[place, 0].float(), share, atol=1e-3)
+    batches = cases.batches(4)
+    assert [(batch.start, batch.stop) for batch in batches] == [(0, 4), (4, 8), (8, 11)]
+
+
+def test_copies_are_changed_and_repeat_by_the_seed(discs, small):
+    train = discs(3)
+    first, same, other = (read_cases(train, [], small(copies=2), seed) for seed in (0, 0, 1))
+    assert torch.equal(first.images, same.images)
+    assert torch.equal(first.masks, same.masks)
+    assert torch.equal(first.images[:3], other.images[:3])
+    for place in range(3, 9):
+        own = int(first.groups[place])
+        assert (first.images[place] - first.images[own]).abs().mean() > 0.01
+        assert (first.images[place] - other.images[place]).abs().mean() > 0.01
+    assert not torch.equal(first.images[3], first.images[4])
+
+
+def test_a_copy_depends_on_its_own_image_alone(discs, small):
+    train = discs(4)
+    all_of_them, fewer = (read_cases(train[:count], [], small(), seed=3) for count in (4, 2))
+    assert torch.equal(all_of_them.images[4:6], fewer.images[2:])
+
+
+def test_masks_move_with_their_images(small):
+    cases = read_cases([Square()], [], small(copies=6, grid=64, coarse=32), seed=0)
+    for place in range(7):
+        image, mask = cases.images[place] > 0.5, cases.masks[place] > 0.5
+        assert (image != mask).float().mean() < 0.02
+    assert all((cases.masks[place] - cases.masks[0]).abs().mean() > 0.01 for place in range(1, 7))
+
+
+def test_without_copies_there_are_only_the_images(discs, small):
+    cases = read_cases(discs(2), discs(1, seed=1), small(copies=0), seed=0)
+    assert cases.groups.tolist() == [0, 1, HELD]
+    assert not cases.copied.any()
+
+
+@pytest.mark.parametrize(("images", "folds"), [(10, 2), (11, 3), (7, 5), (4, 4)])
+def test_folds_are_nearly_equal_and_keep_copies_together(images, folds):
+    own = torch.arange(images)
+    groups = torch.cat([own, own.repeat_interleave(3), torch.full((4,), HELD)])
+    fold = folds_of(groups, folds, seed=0)
+    assert (fold[groups == HELD] == HELD).all()
+    for group in range(images):
+        assert len(fold[groups == group].unique()) == 1
+    sizes = np.bincount(fold[:images].numpy(), minlength=folds)
+    assert len(sizes) == folds
+    assert sizes.max() - sizes.min() <= 1
+    assert torch.equal(fold, folds_of(groups, folds, seed=0))
+
+
+def test_another_seed_draws_other_folds():
+    groups = torch.arange(30)
+    assert not torch.equal(folds_of(groups, 2, seed=0), folds_of(groups, 2, seed=1))

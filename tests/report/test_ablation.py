@@ -1,0 +1,123 @@
+"""An ablation's groups as tables and panels, and what fitted approaches read most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lungseg.report.contents import read_contents
+from lungseg.report.figures import FIGURES, OF_A_FEW, draw_figures
+from lungseg.report.figures_ablation import ablation
+from lungseg.report.figures_importance import importance
+from lungseg.report.numbers_ablation import ablation_frame
+from lungseg.report.numbers_importance import block_shares, importance_frame, kind_shares
+from lungseg.report.style import house_style
+from lungseg.report.tables import write_tables
+from lungseg.report.tables_ablation import ablation_sections
+from lungseg.results import read_json, read_table, write_json, write_table
+
+GROUPS = {
+    "mean-mask": ["parts"],
+    "pixels": ["parts", "nets"],
+    "good_net": ["parts", "nets"],
+    "absent": ["parts"],
+}
+
+
+@pytest.fixture
+def grouped(results: Path) -> Path:
+    """Two groups; `absent` was skipped and has no results."""
+    record = read_json(results / "run.json")
+    for entry in record["approaches"]:
+        entry["group"] = GROUPS[entry["name"]]
+    write_json(results / "run.json", record)
+    return results
+
+
+def test_rows_are_in_the_order_of_the_spec_with_the_stored_differences(grouped: Path) -> None:
+    frame = ablation_frame(read_contents(grouped))
+    assert list(zip(frame["group"], frame["approach"], strict=True)) == [
+        ("parts", "mean-mask"),
+        ("parts", "pixels"),
+        ("parts", "good_net"),
+        ("nets", "pixels"),
+        ("nets", "good_net"),
+    ]
+    # Stored: good_net - pixels 0.15, good_net - mean-mask 0.40, mean-mask - pixels -0.25 [-0.30, 0.05].
+    assert frame["above"].tolist()[1:3] == pytest.approx([0.25, 0.15])
+    assert frame["first"].tolist()[1:3] == pytest.approx([0.25, 0.40])
+    assert frame.loc[1, ["above_low", "above_high"]].tolist() == pytest.approx([-0.05, 0.30])
+    assert frame.loc[[0, 3], ["above", "first"]].isna().all(axis=None)
+    assert frame["training_seconds"].tolist()[1:3] == pytest.approx([70.0, 140.0])
+
+
+def test_the_page_has_a_table_a_group_in_place_of_all_pairs(grouped: Path) -> None:
+    page = write_tables(grouped)
+    assert page.index("## Ablation: parts") < page.index("## Ablation: nets")
+    assert "| pixels | 0.7400 [0.7100, 0.7700] | 0.7400 | 12.0 | 1 min 10 s |" in page
+    assert "+0.2500 [-0.0500, +0.3000]" in page
+    assert "Paired differences in Dice" not in page
+    assert "What may be concluded" not in page
+
+
+def test_a_pair_that_was_not_compared_is_an_empty_cell(grouped: Path) -> None:
+    statistics = read_table(grouped, "statistics")
+    write_table(grouped / "statistics.csv", "statistics", statistics[statistics["kind"] != "paired"])
+    sections = ablation_sections(read_contents(grouped))
+    assert [row[-2:] for row in sections[0].table.rows] == [["–", "–"]] * 3
+
+
+def test_a_panel_a_group_with_the_first_row_on_top(grouped: Path) -> None:
+    with house_style():
+        figure = ablation(read_contents(grouped))
+        figure.draw_without_rendering()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["parts", "nets"]
+    top = figure.axes[0]
+    assert [tick.get_text() for tick in top.get_yticklabels()] == ["mean-mask", "pixels", "good_net"]
+    assert top.yaxis_inverted()
+    low, high = top.get_xlim()
+    assert low < 0.46  # the lowest end of an interval
+    assert high > 0.92
+
+
+def test_pictures_of_every_pair_are_left_out_of_an_ablation_alone(grouped: Path) -> None:
+    names = {path.stem for path in draw_figures(grouped)}
+    assert names == set(FIGURES) - OF_A_FEW
+
+
+def test_without_groups_there_is_no_ablation(results: Path) -> None:
+    contents = read_contents(results)
+    assert contents.groups == {}
+    assert ablation(contents) is None
+    assert "## Ablation" not in write_tables(results)
+
+
+def test_shares_by_kind_and_by_layer_and_scale(results: Path) -> None:
+    frame = importance_frame(read_contents(results), "good_net")
+    first = frame[frame["stage"] == "stage 1"]
+    assert kind_shares(first).to_dict() == pytest.approx({"features": 0.6, "coordinates": 0.4})
+    blocks = block_shares(first)
+    assert list(blocks) == [64, 32]
+    assert blocks.loc["relu1_2"].tolist() == pytest.approx([0.3, 0.1])
+    assert blocks.loc["relu2_2"].tolist() == pytest.approx([0.2, float("nan")], nan_ok=True)
+    second = frame[frame["stage"] == "stage 2"]
+    assert kind_shares(second).to_dict() == pytest.approx({"features": 0.1, "coordinates": 0.1, "map 1": 0.8})
+
+
+def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> None:
+    with house_style():
+        figure = importance(read_contents(results))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title for title in titles if "features" not in title] == [
+        "good_net, stage 1",
+        "good_net, stage 2",
+        "pixels",
+    ]
+    assert [bar.get_height() for bar in figure.axes[-1].patches] == pytest.approx([50, 50, 0])
+
+
+def test_results_older_than_the_importance_are_still_read(results: Path) -> None:
+    (results / "importance.csv").unlink()
+    assert importance(read_contents(results)) is None
+    assert "good_net" in write_tables(results).replace("\\", "")
