@@ -116,6 +116,26 @@ def test_what_comes_in_from_outside_is_never_lung():
     assert augment(white, shift=0.5, padding="zeros")[0].min() == 0
 
 
+def test_either_padding_takes_both_kinds_image_by_image():
+    white = torch.ones(32, 1, 16, 16)
+    images, masks = augment(white, shift=0.5, padding="either")
+    black = images.flatten(1).amin(1) == 0
+    assert 0 < black.sum() < 32
+    assert masks.flatten(1).amin(1)[~black].min() == 0  # outside there is no lung, whatever the image shows
+
+
+def test_stretching_makes_one_side_longer_and_the_other_shorter():
+    block = torch.zeros(64, 1, 65, 65)
+    block[:, :, 16:49, 16:49] = 1
+    images, masks = augment(block, stretch=0.5)
+    wide, high = images[:, 0, 32].sum(1), images[:, 0, :, 32].sum(1)
+    torch.testing.assert_close(wide * high, torch.full((64,), 33.0**2), rtol=0.05, atol=0)
+    assert wide.max() > 40
+    assert wide.min() < 27
+    assert wide.max() <= 33 * 1.5 + 1
+    assert torch.equal(images, masks)
+
+
 def test_grey_values_change_by_the_settings_and_masks_do_not():
     images = torch.full((64, 1, 4, 4), 0.5)
     masks = torch.rand(64, 1, 4, 4, generator=generator())
