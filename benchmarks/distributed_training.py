@@ -2,54 +2,81 @@
 
 `python benchmarks/distributed_training.py [--scheduler tcp://HOST:8786]`; without a scheduler, two workers
 are started here. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data, on phantoms. Needs the extra
-`distributed`.
+`distributed`. The exit code is 1 if the two models differ, 2 if something given can't be used.
 """
 
+from __future__ import annotations
+
 import argparse
-import os
 import sys
 import time
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from distributed import Client, LocalCluster
+from benchmark_images import all_images, split_of
 
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.vgg19_pixels.approach import Vgg19PixelsSettings
-from lungseg.approaches.vgg19_pixels.distributed import fit_distributed, fit_locally
+from lungseg.approaches.vgg19_pixels.distributed import fit_distributed, fit_locally, require_extra
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures
 from lungseg.approaches.vgg19_pixels.sampling import build_table
-from lungseg.data import Sample, load_dataset
-from lungseg.data.splits import SplitOptions, make_splits
+from lungseg.data import Sample
 from lungseg.environment import usable_cores, use_threads
 from lungseg.errors import InputError
+from lungseg.plugins import validate
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 TOLERANCE = 1e-6
+PHANTOMS, SIDE = 140, 128
+HELD = 20  # validation images, at most
 
 
 def sides(limit: int | None) -> tuple[list[Sample], list[Sample]]:
     """Training and validation images: of the published split, or of phantoms."""
-    root = os.environ.get("LUNGSEG_DATA")
-    name, rule = ("cxr704", "published:cxr704-ovcharenko") if root else ("phantom", "every-14th")
-    options = {} if root else {"count": 140, "size": 128}
-    samples = {s.id: s for s in load_dataset(name, options, Path(root) if root else None).samples()}
-    split = make_splits(rule, list(samples.values()), SplitOptions())[0]
-    return [samples[key] for key in split.train[:limit]], [samples[key] for key in split.validation[:20]]
+    name, samples = all_images(PHANTOMS, SIDE)
+    by_id, split = {sample.id: sample for sample in samples}, split_of(name, samples)
+    return [by_id[key] for key in split.train[:limit]], [by_id[key] for key in split.validation[:HELD]]
+
+
+@contextmanager
+def connected(scheduler: str | None) -> Iterator[Client]:
+    """A client of the scheduler, or of two workers that are started here.
+
+    Raises InputError if the extra is missing, or no scheduler answers at the address.
+    """
+    require_extra()
+    from distributed import Client, LocalCluster
+
+    if scheduler is None:
+        local = {"host": "127.0.0.1", "dashboard_address": None}
+        with LocalCluster(n_workers=2, threads_per_worker=1, **local) as cluster, Client(cluster) as client:
+            yield client
+        return
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--scheduler: nothing answers at {scheduler} ({error}): start one with `dask scheduler`"
+        ) from error
+    with client:
+        yield client
 
 
 def compare(arguments: argparse.Namespace) -> float:
     """Fits both and prints how far apart their predictions on validation pixels are at most."""
-    settings = Vgg19PixelsSettings(
-        size=arguments.size, pixels_per_image=arguments.pixels, boosting={"rounds": arguments.trees}
-    )
+    keys = {
+        "size": arguments.size,
+        "pixels_per_image": arguments.pixels,
+        "boosting": {"rounds": arguments.trees},
+    }
+    settings = validate(Vgg19PixelsSettings, keys, "distributed_training.py")
     train, held = sides(arguments.images)
-    with ExitStack() as stack:
-        address = arguments.scheduler or stack.enter_context(
-            LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
-        )
-        client = stack.enter_context(Client(address))
+    with connected(arguments.scheduler) as client:
         begun = time.perf_counter()
         spread = fit_distributed(client, train, settings, seed=0)
         print(f"{len(train)} images on the cluster: {time.perf_counter() - begun:.1f} s", flush=True)
@@ -64,19 +91,22 @@ def compare(arguments: argparse.Namespace) -> float:
     return difference
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scheduler", help="address of a running scheduler, such as tcp://HOST:8786")
     parser.add_argument("--images", type=int, help="training images at most")
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--pixels", type=int, default=2304, help="of each image")
     parser.add_argument("--trees", type=int, default=100)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    if arguments.images is not None and arguments.images < 1:
+        parser.error("--images is at least 1")
     use_threads(usable_cores())
     try:
-        sys.exit(compare(arguments) > TOLERANCE)
+        difference = compare(arguments)
     except InputError as error:
-        sys.exit(str(error))
+        parser.error(str(error))
+    sys.exit(difference > TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def floor_rows(
         rows.append(_row("features: shape prior", ceilings, operations=prior))
     whole = _of_layers(layers, batch, approach.runtime)
     operations = whole.pop("operations", 0) + prior
-    features = {"operations": operations, "bytes": _feature_bytes(approach, batch), **whole}
+    features = {"operations": operations, "moved": _feature_bytes(approach, batch), **whole}
     rows.append(_row("features", ceilings, measured=measured["features"], **features))
     rows.append(_row("trees", ceilings, measured=measured["trees"], **_of_trees(approach, batch)))
     key = {"device": approach.runtime.device.type, "batch": batch}
@@ -113,20 +113,27 @@ def _of_trees(approach: Vgg19Context, batch: int) -> dict[str, float]:
 
 
 def tree_counts(work: Sequence[tuple[Forest, int]]) -> dict[str, float]:
-    """Of forests, each with its number of rows: visits of nodes; bytes of the columns read and the scores."""
+    """Of forests, each with its number of rows: visits of nodes, and bytes of the columns read and the scores
+    that are moved."""
     return {
         "visits": sum(rows * len(forest.feature) for forest, rows in work),
-        "bytes": sum(rows * (FLOAT * len(forest.features_read()) + SCORE) for forest, rows in work),
+        "moved": sum(rows * (FLOAT * len(forest.features_read()) + SCORE) for forest, rows in work),
     }
 
 
 def floor_ms(
-    ceilings: Ceilings, operations: float = 0, bytes: float = 0, visits: float = 0
+    ceilings: Ceilings, operations: float = 0, moved: float = 0, visits: float = 0
 ) -> dict[str, float]:
-    """Milliseconds that each kind of work takes at its ceiling; 0 where there is no ceiling."""
+    """Milliseconds that each kind of work takes at its ceiling; 0 where there is no ceiling.
+
+    Args:
+        operations: of floating point.
+        moved: bytes.
+        visits: of nodes of trees.
+    """
     return {
         "operations ms": operations / ceilings.gflops / 1e6,
-        "bytes ms": bytes / ceilings.gbytes / 1e6,
+        "bytes ms": moved / ceilings.gbytes / 1e6,
         "visits ms": visits / ceilings.visits / 1e6 if ceilings.visits else 0.0,
     }
 
@@ -135,17 +142,17 @@ def _row(
     work: str,
     ceilings: Ceilings,
     operations: float = 0,
-    bytes: float = 0,
+    moved: float = 0,
     layer_bytes: float = 0,
     visits: float = 0,
     measured: float | None = None,
 ) -> dict[str, Any]:
     """Counts and times; the floor is the largest of the times that the device can't avoid."""
-    times = floor_ms(ceilings, operations, bytes, visits)
+    times = floor_ms(ceilings, operations, moved, visits)
     floor = max(times.values())
     counts = {
         "GFLOP": operations / 1e9,
-        "MB": bytes / 1e6,
+        "MB": moved / 1e6,
         "MB layer by layer": layer_bytes / 1e6,
         "million node visits": visits / 1e6,
     }

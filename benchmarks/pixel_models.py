@@ -11,28 +11,26 @@ from typing import Any
 import lightgbm
 import numpy as np
 import torch
+from benchmark_images import PHANTOM, all_images, split_of
 from torch import Tensor
 
 from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
-from lungseg.approaches.vgg19_context.cascade import Stage
+from lungseg.approaches.vgg19_context.cascade import Stage, as_rows
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings
 from lungseg.approaches.vgg19_pixels.code_training import boosting_parameters
-from lungseg.approaches.vgg19_pixels.features import PixelFeatures
-from lungseg.approaches.vgg19_pixels.forest import Forest
+from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
 from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
 from lungseg.data import Sample, load_dataset
-from lungseg.data.splits import SplitOptions, make_splits
 from lungseg.errors import InputError
-from lungseg.material import data_root
 from lungseg.plugins import validate
 from lungseg.scoring.overlap import mean_dice
 from lungseg.storage import make_folder, read_json, write_grey
 
-USE, SPLIT = "vgg19-context", "published:cxr704-ovcharenko"
+USE = "vgg19-context"
 OURS = {"cpu": "llvm", "cuda": "triton"}
 SMALL_FIT = (16, 4)  # phantoms that a small model learns from, and is validated on
 FOREST_ROWS = 4000  # pixels of an image that the plain forest learns from
@@ -159,13 +157,12 @@ def recorded_rows(approach: Vgg19Context, images: Sequence[np.ndarray]) -> list[
 
 def chosen_samples(count: int) -> tuple[str, list[Sample]]:
     """Samples and what they are: validation images of real ones if there are, or phantoms."""
-    root = data_root()
-    if root is None:
-        return "phantoms", load_dataset("phantom", {"count": count, "size": 512}, None).samples()
-    samples = {sample.id: sample for sample in load_dataset("cxr704", {}, root).samples()}
-    validation = make_splits(SPLIT, list(samples.values()), SplitOptions())[0].validation
+    name, samples = all_images(count, 512)
+    if name == PHANTOM:
+        return "phantoms", samples
+    by_id, validation = {sample.id: sample for sample in samples}, split_of(name, samples).validation
     places = np.linspace(0, len(validation) - 1, min(count, len(validation))).astype(int)
-    return "chest X-rays (validation images of cxr704)", [samples[validation[place]] for place in places]
+    return f"chest X-rays (validation images of {name})", [by_id[validation[place]] for place in places]
 
 
 def write_files(samples: Sequence[Sample], size: int, folder: Path) -> list[Path]:
@@ -176,10 +173,11 @@ def write_files(samples: Sequence[Sample], size: int, folder: Path) -> list[Path
     return files
 
 
-def plain_forest(
+def plain_model(
     samples: Sequence[Sample], network: PixelFeatures, runtime: Runtime, size: int, trees: int, leaves: int
-) -> Forest:
-    """LightGBM with the plain approach's parameters on the 64 features of relu1_2 of a few images' pixels."""
+) -> str:
+    """LightGBM's text of a model with the plain approach's parameters: it was fitted on the 64 features of
+    relu1_2 of a few images' pixels."""
     table = build_table(samples, network, runtime, size, FOREST_ROWS, 0)
     settings = BoostingSettings(rounds=trees, leaves=leaves)
     parameters = {
@@ -189,4 +187,10 @@ def plain_forest(
         "verbosity": -1,
     }
     rows = lightgbm.Dataset(table.features, table.targets, params=parameters)
-    return Forest.from_text(lightgbm.train(parameters, rows, trees).model_to_string(num_iteration=-1))
+    return lightgbm.train(parameters, rows, trees).model_to_string(num_iteration=-1)
+
+
+def pixel_rows(samples: Sequence[Sample], network: PixelFeatures, runtime: Runtime, size: int) -> Tensor:
+    """Rows float32 N x 64 of all pixels of images at size x size, a column's values side by side."""
+    batches = [to_batch([sample.image()], size, runtime.device) for sample in samples]
+    return as_rows(torch.cat([extract(network, batch, runtime) for batch in batches]))

@@ -34,8 +34,8 @@ from pixel_trees import tree_rows, tree_verdicts
 from pixel_turns import Measured, synchronise, take_turns
 
 from lungseg.approaches.approach import Runtime
-from lungseg.approaches.postprocessing import THRESHOLD
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
+from lungseg.approaches.vgg19_context.postprocessing import THRESHOLD
 from lungseg.data.images import read_image
 from lungseg.environment import cuda_name, resolve_runtime, usable_cores, use_threads
 from lungseg.errors import InputError
@@ -46,6 +46,7 @@ from lungseg.study import write_study
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64)}
 NO_CUDA = "no CUDA device"
 COUNTS = ["size", "batch", "rows", "repeats", "pixels of masks that differ"]
+SMALLEST = 16  # pixels a side: of fewer rows LightGBM grows no trees
 AIM_SIZE, AIM_SECONDS, AIM_RATIO = 512, 0.5, 5  # on the CPU, of one image
 GPU_AIM_SIZE, GPU_AIM_IMAGES = 256, 300
 
@@ -215,8 +216,11 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser.add_argument("--batches", type=int, nargs="+", help="default: 1 8, on a GPU 64 too")
     parser.add_argument("--forest", type=int, nargs=2, default=[300, 63], metavar=("TREES", "LEAVES"))
     arguments = parser.parse_args(words)
-    if min(arguments.threads, arguments.repeats, arguments.images) < 1:
-        parser.error("--threads, --repeats and --images are at least 1")
+    trees, leaves = arguments.forest
+    if min(arguments.threads, arguments.repeats, arguments.images, trees, *(arguments.batches or [1])) < 1:
+        parser.error("--threads, --repeats, --images, --batches and the TREES of --forest are at least 1")
+    if min(arguments.sizes) < SMALLEST or leaves < 2:
+        parser.error(f"--sizes are at least {SMALLEST}, the LEAVES of --forest at least 2")
     return parser, arguments
 
 

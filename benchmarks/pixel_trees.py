@@ -12,14 +12,12 @@ import pandas as pd
 import torch
 from pixel_ceilings import Ceilings
 from pixel_floor import floor_ms, tree_counts
-from pixel_models import OURS, Stored, plain_forest, recorded_rows, with_engine
+from pixel_models import OURS, Stored, pixel_rows, plain_model, recorded_rows, with_engine
 from pixel_turns import Measured, take_turns
 from torch import Tensor
 
 from lungseg.approaches.approach import Runtime
-from lungseg.approaches.resize import to_batch
-from lungseg.approaches.vgg19_context.cascade import as_rows
-from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
+from lungseg.approaches.vgg19_pixels.features import PixelFeatures
 from lungseg.approaches.vgg19_pixels.forest import Forest
 from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
 from lungseg.data import Sample
@@ -81,9 +79,8 @@ def _of_stages(stored: Stored, runtime: Runtime, samples: Sequence[Sample]) -> W
 
 def _plain(runtime: Runtime, samples: Sequence[Sample], size: int, trees: int, leaves: int) -> Work:
     network = PixelFeatures("auto").to(runtime.device)
-    forest = plain_forest(samples, network, runtime, size, trees, leaves)
-    batches = [to_batch([sample.image()], size, runtime.device) for sample in samples]
-    rows = as_rows(torch.cat([extract(network, batch, runtime) for batch in batches]))
+    forest = Forest.from_text(plain_model(samples, network, runtime, size, trees, leaves))
+    rows = pixel_rows(samples, network, runtime, size)
     name = f"{trees} {PLAIN} {leaves} leaves, all pixels of {len(samples)} images, 64 features of relu1_2"
     return Work(name, [(forest, rows)])
 

@@ -2,182 +2,98 @@
 
 LightGBM on codes (a byte a feature, in a mapped file) against LightGBM on float32 rows in memory, on all
 pixels of as many images as the rows need. Each point is measured in a process of its own and stored; a run
-that was cut goes on where it stopped. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data, on phantoms.
+that was cut goes on where it stopped, and measures again what other code, libraries or another processor
+measured. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data, on phantoms.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import lightgbm
-import numpy as np
 import pandas as pd
-import torch
+from benchmark_images import all_images
 from matplotlib.lines import Line2D
+from scale_points import LEAVES, PHANTOM_SIDE, SIZE, STEPS, TREES, code_of_points
 
-from lungseg.approaches.approach import Runtime
-from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings
-from lungseg.approaches.vgg19_pixels.code_table import (
-    CodeWriter,
-    open_codes,
-    pixel_part,
-    pixel_parts,
-    sample_bins,
-)
-from lungseg.approaches.vgg19_pixels.code_training import CodedRows, boosting_parameters, train_on_codes
-from lungseg.approaches.vgg19_pixels.features import CHANNELS, PixelFeatures
-from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table
 from lungseg.approaches.weights import find_weights
-from lungseg.data import Sample, load_dataset
-from lungseg.environment import PeakMemory, usable_cores, use_threads
+from lungseg.environment import cpu_name, usable_cores, versions
+from lungseg.errors import InputError
 from lungseg.report.style import PALETTE, SINGLE, house_style, legend_below, log_ticks, new_figure, save
-from lungseg.storage import read_json, write_json
+from lungseg.storage import make_folder, read_json, write_json
 from lungseg.study import write_study
 
-SIZE, TREES, LEAVES = 128, 100, 63
-ROWS = (100_000, 300_000, 1_000_000, 3_000_000, 704 * SIZE**2)
+PHANTOMS = 704  # as many as the X-rays
+ROWS = (100_000, 300_000, 1_000_000, 3_000_000, PHANTOMS * SIZE**2)
 AIM_GIB = 8
 CODES, PLAIN = "codes", "float32 rows"
-STEPS = ("features", "encoding", "dataset", "training")
+WAYS = {"codes": CODES, "plain": PLAIN}
+SCRIPT = Path(__file__).with_name("scale_points.py")
 
 
-class PeakAnonymous:
-    """Peak of what this process allocated itself, looked at every 20 ms; mapped files are not part of it.
-
-    The kernel keeps a peak of all resident memory only (`PeakMemory`).
-    """
-
-    def __enter__(self) -> "PeakAnonymous":
-        self.mib, self._done = 0.0, threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.02):
-            found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-            self.mib = max(self.mib, int(found[1]) / 1024)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._watcher.join()
-
-
-class Clock:
-    """Seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STEPS, 0.0)
-
-    @contextmanager
-    def step(self, name: str):
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-    @contextmanager
-    def boosting(self):
-        """Gives a callback for `lightgbm.train` that tells making the dataset from growing trees."""
-        start = time.perf_counter()
-        first = []
-
-        def callback(_: lightgbm.callback.CallbackEnv) -> None:
-            if not first:
-                first.append(time.perf_counter())
-
-        callback.before_iteration = True
-        yield callback
-        self.seconds["dataset"] += first[0] - start
-        self.seconds["training"] += time.perf_counter() - first[0]
-
-
-def all_samples() -> tuple[str, list[Sample]]:
-    root = os.environ.get("LUNGSEG_DATA")
-    name = "cxr704" if root else "phantom"
-    options = {} if root else {"count": 704, "size": 256}
-    return name, load_dataset(name, options, Path(root) if root else None).samples()
-
-
-def evenly(samples: list[Sample], count: int) -> list[Sample]:
-    return [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
-
-
-def fit_codes(samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, folder: Path):
-    with clock.step("encoding"):
-        bins = sample_bins(samples, network, runtime, SIZE, 0)
-    path, targets = folder / "codes.npy", np.empty(len(samples) * SIZE**2, np.float32)
-    with CodeWriter(path, len(targets), CHANNELS) as table:
-        for start, end in pixel_parts(len(samples)):
-            with clock.step("features"):
-                part = pixel_part(samples[start:end], start, network, runtime, SIZE, SIZE**2, 0)
-            with clock.step("encoding"):
-                table.write(bins.encode(part.features))
-            targets[start * SIZE**2 : end * SIZE**2] = part.targets
-    with clock.boosting() as callback:
-        coded = CodedRows([open_codes(path)], targets)
-        return train_on_codes(coded, bins, parameters(runtime.threads), TREES, callbacks=[callback])
-
-
-def fit_plain(samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, _: Path):
-    with clock.step("features"):
-        table = build_table(samples, network, runtime, SIZE, SIZE**2, 0)
-    with clock.boosting() as callback:
-        settings = {**parameters(runtime.threads), "objective": "regression", "verbosity": -1}
-        rows = lightgbm.Dataset(table.features, table.targets, params=settings)
-        return lightgbm.train(settings, rows, TREES, callbacks=[callback])
-
-
-FITS: dict[str, Callable] = {CODES: fit_codes, PLAIN: fit_plain}
-
-
-def parameters(threads: int) -> dict[str, object]:
-    return {**boosting_parameters(BoostingSettings(leaves=LEAVES), 0), "num_threads": threads}
-
-
-def measure(how: str, images: int, threads: int, folder: Path) -> dict[str, object]:
-    """One point, in this process."""
-    use_threads(threads)
-    runtime = Runtime(torch.device("cpu"), threads=threads)
-    samples = evenly(all_samples()[1], images)
-    network, clock = PixelFeatures("auto"), Clock()
-    with PeakMemory(runtime.device) as resident, PeakAnonymous() as anonymous:
-        booster = FITS[how](samples, network, runtime, clock, folder)
-    return {
-        **{f"{name} s": seconds for name, seconds in clock.seconds.items()},
-        "seconds": sum(clock.seconds.values()),
-        "resident MiB": resident.mib,
-        "anonymous MiB": anonymous.mib,
-        "loss": loss(booster, build_table(samples[:4], network, runtime, SIZE, SIZE**2, 0)),
-    }
-
-
-def loss(booster: lightgbm.Booster, table: PixelTable) -> float:
-    return float(np.mean((booster.predict(table.features) - table.targets) ** 2))
-
-
-def point(arguments: argparse.Namespace, how: str, images: int, settings: dict) -> dict[str, object]:
-    """One point, from its file, or measured in a new process."""
-    path = arguments.out / "points" / f"{how.replace(' ', '-')}-{images}.json"
-    if path.exists() and read_json(path)["settings"] == settings:
-        return read_json(path)["found"]
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-        words = ["--point", how, str(images), folder, "--threads", str(arguments.threads)]
-        done = subprocess.run(
-            [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True
-        )
-    found = json.loads(done.stdout.splitlines()[-1])
-    write_json(path, {"settings": settings, "found": found})
-    print(f"{how}, {images} images: {found['seconds']:.0f} s, {found['resident MiB']:.0f} MiB", flush=True)
+def point(arguments: argparse.Namespace, how: str, images: int, key: dict[str, object]) -> dict[str, float]:
+    """One point, from its file if `key` is what it was measured with, or else measured now."""
+    path = arguments.out / "points" / f"{how}-{images}.json"
+    if path.exists():
+        stored = read_json(path)
+        if stored.get("key") == key:
+            return stored["found"]
+    found = measured(how, images, arguments.threads, arguments.scratch)
+    write_json(path, {"key": key, "found": found})
+    took = f"{found['seconds']:.0f} s, {found['resident MiB']:.0f} MiB"
+    print(f"{WAYS[how]}, {images} images: {took}", flush=True)
     return found
+
+
+def measured(how: str, images: int, threads: int, scratch: Path | None) -> dict[str, float]:
+    """One point, from a new process. Raises InputError if that didn't end well."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        words = [sys.executable, str(SCRIPT), how, *map(str, (images, PHANTOMS, threads)), folder]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if done.returncode == -signal.SIGKILL:
+        raise InputError(
+            f"the process that measured {WAYS[how]} of {images} images was killed, most likely for memory: "
+            f"give it more, or ask for fewer rows with {'--plain-up-to' if how == 'plain' else '--rows'}"
+        )
+    if done.returncode:
+        raise InputError(
+            f"the process that measured {WAYS[how]} of {images} images failed with exit code "
+            f"{done.returncode}: mend what it says above, then run the same command again"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def what_counts(data: str, weights: str, threads: int) -> dict[str, object]:
+    """All that a point depends on besides its way and its images; a stored one with another is old."""
+    settings = {"data": data, "weights": weights, "size": SIZE, "trees": TREES, "leaves": LEAVES}
+    machine = {"threads": threads, "cpu": cpu_name(), "versions": versions()}
+    return {**settings, **machine, "code": code_of_points()}
+
+
+def measure_all(arguments: argparse.Namespace) -> tuple[pd.DataFrame, str, str]:
+    """The table, the dataset's name and the weights'. Raises InputError for what can't be measured."""
+    data, samples = all_images(PHANTOMS, PHANTOM_SIDE)
+    if max(arguments.rows) > len(samples) * SIZE**2:
+        raise InputError(f"--rows: {data} has {len(samples) * SIZE**2:,} pixels at {SIZE} x {SIZE}, no more")
+    weights = "ImageNet" if find_weights("vgg19", "auto") else "random"
+    if arguments.scratch:
+        make_folder(arguments.scratch)
+    key, rows = what_counts(data, weights, arguments.threads), []
+    for wanted in sorted(arguments.rows):
+        images = max(1, round(wanted / SIZE**2))
+        for how in ("codes", "plain") if wanted <= arguments.plain_up_to else ("codes",):
+            found = point(arguments, how, images, key)
+            row = {"trained on": WAYS[how], "images": images, "rows": images * SIZE**2}
+            row |= {name: found[name] for name in (*(f"{step} s" for step in STEPS), "seconds")}
+            row |= {"GiB": found["resident MiB"] / 1024, "anonymous GiB": found["anonymous MiB"] / 1024}
+            rows.append({**row, "loss": found["loss"]})
+    return pd.DataFrame(rows).sort_values(["trained on", "rows"], ignore_index=True), data, weights
 
 
 def draw(table: pd.DataFrame, out: Path) -> None:
@@ -226,45 +142,28 @@ def notes(table: pd.DataFrame, arguments: argparse.Namespace, data: str, weights
     ]
 
 
-def main() -> None:
+def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/training-scale"))
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--plain-up-to", type=int, default=3_000_000, help="rows, of LightGBM on float32")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--scratch", type=Path, help="folder for the table of codes, 64 bytes a row")
-    parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.point:
-        how, images, folder = arguments.point
-        print(json.dumps(measure(how, int(images), arguments.threads, Path(folder))))
-        return
-    data, samples = all_samples()
-    if max(arguments.rows) > len(samples) * SIZE**2:
-        parser.error(f"--rows: {data} has {len(samples) * SIZE**2:,} pixels at {SIZE} x {SIZE}, no more")
-    weights = "ImageNet" if find_weights("vgg19", "auto") else "random"
-    settings = {
-        "data": data, "weights": weights, "size": SIZE, "trees": TREES, "leaves": LEAVES,
-        "threads": arguments.threads,
-    }  # fmt: skip
-    rows = []
-    for wanted in sorted(arguments.rows):
-        images = max(1, round(wanted / SIZE**2))
-        for how in FITS:
-            if how == PLAIN and wanted > arguments.plain_up_to:
-                continue
-            found = point(arguments, how, images, settings)
-            row = {"trained on": how, "images": images, "rows": images * SIZE**2}
-            row |= {name: found[name] for name in (*(f"{step} s" for step in STEPS), "seconds")}
-            row |= {"GiB": found["resident MiB"] / 1024, "anonymous GiB": found["anonymous MiB"] / 1024}
-            rows.append({**row, "loss": found["loss"]})
-            table = pd.DataFrame(rows).sort_values(["trained on", "rows"], ignore_index=True)
-    print(
-        write_study(
-            arguments.out, "Training on more and more pixels", table, notes(table, arguments, data, weights)
-        )
-    )
-    draw(table, arguments.out)
+    arguments = parser.parse_args(words)
+    if min(*arguments.rows, arguments.threads) < 1:
+        parser.error("--rows and --threads are at least 1")
+    return parser, arguments
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser, arguments = parse(words)
+    try:
+        table, data, weights = measure_all(arguments)
+        said = notes(table, arguments, data, weights)
+        print(write_study(arguments.out, "Training on more and more pixels", table, said))
+        draw(table, arguments.out)
+    except InputError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

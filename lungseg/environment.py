@@ -22,7 +22,18 @@ from lungseg.approaches.approach import Runtime
 from lungseg.errors import InputError
 from lungseg.spec import RuntimeSpec
 
-PACKAGES = ("torch", "torchvision", "lightgbm", "scikit-learn", "numpy", "scipy", "pandas", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "lightgbm",
+    "llvmlite",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+)
 ROOT = Path(__file__).resolve().parent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from lungseg.approaches import APPROACHES
+from lungseg.approaches.vgg19_pixels.trees import engine_here
 from lungseg.approaches.weights import find_weights
 from lungseg.data import DATASETS, load_dataset
 from lungseg.environment import cpu_name, cuda_name, git_revision, resolve_runtime, versions
@@ -14,7 +15,7 @@ from lungseg.spec import RuntimeSpec
 
 
 def facts() -> list[tuple[str, str]]:
-    """Rows of (what, value): versions, devices, data and weights with where they were found."""
+    """Rows of (what, value): versions, devices and engines, data and weights with where they were found."""
     runtime = resolve_runtime(RuntimeSpec())
     revision = git_revision()
     rows = [
@@ -28,6 +29,8 @@ def facts() -> list[tuple[str, str]]:
         ("CPU", cpu_name()),
         ("CUDA", cuda_name() or "no device"),
         ("runs on", f"{runtime.device.type}, {runtime.precision}, {runtime.threads} threads"),
+        ("trees on CPU", _trees_text("cpu")),
+        *([("trees on CUDA", _trees_text("cuda"))] if cuda_name() else []),
         ("LUNGSEG_DATA", os.environ.get("LUNGSEG_DATA") or "not set"),
         *((f"dataset {name}", text) for name, text in datasets_found()),
         ("LUNGSEG_WEIGHTS", os.environ.get("LUNGSEG_WEIGHTS") or "not set"),
@@ -35,6 +38,12 @@ def facts() -> list[tuple[str, str]]:
         ("approaches", ", ".join(APPROACHES)),
     ]
     return rows
+
+
+def _trees_text(device: str) -> str:
+    """The engine, and why it is not a faster one."""
+    engine, passed_over = engine_here(device)
+    return "; ".join([engine, *passed_over])
 
 
 def _weights_text(network: str) -> str:

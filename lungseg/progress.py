@@ -48,13 +48,18 @@ class Reporter:
             yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
 
     def _lines(self, title: str, start: float) -> Callable[[int, int, str], None]:
-        printed = [start]
+        printed = start
+        begun, size, before = start, None, 0
 
         def move(done: int, total: int, text: str) -> None:
+            nonlocal printed, begun, size, before
             now = time.perf_counter()
-            if now - printed[0] >= LINE_EVERY_S:
-                printed[0] = now
-                left = (now - start) / max(done, 1) * (total - done)
-                self.say(f"  {title}: {done} of {total}, {left:.0f} s left, {text}")
+            if total != size or done < before:  # another step of the same part: its pace is its own
+                begun, size = now, total
+            before = done
+            if now - printed >= LINE_EVERY_S:
+                printed = now
+                left = f"{(now - begun) / done * (total - done):.0f} s left, " if done and now > begun else ""
+                self.say(f"  {title}: {done} of {total}, {left}{text}")
 
         return move

@@ -54,7 +54,7 @@ HISTORY_COLUMNS = [
     "approach",
     "fold",
     "seed",
-    "unit",  # what a step is: "round" of boosting or "epoch"
+    "unit",  # what a step is: "round" of boosting, "epoch" or "stage" of a cascade
     "step",
     "train_loss",
     "validation_loss",

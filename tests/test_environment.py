@@ -1,8 +1,11 @@
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
 
-from lungseg.environment import PeakMemory, hash_code, module_place, resolve_runtime
+from lungseg import environment
+from lungseg.environment import PeakMemory, hash_code, module_place, resolve_runtime, versions
 from lungseg.errors import InputError
 from lungseg.spec import RuntimeSpec
 
@@ -33,6 +36,14 @@ def test_cuda_is_refused_without_a_device(monkeypatch):
         resolve_runtime(RuntimeSpec(device="cuda"))
     assert resolve_runtime(RuntimeSpec()).device.type == "cpu"
     assert resolve_runtime(RuntimeSpec(threads=3, precision="float32")).threads == 3
+
+
+def test_versions_name_what_computes_and_what_is_missing(monkeypatch):
+    found = versions()
+    assert found["llvmlite"] == version("llvmlite")
+    assert "triton" in found
+    monkeypatch.setattr(environment, "PACKAGES", ("no-such-package-here",))
+    assert versions()["no-such-package-here"] == "not installed"
 
 
 def test_the_hash_of_code_follows_names_and_bytes(tmp_path):

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import lightgbm
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torchvision.models import vgg19
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
+from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, LightGBM
 from lungseg.approaches.vgg19_pixels.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, random_state
 from lungseg.approaches.vgg19_pixels.mlp import Dropout
 from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
@@ -102,6 +106,69 @@ def test_lightgbm_keeps_the_round_with_the_least_validation_loss(discs, runtime,
     fitted = approach.fit(discs(4), discs(2, seed=5), run)
     losses = [row["validation_loss"] for row in run.rows]
     assert fitted.best_step == int(np.argmin(losses)) + 1
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_maps_are_what_lightgbm_predicts_from_the_stored_file(layout, discs, runtime, new_run, tmp_path):
+    approach = Vgg19Pixels(settings(regressor="lightgbm"), runtime)
+    approach.fit(discs(4), discs(2, seed=5), new_run())
+    approach.save(tmp_path)
+    stored = lightgbm.Booster(model_file=tmp_path / "lightgbm.txt")
+    features, regression = approach.stages()
+    maps = features.run(approach.prepare([sample.image() for sample in discs(3, seed=7)]))
+    found = regression.run(maps.contiguous(memory_format=layout))
+    expected = stored.predict(maps.permute(0, 2, 3, 1).reshape(-1, 64).numpy()).clip(0, 1)
+    assert (found.shape, found.dtype) == ((3, 1, 24, 24), torch.float32)
+    np.testing.assert_allclose(found.flatten(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("regressor", ["ridge", "hist-gradient-boosting", "mlp"])
+def test_each_pixel_of_a_map_is_the_prediction_of_its_row(regressor, discs, runtime, new_run):
+    approach = Vgg19Pixels(settings(regressor=regressor), runtime)
+    approach.fit(discs(4), discs(2, seed=5), new_run())
+    features, regression = approach.stages()
+    maps = features.run(approach.prepare([sample.image() for sample in discs(3, seed=7)]))
+    rows = np.stack([maps[image, :, y, x].numpy() for image, y, x in np.ndindex(3, 24, 24)])
+    expected = approach.regressor.predict(rows).clip(0, 1)
+    np.testing.assert_allclose(regression.run(maps).flatten(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_model_without_a_split_and_one_of_large_trees_are_evaluated_too(runtime, new_run, tmp_path):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3000, 3)).astype(np.float32)
+    targets = (features[:, 0] > 0).astype(np.float32) + rng.random(3000).astype(np.float32)
+    for table, leaves in (
+        (PixelTable(np.ones_like(features), targets), 4),
+        (PixelTable(features, targets), 300),  # more than the CPU's faster engine takes
+    ):
+        regressor = LightGBM(BoostingSettings(rounds=5, leaves=leaves, min_leaf=1), runtime)
+        regressor.fit(table, table, new_run())
+        regressor.save(tmp_path)
+        expected = lightgbm.Booster(model_file=tmp_path / "lightgbm.txt").predict(table.features)
+        loaded = LightGBM.load(tmp_path, regressor.settings, runtime)
+        assert loaded.parameters == regressor.parameters > 0
+        for one in (regressor, loaded):
+            np.testing.assert_allclose(one.predict(table.features), expected, rtol=0, atol=1e-6)
+
+
+def test_features_that_are_no_numbers_are_refused_before_trees_grow(runtime, new_run):
+    features = np.ones((100, 2), np.float32)
+    features[7, 1] = np.nan
+    table, run = PixelTable(features, np.ones(100, np.float32)), new_run()
+    with pytest.raises(InputError, match="NaN or infinite"):
+        LightGBM(BoostingSettings(), runtime).fit(table, table, run)
+    assert run.rows == []
+
+
+def test_a_gpus_time_includes_copies_only_where_the_regressor_leaves_it(discs, runtime, new_run):
+    elsewhere = replace(runtime, device=torch.device("cuda"))
+    copies = {}
+    for regressor in ("lightgbm", "ridge", "mlp"):
+        approach = Vgg19Pixels(settings(regressor=regressor), runtime)
+        approach.fit(discs(2), discs(2, seed=1), new_run())
+        approach.runtime = approach.regressor.runtime = elsewhere
+        copies[regressor] = [stage.copies for stage in approach.stages()]
+    assert copies == {"lightgbm": [False, True], "ridge": [False, True], "mlp": [False, False]}
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,21 @@ def test_each_turn_of_every_way_starts_from_the_same_value():
     assert [len(one.seconds["whole"]) for one in found.values()] == [6, 6]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--sizes", "0"], "--sizes are at least 16"),
+        (["--batches", "1", "0"], "--batches and the TREES of --forest are at least 1"),
+        (["--forest", "0", "63"], "the TREES of --forest are at least 1"),
+        (["--forest", "3", "1"], "the LEAVES of --forest at least 2"),
+    ],
+)
+def test_a_number_that_can_not_be_measured_ends_in_a_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        speed.main([*QUICK, *words])
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_model_that_can_not_be_timed_ends_in_a_sentence(results, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     wrong = {

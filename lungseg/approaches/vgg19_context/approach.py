@@ -8,7 +8,7 @@ and Bai 2010). A stage learns from maps of models that never saw the image they 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,24 @@ from torch import Tensor
 
 from lungseg.approaches import approach as protocol
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, WeightsInfo
-from lungseg.approaches.postprocessing import postprocess
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import Stage, believed_names, run_cascade, stage_grids
-from lungseg.approaches.vgg19_context.cases import read_cases
 from lungseg.approaches.vgg19_context.fitting import BASE, Fitting
 from lungseg.approaches.vgg19_context.planes import resample
+from lungseg.approaches.vgg19_context.postprocessing import postprocess
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import new_stage
 from lungseg.approaches.weights import find_weights, weights_info
 from lungseg.errors import InputError
 from lungseg.storage import make_folder
 
-# Rows x trees a second and CPU thread, measured on one machine with 400 columns: for the estimate alone.
-NOMINAL_ROWS = 1.5e6
+IMAGES_A_BATCH = 8
+# For the estimate alone, measured on one machine: values that trees are grown on, values of other regressors
+# and nodes visited, all a second and CPU thread; and what reading and coding add to the planes' time.
+NOMINAL_TREES, NOMINAL_OTHERS, NOMINAL_VISITS, CODING = 1.2e8, 1e7, 1.5e10, 1.7
+CONTEXT_COLUMNS = 100
 
 
 class Vgg19Context(Approach):
@@ -58,20 +60,29 @@ class Vgg19Context(Approach):
         return BasePlanes(self.settings, self.runtime).to(self.runtime.device, memory_format=layout).eval()
 
     def estimate(self, train: int, validation: int) -> float:
-        """Seconds: planes by timing two images, the trees by their nominal speed a CPU thread."""
+        """Seconds: planes by timing two images, the regressors by their nominal speed a CPU thread."""
         s = self.settings
         base = self._new_base()
         noise = torch.rand(2, 1, s.size, s.size, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(self.runtime.device)
         with torch.inference_mode():
-            base.planes(noise)
+            base.planes(noise.to(self.runtime.device))
             start = time.perf_counter()
-            base.planes(noise)
+            base.planes(noise.to(self.runtime.device)).cpu()
         each = (time.perf_counter() - start) / 2
-        rows = train * (s.pixels_per_image + s.copies * s.pixels_per_copy)
-        fits = s.contexts * s.folds + 1  # folds less one of the rows each, and all of them once
-        passes = rows * s.boosting.rounds * fits
-        return each * (train * (1 + s.copies) + validation) + passes / NOMINAL_ROWS / self.runtime.threads
+        cases = train * (1 + s.copies) + validation
+        coarse = (
+            s.contexts * s.folds * self._rows(train, s.coarse)
+        )  # of a stage: all rows, and all but a fold
+        values = (coarse + self._rows(train, s.grid)) * (len(base.names) + CONTEXT_COLUMNS)
+        trees = values * s.boosting.rounds * s.boosting.column_share / NOMINAL_TREES
+        other = {"ridge": 1, "mlp": s.mlp.epochs}.get(s.regressor)
+        regressors = trees if other is None else values * other / NOMINAL_OTHERS
+        visits = cases * s.contexts * s.coarse**2 * s.boosting.rounds * s.boosting.leaves
+        return CODING * each * cases + (regressors + visits / NOMINAL_VISITS) / self.runtime.threads
+
+    def _rows(self, train: int, grid: int) -> int:
+        s = self.settings
+        return train * (min(s.pixels_per_image, grid**2) + s.copies * min(s.pixels_per_copy, grid**2))
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
         self.cascade = []
@@ -79,32 +90,40 @@ class Vgg19Context(Approach):
             raise InputError(
                 "vgg19-context needs two training images for its folds: give more, or set contexts = 0"
             )
-        cases = read_cases(
-            train, validation, self.settings, run.seed, lambda d, t: run.progress(d, t, "reading images")
-        )
         self.base = self._new_base()
-        fitting = Fitting(self.settings, self.runtime, run, cases, self.base)
-        sizes = [sample.mask().shape for sample in validation]
+        fitting = Fitting(self.settings, self.runtime, run)
+        fitting.read(train, validation)
+        fitting.extract(self.base)
         for index, grid in enumerate(fitting.grids):
             model, record = fitting.stage(index)
             self.cascade.append(Stage(grid, model))
             if index < len(fitting.grids) - 1:
-                maps = self.finish(fitting.earlier[-1][~cases.learnt], sizes)
+                maps = self._at_own_size(fitting.earlier[-1][~fitting.cases.learnt], validation)
             else:
-                maps = self.predict([sample.image() for sample in validation])
+                maps = self._predictions(validation)
             run.history(unit="stage", step=index + 1, **record, validation_dice=run.score(maps))
-        rows = int(cases.learnt[fitting.choice.case].sum()) * len(self.cascade)
         parameters = sum(stage.model.parameters for stage in self.cascade)
-        return Fitted("rows", rows, parameters, seconds_before=fitting.seconds_before)
+        return Fitted("rows", fitting.rows_passed, parameters, seconds_before=fitting.seconds_before)
+
+    def _at_own_size(self, maps: Tensor, samples: Sequence[Any]) -> Iterator[np.ndarray]:
+        """Cleaned maps at the samples' own sizes, a few at a time."""
+        for index, sample in enumerate(samples):
+            cleaned = postprocess(maps[index : index + 1], self.settings.postprocessing)
+            yield from self.finish(cleaned, [sample.mask().shape])
+
+    def _predictions(self, samples: Sequence[Any]) -> Iterator[np.ndarray]:
+        for start in range(0, len(samples), IMAGES_A_BATCH):
+            yield from self.predict([sample.image() for sample in samples[start : start + IMAGES_A_BATCH]])
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         return to_batch(images, self.settings.size, self.runtime.device)
 
     def stages(self) -> list[protocol.Stage]:
         elsewhere = self.runtime.device.type != "cpu"
+        leaving = elsewhere and not all(stage.model.on_device for stage in self.cascade)
         return [
             protocol.Stage("features", self._features),
-            protocol.Stage("trees", self._trees, copies=elsewhere),
+            protocol.Stage("trees", self._trees, copies=leaving),
             protocol.Stage(
                 "post-processing",
                 lambda maps: postprocess(maps, self.settings.postprocessing),

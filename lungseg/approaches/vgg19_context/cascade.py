@@ -16,6 +16,7 @@ from lungseg.approaches.vgg19_context.context import (
 from lungseg.approaches.vgg19_context.planes import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import StageModel
+from lungseg.approaches.vgg19_pixels.regressors import as_rows
 
 REMEMBERED = 2  # earlier maps that a stage reads, the latest ones
 
@@ -54,11 +55,6 @@ def predict_map(stage: Stage, planes: Tensor, earlier: list[Tensor]) -> Tensor:
     columns = own if context is None else torch.cat([own, context], 1)
     values = stage.model.of_rows(as_rows(columns))
     return values.view(len(columns), 1, stage.grid, stage.grid).clamp(0, 1)
-
-
-def as_rows(planes: Tensor) -> Tensor:
-    """Planes N x C x H x W as rows N H W x C, a column's values side by side in memory."""
-    return planes.transpose(0, 1).reshape(planes.shape[1], -1).T
 
 
 def run_cascade(stages: list[Stage], planes: Tensor, prior: Tensor | None) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import stage_grids
-from lungseg.approaches.vgg19_context.cases import Cases, folds_of
+from lungseg.approaches.vgg19_context.cases import HELD, folds_of, read_cases
 from lungseg.approaches.vgg19_context.planes import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape import MASK_SIDE, ShapePrior, describe
@@ -44,42 +45,64 @@ class Fitting:
     """The tables that all stages share, and the maps so far.
 
     Attributes:
+        cases: what is learnt from and validated on.
+        grids: pixels a side of each stage's map.
         earlier: maps float32 N x 1 x g x g of all cases, stage by stage; the shape prior's first, if it is
             used. Those of a case to learn from are by models that never saw its group.
-        choice: the pixels that the last stage learns from.
         seconds_before: spent by former sittings on the steps that they finished.
+        rows_passed: rows that went through training, counted for every model that they were in.
     """
 
-    def __init__(
-        self, settings: Vgg19ContextSettings, runtime: Runtime, run: Run, cases: Cases, base: BasePlanes
-    ) -> None:
-        """`base`: unfitted; it is fitted here, or read if a former sitting got so far."""
-        self._begun = time.perf_counter()
-        spent = run.checkpoints / SPENT
-        self.seconds_before = read_json(spent)["seconds"] if spent.exists() else 0.0
-        self.settings, self.runtime, self.run, self.cases = settings, runtime, run, cases
+    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime, run: Run) -> None:
+        self.settings, self.runtime, self.run = settings, runtime, run
         self.grids = stage_grids(settings)
-        self.choice = choose_pixels(cases, settings.grid, settings, run.seed, settings.contexts)
-        self._fold = folds_of(cases.groups, settings.folds, run.seed)
+        self.earlier: list[Tensor] = []
+        self.rows_passed = 0
         self._folder = run.checkpoints
-        tables = self._folder / "tables"
-        self.earlier = [self._shape_maps(base)] if settings.shape_prior else []
+        self._begun = time.perf_counter()
+        spent = self._folder / SPENT
+        self.seconds_before = read_json(spent)["seconds"] if spent.exists() else 0.0
+
+    def read(self, train: Sequence[Any], validation: Sequence[Any]) -> None:
+        """Reads the images and makes their copies, or opens what is stored of them."""
+        folder, report = self._folder / "cases", self._report("reading images")
+        self.cases = read_cases(folder, train, validation, self.settings, self.run.seed, report)
+
+    def extract(self, base: BasePlanes) -> None:
+        """Makes the tables and the shape prior's maps, or opens them.
+
+        Args:
+            base: unfitted; it is fitted here, or read if a former sitting got so far.
+        """
+        seed, tables = self.run.seed, self._folder / "tables"
+        self._choice = choose_pixels(
+            self.cases, self.settings.grid, self.settings, seed, self.settings.contexts
+        )
+        self._fold = folds_of(self.cases.groups, self.settings.folds, seed)
         if not BaseTables.exist(tables):
-            self._extract(base, tables)
+            rng = np.random.default_rng([seed, 1])
+            if self.settings.shape_prior:
+                self._fit_shape(base)
+            fit_projection(base, self.cases, rng)
+            bins = fit_bins(base, self.cases, rng)
+            write_tensors(self._folder / BASE, base.fitted())
+            report = self._report("features of images and copies")
+            write_tables(tables, base, self.cases, self._choice, bins, report)
             self._note_time()
         base.read(self._folder / BASE)
         self._tables = BaseTables(tables)
+        if self.settings.shape_prior:
+            self.earlier.append(load_file(self._folder / SHAPE_MAPS)["maps"])
 
     def _note_time(self) -> None:
         seconds = self.seconds_before + time.perf_counter() - self._begun
         write_json(self._folder / SPENT, {"seconds": seconds})
 
-    def _shape_maps(self, base: BasePlanes) -> Tensor:
-        """The shape prior's maps N x 1 x G x G of all cases; of one learnt from, without its own group."""
-        path, learnt = self._folder / SHAPE_MAPS, self.cases.learnt
+    def _fit_shape(self, base: BasePlanes) -> None:
+        """Stores the prior's maps N x 1 x G x G of all cases; of one learnt from, without its own group."""
         self.run.progress(0, 1, "shape prior")
-        batches = self.cases.batches()
-        pictures = torch.cat([describe(self.cases.images[batch].float()) for batch in batches])
+        batches, learnt = self.cases.batches(), self.cases.learnt
+        pictures = torch.cat([describe(self.cases.pictures(batch)) for batch in batches])
         masks = torch.cat([resample(self.cases.masks[batch].float(), MASK_SIDE) for batch in batches])
         shape = ShapePrior()
         maps = torch.empty(len(self.cases), 1, MASK_SIDE, MASK_SIDE)
@@ -87,17 +110,7 @@ class Fitting:
         maps[~learnt] = shape.of_pictures(pictures[~learnt])
         base.shape = shape.to(self.runtime.device)
         # At the last grid, since at prediction the prior travels among the planes.
-        write_tensors(path, {"maps": resample(maps, self.settings.grid)})
-        return load_file(path)["maps"]
-
-    def _extract(self, base: BasePlanes, folder: Path) -> None:
-        rng = np.random.default_rng([self.run.seed, 1])
-        fit_projection(base, self.cases, rng)
-        bins = fit_bins(base, self.cases, rng)
-        write_tensors(self._folder / BASE, base.fitted())
-        write_tables(
-            folder, base, self.cases, self.choice, bins, self._report("features of images and copies")
-        )
+        write_tensors(self._folder / SHAPE_MAPS, {"maps": resample(maps, self.settings.grid)})
 
     def _report(self, text: str) -> Callable[[int, int], None]:
         return lambda done, total: self.run.progress(done, total, text)
@@ -117,38 +130,43 @@ class Fitting:
         model.read(folder)
         if not last:
             self.earlier.append(load_file(folder / MAPS)["maps"])
-        return model, read_json(folder / RECORD)
+        record = read_json(folder / RECORD)
+        self.rows_passed += record.pop("rows")
+        return model, record
 
     def _fit_stage(self, index: int, folder: Path, last: bool) -> None:
         grid, seed = self.grids[index], self.run.seed
-        choice = self.choice if last else choose_pixels(self.cases, grid, self.settings, seed, index)
+        choice = self._choice if last else choose_pixels(self.cases, grid, self.settings, seed, index)
         rows = stage_rows(self._tables, self.cases, choice, self.earlier, grid, last, seed)
         name = f"stage {index + 1} of {len(self.grids)}"
-        models = self._fit_models(rows, name, last)
-        model = models[-1]
+        learners = fold_cases(self._fold, only_all=last)
+        models = self._fit_models(rows, learners, name)
+        model = models[HELD]
         if not last:
-            maps = held_out_maps(
-                self._tables,
-                rows,
-                models,
-                self._fold.numpy(),
-                self.earlier,
-                grid,
-                self._report(f"{name}: maps"),
-            )
+            report, fold = self._report(f"{name}: maps"), self._fold.numpy()
+            maps = held_out_maps(self._tables, rows, models, fold, self.earlier, grid, report)
             write_tensors(folder / MAPS, {"maps": maps})
         model.save(folder)
-        write_json(folder / RECORD, judge(model, rows, self.cases))  # last: it is what makes the stage done
+        passed = sum(len(rows.of(chosen)) for chosen in learners.values())
+        # Last: it is what makes the stage done.
+        write_json(folder / RECORD, {**judge(model, rows, self.cases), "rows": passed})
 
-    def _fit_models(self, rows: StageRows, name: str, last: bool) -> dict[int, StageModel]:
-        """A model without each fold, unless this is the last stage; and as -1 one of all cases."""
-        # Rounds of every model of every stage would be a history that nobody can read.
-        quiet = Run(self.run.seed, self._folder, lambda **_: None, lambda *_: None, self.run.score)
+    def _fit_models(
+        self, rows: StageRows, learners: dict[int, np.ndarray], name: str
+    ) -> dict[int, StageModel]:
+        """A model on each set of cases (bool N)."""
         held = ~self.cases.learnt.numpy()
-        wanted = fold_cases(self._fold, only_all=last)
-        models = {}
-        for fold, chosen in wanted.items():
-            self.run.progress(len(models), len(wanted), f"{name}: growing trees")
+        models: dict[int, StageModel] = {}
+        for fold, chosen in learners.items():
             models[fold] = new_stage(self.settings, self.runtime)
-            models[fold].fit(rows.of(chosen), rows.of(held), rows.bins, quiet)
+            text = f"{name}: model {len(models)} of {len(learners)}"
+            models[fold].fit(rows.of(chosen), rows.of(held), rows.bins, self._quiet(text))
         return models
+
+    def _quiet(self, text: str) -> Run:
+        """The run for one model: its rounds move the bar, but a history of them all nobody could read."""
+
+        def progress(done: int, total: int, _: str) -> None:
+            self.run.progress(done, total, text)
+
+        return Run(self.run.seed, self._folder, lambda **_: None, progress, self.run.score)

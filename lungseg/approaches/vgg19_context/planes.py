@@ -113,7 +113,7 @@ def coordinate_planes(images: Tensor) -> Tensor:
     count, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device).view(1, 1, -1, 1)
     x = torch.linspace(-1, 1, width, device=images.device).view(1, 1, 1, -1)
-    body = (images > BODY).float()
+    body = (images > BODY).int()
     above = _share_before(body.sum(3, keepdim=True), 2)
     left = _share_before(body.sum(2, keepdim=True), 3)
     planes = [plane.expand(count, 1, height, width) for plane in (y, x, above, left)]
@@ -121,7 +121,10 @@ def coordinate_planes(images: Tensor) -> Tensor:
 
 
 def _share_before(amounts: Tensor, axis: int) -> Tensor:
-    """Share of the sum along an axis that lies before each place, its own counted by half; 1/2 of nothing."""
+    """Share of the sum along an axis that lies before each place, its own counted by half; 1/2 of nothing.
+
+    `amounts` are integers, whose running sums are the same on every device.
+    """
     total = amounts.sum(axis, keepdim=True)
     before = amounts.cumsum(axis) - amounts / 2
-    return torch.where(total > 0, before / total.clamp_min(1e-6), torch.full_like(before, 0.5))
+    return torch.where(total > 0, before / total.clamp_min(1), torch.full_like(before, 0.5))

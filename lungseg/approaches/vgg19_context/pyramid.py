@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.approaches.vgg19_pixels.features import PixelFeatures
+from lungseg.approaches.vgg19_pixels.features import PixelFeatures, random_state
 from lungseg.approaches.weights import Kind, find_weights, load_weights
 from lungseg.errors import InputError
 
@@ -122,18 +121,13 @@ def _deeper_weights(kind: Kind, layers: list[str], seed: int) -> dict[str, tuple
         inputs = outputs
     file = find_weights("vgg19", kind)
     if file is None:
-        generator = torch.Generator().manual_seed(seed + 1)
-        state = {name: _he_normal(shape, generator) for name, shape in shapes.items()}
+        state = random_state(seed + 1, shapes)
     else:
         try:
             state = load_weights(file, shapes)
         except InputError as error:
+            if "is missing)" not in str(error):
+                raise
             raise InputError(f'{error}, or set layers = ["relu1_2"], which needs less of it') from error
     names = {layer: f"features.{CONVOLUTIONS[layer]}" for layer in layers}
     return {layer: (state[f"{name}.weight"], state[f"{name}.bias"]) for layer, name in names.items()}
-
-
-def _he_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if len(shape) == 1:
-        return torch.zeros(shape)
-    return torch.randn(shape, generator=generator) * (2 / (shape[1] * shape[2] * shape[3])) ** 0.5

@@ -1,4 +1,4 @@
-"""Keys of `vgg19-context` in a spec. The defaults were chosen on validation images."""
+"""Keys of `vgg19-context` in a spec."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pydantic import Field, model_validator
 
 from lungseg.approaches.approach import Settings
 from lungseg.approaches.augmentation import AugmentationSettings
-from lungseg.approaches.postprocessing import PostprocessingSettings
+from lungseg.approaches.vgg19_context.postprocessing import PostprocessingSettings
 from lungseg.approaches.vgg19_context.pyramid import Block, Layer, blocks_of
 from lungseg.approaches.vgg19_pixels.mlp import MlpSettings
 from lungseg.approaches.vgg19_pixels.ridge import RidgeSettings
-
-NO_CLEANING = PostprocessingSettings(smooth=False, keep_lungs=False, fill_holes=False)
 
 
 class StageBoostingSettings(Settings):
@@ -49,14 +47,15 @@ class Vgg19ContextSettings(Settings):
         grey: use the grey value and its difference from local means.
         coordinates: use the pixel's place in the image and in the body.
         shape_prior: begin with a kernel regression of the whole mask.
-        contexts: stages before the last one; each reads the maps of those before it.
+        contexts: stages before the last one; each reads the two latest maps (the shape prior's is the first).
         grid: pixels a side of the last stage's map. It divides `size`.
         coarse: pixels a side of the earlier stages' maps. It divides `grid`.
-        folds: a training image's maps come from models fitted on the other folds.
+        folds: of patients; a training image's maps come from models fitted on the other folds.
         copies: changed copies of each training image to learn from.
         augmentation: how a copy is changed.
         pixels_per_image, pixels_per_copy: rows that a stage learns from.
-        regressor: of every stage.
+        regressor: of every stage. All but "lightgbm" read the ranks of the columns' values instead of them;
+            "hist-gradient-boosting" and "mlp" choose a round or an epoch by validation pixels.
         boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
         postprocessing: what is done to the last map.
     """
@@ -107,6 +106,8 @@ class Vgg19ContextSettings(Settings):
             )
         if self.size % 16:
             raise ValueError(f"size {self.size} must be a multiple of 16")
+        if self.features and (not self.blocks or len(set(self.scales)) < len(self.scales)):
+            raise ValueError("scales and layers must name at least one map, and no scale twice")
         wrong = [scale for scale in self.scales if scale < 8 or self.size % scale]
         if wrong:
             raise ValueError(f"scale {wrong[0]} must divide size {self.size} and be at least 8")

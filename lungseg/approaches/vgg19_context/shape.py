@@ -17,6 +17,7 @@ SIDE = 32  # pixels of the shrunken picture
 MASK_SIDE = 64  # pixels of the regressed mask
 WIDTH = 4.0  # of the kernel: exp(-d^2 / (WIDTH m)), m the median squared distance between training pictures
 PENALTY = 0.01
+MOST_CASES = 8000  # its matrix has their square as its size: half a gigabyte
 JITTER = 1e-6  # a picture of one grey value is described by zeros
 
 
@@ -36,17 +37,28 @@ class ShapePrior(nn.Module):
         Args:
             pictures: what `describe` returns of N images.
             masks: float32 N x 1 x 64 x 64, shares of lung.
-            groups: int N; an image and its augmented copies share one.
+            groups: int N; the images of a patient and their changed copies share one. If there are more
+                than 8000 cases, those of evenly spaced groups are fitted.
 
         Returns:
             float32 N x 1 x 64 x 64 in [0, 1]: the maps that no case's own group had part in.
         """
+        chosen = _within_limit(groups)
+        maps = torch.empty(len(pictures), 1, MASK_SIDE, MASK_SIDE)
+        maps[chosen] = self._fit(pictures[chosen], masks[chosen], groups[chosen])
+        if not chosen.all():
+            maps[~chosen] = self.of_pictures(pictures[~chosen])
+        return maps
+
+    def _fit(self, pictures: Tensor, masks: Tensor, groups: Tensor) -> Tensor:
         targets = masks.flatten(1).double()
         distances = squared_distances(pictures, pictures).fill_diagonal_(0)
         apart = distances[distances > 0]
         self.width = WIDTH * apart.median() if len(apart) else torch.ones(())
         kernel = (torch.exp(-distances / self.width) + 1).double()
-        inverse = torch.linalg.inv(kernel + PENALTY * torch.eye(len(kernel), dtype=torch.float64))
+        del distances, apart
+        kernel.diagonal().add_(PENALTY)
+        inverse = torch.linalg.inv(kernel)
         coefficients = inverse @ targets
         held_out = torch.empty_like(targets)
         for group in groups.unique():
@@ -65,6 +77,15 @@ class ShapePrior(nn.Module):
         kernel = torch.exp(-squared_distances(pictures, self.pictures) / self.width) + 1
         maps = kernel @ self.coefficients
         return maps.clamp(0, 1).view(-1, 1, MASK_SIDE, MASK_SIDE)
+
+
+def _within_limit(groups: Tensor) -> Tensor:
+    """Bool N: all cases, or the most that the limit allows, of evenly spaced groups."""
+    numbers, sizes = groups.unique(return_counts=True)
+    if len(groups) <= MOST_CASES:
+        return torch.ones(len(groups), dtype=torch.bool)
+    count = max(1, int(MOST_CASES / float(sizes.max())))
+    return torch.isin(groups, numbers[torch.linspace(0, len(numbers) - 1, count).long()])
 
 
 def describe(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 
 import lightgbm
@@ -28,12 +29,12 @@ class StageModel(ABC):
     """Rows of F columns -> the share of lung, not yet clipped to [0, 1].
 
     Attributes:
-        bins: of the F columns; what codes mean.
         parameters: fitted numbers.
+        on_device: `of_rows` computes where the rows are; else they are copied to the host and back.
     """
 
-    bins: Bins
     parameters: int = 0
+    on_device: bool = False
 
     @abstractmethod
     def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
@@ -59,6 +60,9 @@ class StageModel(ABC):
         """Reads what `save` wrote. Raises InputError if it is missing or damaged."""
 
 
+LEAST_COLUMNS = 8  # that a tree may read, however small the share: with one or two it could only add them up
+
+
 class BoostedStage(StageModel):
     """LightGBM on codes (squared error), evaluated as arrays."""
 
@@ -66,23 +70,28 @@ class BoostedStage(StageModel):
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         self.settings, self.runtime = settings.boosting, runtime
+        self.text = ""
         self._on_codes: Evaluator | None = None
-        self._on_values: Evaluator | None = None
         self._start = 0.0
 
     def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
-        booster, self._start = boost(rows, bins, self._parameters(run.seed), self.settings.rounds)
+        def report(env: lightgbm.callback.CallbackEnv) -> None:
+            run.progress(env.iteration + 1, env.end_iteration, "growing trees")
+
+        parameters = self._parameters(run.seed, len(bins))
+        booster, self._start = boost(rows, bins, parameters, self.settings.rounds, callbacks=[report])
         text = booster.model_to_string(num_iteration=-1)
         self._on_codes = evaluator(text, threads=self.runtime.threads)
-        self._use(to_feature_values(text, bins, self._start))
+        self.text = to_feature_values(text, bins, self._start)
 
-    def _parameters(self, seed: int) -> dict[str, object]:
+    def _parameters(self, seed: int, columns: int) -> dict[str, object]:
         s = self.settings
+        share = max(s.column_share, min(1, LEAST_COLUMNS / columns))
         return {
             "num_leaves": s.leaves,
             "learning_rate": s.learning_rate,
             "min_data_in_leaf": s.min_leaf,
-            "feature_fraction": s.column_share,
+            "feature_fraction": share,
             "bagging_fraction": s.row_share,
             "bagging_freq": 1 if s.row_share < 1 else 0,
             "num_threads": self.runtime.threads,
@@ -91,10 +100,18 @@ class BoostedStage(StageModel):
             "force_col_wise": True,
         }
 
-    def _use(self, text: str) -> None:
-        self.text = text
-        self._on_values = evaluator(text, self.runtime.device, self.runtime.threads)
-        self.parameters = len(self._on_values.forest.leaves)
+    @cached_property
+    def _on_values(self) -> Evaluator:
+        # Made when first used, as the models of folds never are: it holds threads, or memory of the device.
+        return evaluator(self.text, self.runtime.device, self.runtime.threads)
+
+    @property
+    def on_device(self) -> bool:
+        return self._on_values.engine == "triton"
+
+    @property
+    def parameters(self) -> int:
+        return len(self._on_values.forest.leaves)
 
     def of_codes(self, codes: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(np.ascontiguousarray(codes.T)).float().T
@@ -112,7 +129,8 @@ class BoostedStage(StageModel):
     def read(self, directory: Path) -> None:
         path = directory / self.FILE
         try:
-            self._use(path.read_text())
+            self.text = path.read_text()
+            self._on_values  # noqa: B018 (reads it now: a damaged file is found when it is loaded)
         except (OSError, UnicodeDecodeError, lightgbm.basic.LightGBMError, InputError) as error:
             raise InputError(f"{path} is missing or damaged: fit the approach again") from error
 
@@ -135,10 +153,7 @@ class TableStage(StageModel):
         return self.regressor.predict(_scaled(codes))
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        codes = self.bins.encode(rows)
-        if isinstance(self.regressor, Mlp):
-            return self.regressor.predict_tensor(codes.float() / (MOST_BINS - 1))
-        return torch.from_numpy(self.of_codes(codes.cpu().numpy())).to(rows.device)
+        return self.regressor.predict_tensor(self.bins.encode(rows).float() / (MOST_BINS - 1))
 
     def save(self, directory: Path) -> None:
         self.bins.save(directory / "bins.npz")

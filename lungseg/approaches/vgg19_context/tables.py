@@ -16,6 +16,7 @@ from lungseg.approaches.vgg19_context.planes import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_pixels.binning import Bins
 from lungseg.approaches.vgg19_pixels.code_table import CodeWriter, open_codes
+from lungseg.approaches.vgg19_pixels.regressors import as_rows
 from lungseg.approaches.vgg19_pixels.sampling import sample_pixels
 
 Progress = Callable[[int, int], None]
@@ -63,44 +64,72 @@ def sampled_rows(planes: Tensor, rng: np.random.Generator, count: int = SAMPLED_
     return np.ascontiguousarray(flat[:, torch.from_numpy(chosen)].T.cpu().numpy())
 
 
-def spread(count: int, wanted: int = SAMPLED_CASES) -> list[int]:
+def spread(count: int, wanted: int) -> list[int]:
     """At most `wanted` of `count` indices, evenly spaced."""
     return sorted(set(np.linspace(0, count - 1, min(wanted, count)).astype(int).tolist()))
+
+
+def sampled_cases(cases: Cases) -> list[int]:
+    """Evenly spaced cases among those to learn from: nothing is fitted to a validation image."""
+    learnt = cases.learnt.nonzero()[:, 0]
+    return learnt[spread(len(learnt), SAMPLED_CASES)].tolist()
+
+
+def _many(rows: list[np.ndarray]) -> np.ndarray:
+    """The rows of several cases as one table, letting go of each as it is copied."""
+    table = np.empty((sum(map(len, rows)), rows[0].shape[1]), np.float32)
+    start = 0
+    while rows:
+        part = rows.pop(0)
+        table[start : start + len(part)] = part
+        start += len(part)
+    return table
 
 
 @torch.inference_mode()
 def fit_projection(base: BasePlanes, cases: Cases, rng: np.random.Generator) -> None:
     """Principal components of each block, from pixels of evenly spaced cases."""
+    if not base.settings.components:
+        return
     samples: list[list[np.ndarray]] = [[] for _ in base.settings.blocks]
-    for index in spread(len(cases)):
-        image = cases.images[index : index + 1].float().to(base.runtime.device)
+    for index in sampled_cases(cases):
+        image = cases.pictures(index).to(base.runtime.device)
         for place, maps in enumerate(base.features(image)):
             samples[place].append(sampled_rows(maps.float(), rng))
-    base.projection.fit([torch.from_numpy(np.concatenate(rows)) for rows in samples])
+    base.projection.fit([torch.from_numpy(_many(rows)) for rows in samples])
 
 
 @torch.inference_mode()
 def fit_bins(base: BasePlanes, cases: Cases, rng: np.random.Generator) -> Bins:
     """Edges of the base planes, from evenly spaced cases at both grids."""
     rows = []
-    for index in spread(len(cases)):
-        planes = base.planes(cases.images[index : index + 1].float().to(base.runtime.device))
+    for index in sampled_cases(cases):
+        planes = base.planes(cases.pictures(index).to(base.runtime.device))
         rows.append(sampled_rows(planes, rng))
         rows.append(sampled_rows(resample(planes, base.settings.coarse), rng))
-    return Bins.from_sample(np.concatenate(rows))
+    return Bins.from_sample(_many(rows))
 
 
 class BaseTables:
-    """Codes of the base planes: every pixel of the coarse grid, and the last stage's chosen pixels."""
+    """Codes of the base planes, as mapped files.
+
+    Attributes:
+        bins: of the P planes.
+        coarse: uint8 N g g x P, every pixel of every case at the coarse grid, case by case; no rows at all if
+            there is one stage only, as nothing would read them.
+        fine: uint8 R x P, the last stage's chosen pixels.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Raises InputError if a file is missing or damaged."""
         self.bins = Bins.load(folder / BINS)
         self.coarse = open_codes(folder / COARSE)
         self.fine = open_codes(folder / FINE)
 
     @staticmethod
     def exist(folder: Path) -> bool:
-        return all((folder / name).exists() for name in (COARSE, FINE, BINS))
+        """Whether they were written whole: the bins are written last."""
+        return (folder / BINS).exists()
 
 
 @torch.inference_mode()
@@ -108,14 +137,16 @@ def write_tables(
     folder: Path, base: BasePlanes, cases: Cases, fine: Choice, bins: Bins, progress: Progress
 ) -> None:
     """Writes what `BaseTables` opens. `fine`: the pixels chosen at the last stage's grid."""
-    coarse_side, columns = base.settings.coarse, len(base.names)
+    columns = len(base.names)
+    coarse_side = base.settings.coarse if base.settings.contexts else 0
     with (
         CodeWriter(folder / COARSE, len(cases) * coarse_side**2, columns) as coarse,
         CodeWriter(folder / FINE, len(fine.case), columns) as chosen,
     ):
         for batch in cases.batches():
-            planes = base.planes(cases.images[batch].float().to(base.runtime.device))
-            coarse.write(_encode(bins, resample(planes, coarse_side)))
+            planes = base.planes(cases.pictures(batch).to(base.runtime.device))
+            if coarse_side:
+                coarse.write(_encode(bins, resample(planes, coarse_side)))
             for offset, index in enumerate(range(batch.start, batch.stop)):
                 rows = planes[offset].flatten(1)[:, torch.from_numpy(fine.pixels[index])].T
                 chosen.write(bins.encode(rows).cpu().numpy())
@@ -124,4 +155,4 @@ def write_tables(
 
 
 def _encode(bins: Bins, planes: Tensor) -> np.ndarray:
-    return bins.encode(planes.transpose(0, 1).reshape(planes.shape[1], -1).T).cpu().numpy()
+    return bins.encode(as_rows(planes)).cpu().numpy()

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.approaches.vgg19_context.cascade import as_rows, believed
+from lungseg.approaches.vgg19_context.cascade import believed
 from lungseg.approaches.vgg19_context.cases import HELD, Cases
 from lungseg.approaches.vgg19_context.stage_models import StageModel
-from lungseg.approaches.vgg19_context.tables import BaseTables, Choice, sampled_rows, spread
+from lungseg.approaches.vgg19_context.tables import BaseTables, Choice, sampled_cases, sampled_rows, spread
 from lungseg.approaches.vgg19_pixels.binning import Bins
 from lungseg.approaches.vgg19_pixels.code_training import CodedRows
+from lungseg.approaches.vgg19_pixels.regressors import as_rows
 
 JUDGED_ROWS = 100_000  # of the rows learnt from, that a stage's training loss is measured on
 
@@ -56,7 +57,7 @@ def stage_rows(
     rng = np.random.default_rng([seed, grid, len(earlier)])
     sample = [
         sampled_rows(believed([maps[index : index + 1] for maps in earlier], grid), rng)
-        for index in spread(len(cases))
+        for index in sampled_cases(cases)
     ]
     bins = Bins.from_sample(np.concatenate(sample))
     context = np.empty((len(own), len(bins)), np.uint8)
@@ -89,6 +90,7 @@ def held_out_maps(
     Args:
         models: by fold; -1 is the model for what nothing is learnt from.
         fold: int64 N.
+        earlier: maps float32 N x 1 x g x g of the stages before.
     """
     maps = torch.empty(len(fold), 1, grid, grid)
     done = 0

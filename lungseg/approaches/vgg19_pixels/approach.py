@@ -17,7 +17,7 @@ from lungseg.approaches.resize import to_batch
 from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting, LightGBM
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
 from lungseg.approaches.vgg19_pixels.mlp import Mlp, MlpSettings
-from lungseg.approaches.vgg19_pixels.regressors import Regressor
+from lungseg.approaches.vgg19_pixels.regressors import Regressor, as_rows
 from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table
 from lungseg.approaches.weights import find_weights, weights_info
@@ -111,19 +111,15 @@ class Vgg19Pixels(Approach):
         return to_batch(images, self.settings.size, self.runtime.device)
 
     def stages(self) -> list[Stage]:
-        on_host = self.settings.regressor != "mlp"
+        copies = self.runtime.device.type != "cpu" and not self.regressor.on_device
         return [
             Stage("features", lambda batch: extract(self.network, batch, self.runtime)),
-            Stage("regression", self._regress, copies=on_host and self.runtime.device.type != "cpu"),
+            Stage("regression", self._regress, copies=copies),
         ]
 
     def _regress(self, maps: Tensor) -> Tensor:
-        count, channels, height, width = maps.shape
-        rows = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-        if isinstance(self.regressor, Mlp):
-            values = self.regressor.predict_tensor(rows)
-        else:
-            values = torch.from_numpy(self.regressor.predict(rows.cpu().numpy())).to(maps.device)
+        count, _, height, width = maps.shape
+        values = self.regressor.predict_tensor(as_rows(maps))
         return values.view(count, 1, height, width).clamp(0, 1)
 
     def feature_maps(self, image: np.ndarray) -> np.ndarray:

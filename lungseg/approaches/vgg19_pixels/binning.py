@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lungseg.approaches.vgg19_pixels.forest import ZERO
 from lungseg.errors import InputError
 from lungseg.storage import write_arrays
 
 MOST_BINS = 255  # what LightGBM keeps in a byte without a bin for missing values
-ZERO = np.float32(1e-35)  # LightGBM takes a value for zero that isn't farther from it than this
 BELOW_ZERO = np.nextafter(-ZERO, np.float32(-1))
 CELLS = 1 << 14  # of the grid that edges are looked up in
 BLOCK = 1 << 15  # values at a time, so that what lies between two steps stays in the cache
@@ -52,12 +52,13 @@ class Bins:
 
         Raises:
             InputError: a value is NaN or infinite.
+            ValueError: another `count`, shape or type.
         """
         if not 2 <= count <= MOST_BINS:
             raise ValueError(f"{count} bins: between 2 and {MOST_BINS} fit")
         if rows.dtype != np.float32 or rows.ndim != 2 or not len(rows):
             raise ValueError(f"rows are {rows.dtype} {rows.shape}, not float32 S x F with S > 0")
-        _require_finite(torch.from_numpy(rows))
+        require_finite(torch.from_numpy(rows))
         edges = tuple(_quantile_edges(rows[:, feature], count) for feature in range(rows.shape[1]))
         return cls(edges, rows.min(axis=0), rows.max(axis=0))
 
@@ -98,12 +99,13 @@ class Bins:
 
         Raises:
             InputError: a value is NaN or infinite.
+            ValueError: another shape or type.
         """
         if isinstance(rows, np.ndarray):
             return self.encode(torch.from_numpy(rows)).numpy()
         if rows.dtype != torch.float32 or rows.ndim != 2 or rows.shape[1] != len(self):
             raise ValueError(f"rows are {rows.dtype} {tuple(rows.shape)}, not float32 N x {len(self)}")
-        _require_finite(rows)
+        require_finite(rows)
         columns = rows.T.contiguous()
         if rows.device.type == "cpu":
             codes = torch.empty(columns.shape, dtype=torch.uint8)
@@ -146,8 +148,8 @@ class _Grid:
     """Edges of one feature under an even grid: a value's cell says nearly which edges are below it.
 
     The cell never decreases as the value grows, whatever the rounding, so edges in lower cells are below the
-    value and those in higher ones are not; only edges of its own cell are compared with it. One core encodes
-    five times as many values as by binary search, whose branches can't be foretold.
+    value and those in higher ones are not; only edges of its own cell are compared with it. Nothing
+    branches, as a binary search would at each step.
     """
 
     def __init__(self, edges: Tensor) -> None:
@@ -174,7 +176,8 @@ class _Grid:
         return codes
 
 
-def _require_finite(rows: Tensor) -> None:
+def require_finite(rows: Tensor) -> None:
+    """Raises InputError if any value of the features float32 N x F is NaN or infinite."""
     # The extremes are NaN if any value is; one pass, and no array of truth values.
     if rows.numel() and not torch.stack(torch.aminmax(rows)).isfinite().all():
         raise InputError(

@@ -9,12 +9,17 @@ from typing import Annotated
 import lightgbm
 import numpy as np
 import skops.io
+import torch
 from pydantic import Field
 from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import Tensor
 
 from lungseg.approaches.approach import Run, Runtime, Settings
+from lungseg.approaches.vgg19_pixels.binning import require_finite
+from lungseg.approaches.vgg19_pixels.code_training import boosting_parameters
 from lungseg.approaches.vgg19_pixels.regressors import Regressor, accuracy
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable
+from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
 from lungseg.errors import InputError
 from lungseg.storage import write_atomically
 
@@ -37,41 +42,43 @@ class BoostingSettings(Settings):
     patience: Annotated[int, Field(ge=1)] = 30
 
 
-def gain_shares(booster: lightgbm.Booster, trees: int = -1) -> np.ndarray:
-    """Each column's share, float64 F, of the gain of all splits of the first trees (-1: all); sums to 1.
+def gain_shares(booster: lightgbm.Booster) -> np.ndarray:
+    """Each column's share, float64 F, of the gain of all splits of all trees; sums to 1.
 
     Zeros if no tree has a split.
     """
-    gains = booster.feature_importance("gain", iteration=trees)
+    gains = booster.feature_importance("gain", iteration=-1)
     return gains / max(gains.sum(), np.finfo(float).tiny)
 
 
 class LightGBM(Regressor):
-    """LightGBM (Ke et al. 2017) on the squared error; deterministic for one thread count."""
+    """LightGBM (Ke et al. 2017) on the squared error; deterministic for one thread count.
+
+    Attributes:
+        text: the fitted model as LightGBM writes it, up to its best round.
+        trees: the same, evaluated on the runtime's device where an engine works there.
+    """
 
     FILE = "lightgbm.txt"
 
     def __init__(self, settings: BoostingSettings, runtime: Runtime) -> None:
-        self.settings = settings
-        self.threads = runtime.threads
-        self.booster: lightgbm.Booster | None = None
+        self.settings, self.runtime = settings, runtime
+        self.text = ""
+        self.trees: Evaluator | None = None
 
     def fit(self, train: PixelTable, validation: PixelTable, run: Run) -> None:
+        """Raises InputError if a feature is NaN or infinite."""
+        require_finite(torch.from_numpy(train.features))
         parameters = {
+            **boosting_parameters(self.settings, run.seed),
             "objective": "regression",
             "metric": "l2",
-            "num_leaves": self.settings.leaves,
-            "learning_rate": self.settings.learning_rate,
-            "min_data_in_leaf": self.settings.min_leaf,
-            "num_threads": self.threads,
-            "seed": run.seed,
-            "deterministic": True,
-            "force_row_wise": True,
+            "num_threads": self.runtime.threads,
             "verbosity": -1,
         }
         rows = lightgbm.Dataset(train.features, train.targets, params=parameters, free_raw_data=True)
         held = rows.create_valid(validation.features, validation.targets)
-        self.booster = lightgbm.train(
+        booster = lightgbm.train(
             parameters,
             rows,
             num_boost_round=self.settings.rounds,
@@ -84,28 +91,37 @@ class LightGBM(Regressor):
                 _report_rounds(run, self.settings.rounds),
             ],
         )
-        self.best_step = self.booster.best_iteration or self.booster.num_trees()
-        dump = self.booster.dump_model(num_iteration=self.best_step)["tree_info"]
-        self.parameters = sum(tree["num_leaves"] for tree in dump)
+        self.best_step = booster.best_iteration or booster.num_trees()
+        self._use(booster.model_to_string(num_iteration=self.best_step))
+
+    def _use(self, text: str) -> None:
+        self.text = text
+        self.trees = evaluator(text, self.runtime.device, self.runtime.threads)
+        self.parameters = len(self.trees.forest.leaves)
+
+    @property
+    def on_device(self) -> bool:
+        return self.trees.device.type == self.runtime.device.type
+
+    def predict_tensor(self, features: Tensor) -> Tensor:
+        return self.trees.raw(features).float()
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        return self.booster.predict(
-            features, num_iteration=self.best_step or -1, num_threads=self.threads
-        ).astype(np.float32)
+        return self.predict_tensor(torch.from_numpy(features)).numpy()
 
     def gain_shares(self) -> np.ndarray:
-        return gain_shares(self.booster, self.best_step or -1)
+        return gain_shares(lightgbm.Booster(model_str=self.text))
 
     def save(self, directory: Path) -> None:
-        write_atomically(directory / self.FILE, self.booster.model_to_string(num_iteration=self.best_step))
+        write_atomically(directory / self.FILE, self.text)
 
     @classmethod
     def load(cls, directory: Path, settings: BoostingSettings, runtime: Runtime) -> LightGBM:
         path = directory / cls.FILE
+        regressor = cls(settings, runtime)
         try:
-            regressor = cls(settings, runtime)
-            regressor.booster = lightgbm.Booster(model_file=str(path))
-        except lightgbm.basic.LightGBMError as error:
+            regressor._use(path.read_text())
+        except (OSError, UnicodeDecodeError, InputError) as error:
             raise InputError(f"{path} is missing or damaged: fit the approach again") from error
         return regressor
 
@@ -156,9 +172,7 @@ class HistGradientBoosting(Regressor):
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     )
-    REPORTED_ROWS = (
-        20_000  # accuracy after each round is that of so many rows; all rows would cost more than the fit
-    )
+    REPORTED_ROWS = 20_000  # accuracy after each round is that of so many rows: all would take long
 
     def __init__(self, settings: BoostingSettings, runtime: Runtime) -> None:
         self.settings = settings

@@ -40,6 +40,9 @@ class CodedRows:
         tables: uint8 N x F each, with the same N; mapped files are read block by block.
         targets: float32 N.
         rows: which rows count, in this order: bool N or int n; all if None. Nothing is copied.
+
+    Raises:
+        ValueError: a table of another type or number of rows, or truth values of another number.
     """
 
     tables: Sequence[np.ndarray]
@@ -140,7 +143,7 @@ def train_on_codes(
         `best_iteration` as LightGBM left it.
 
     Raises:
-        InputError: every feature is constant.
+        InputError, ValueError: as `boost`.
     """
     booster, start = boost(train, bins, parameters, rounds, held, callbacks, feval, start)
     text = to_feature_values(booster.model_to_string(num_iteration=-1), bins, start)
@@ -159,7 +162,12 @@ def boost(
     feval: Callable | None = None,
     start: float | None = None,
 ) -> tuple[lightgbm.Booster, float]:
-    """As `train_on_codes`, but returns the booster that reads codes and what it lacks: the starting value."""
+    """As `train_on_codes`, but returns the booster that reads codes and what it lacks: the starting value.
+
+    Raises:
+        InputError: every feature is constant.
+        ValueError: the tables have other columns than the bins.
+    """
     if train.columns != len(bins) or (held is not None and held.columns != len(bins)):
         raise ValueError(f"tables of {train.columns} columns, but {len(bins)} features are binned")
     if not any(map(len, bins.edges)):

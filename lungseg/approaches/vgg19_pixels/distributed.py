@@ -1,9 +1,9 @@
 """The pixel regressor trained on a Dask cluster: images are read, and trees grown, where the workers are.
 
-Needs the extra `distributed` (`pip install "lungseg[distributed]"`). Each part of the images becomes codes on
-some worker, by edges that all workers share; a worker that dies costs the parts that it held, which others
-make again. Then `lightgbm.dask` lets the workers grow the trees together, each on the rows that it has; a
-worker that dies from then on ends the run.
+Needs the extra `distributed` (`pip install -e ".[distributed]"` in a checkout). Each part of the images
+becomes codes on some worker, by edges that all workers share; a worker that dies costs the parts that it
+held, which others make again. Then `lightgbm.dask` lets the workers grow the trees together, each on the rows
+that it has; a worker that dies from then on ends the run with an error.
 
     from dask.distributed import Client, LocalCluster
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ from lungseg.approaches.vgg19_pixels.code_training import (
     train_on_codes,
 )
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures
+from lungseg.approaches.vgg19_pixels.worker_watch import unless_a_worker_dies
 from lungseg.data.sample import Sample
 from lungseg.errors import InputError
 
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 NETWORK_LINES = re.compile(
     r"^\[(machines|local_listen_port|num_machines|time_out|pre_partition): .*\]\n", re.M
 )
+
+SOCKET_MINUTES = 5  # LightGBM's `time_out`; its default of 120 keeps workers waiting for one that is gone
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,10 @@ def fit_distributed(
         A booster that predicts the share of lung from feature values float32 N x 64.
 
     Raises:
-        InputError: the extra is missing, there is no worker, workers died again and again, or an image or
-            the weights can't be used.
+        InputError: the extra is missing, there is no worker, workers died again and again while reading
+            images, one left or died while trees grew, or an image or the weights can't be used.
     """
-    _require_extra()
+    require_extra()
     from distributed import KilledWorker
 
     if not client.ncores():
@@ -133,18 +136,21 @@ def _grow(
         ]
         return dask.array.concatenate(blocks)
 
-    model = lightgbm.dask._train(  # DaskLGBMRegressor has no place for another regressor on the workers
-        client=client,
-        data=column(0, (len(bins),), np.uint8),
-        label=column(1, (), np.float32),
-        params={
-            "bins": bins,
-            "rounds": settings.rounds,
-            "start": start,
-            **boosting_parameters(settings, seed),
-        },
-        model_factory=CodesRegressor,
-    )
+    parameters = {
+        "bins": bins,
+        "rounds": settings.rounds,
+        "start": start,
+        "time_out": SOCKET_MINUTES,
+        **boosting_parameters(settings, seed),
+    }
+    codes, targets = column(0, (len(bins),), np.uint8), column(1, (), np.float32)
+
+    def train() -> Any:  # DaskLGBMRegressor has no place for another regressor on the workers
+        return lightgbm.dask._train(
+            client=client, data=codes, label=targets, params=parameters, model_factory=CodesRegressor
+        )
+
+    model = unless_a_worker_dies(client, parts, train)
     if not isinstance(model, CodesRegressor):
         model.result()  # a part that failed: raises its error here
     text = to_feature_values(model.text, bins, start)
@@ -193,13 +199,14 @@ class CodesRegressor:
         return {key: value for key, value in self.__dict__.items() if key != "booster_"}
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Raises InputError if Dask isn't installed."""
     try:
         import dask.array  # noqa: F401
         import distributed  # noqa: F401
     except ImportError as error:
         raise InputError(
-            'training on a cluster needs Dask, which isn\'t installed: run pip install "lungseg[distributed]"'
+            'training on a cluster needs Dask, which isn\'t installed: run pip install -e ".[distributed]"'
         ) from error
 
 
@@ -216,14 +223,40 @@ def _runtime() -> Runtime:
     return Runtime(torch.device("cpu"), threads=threads)
 
 
+class _Readable(Sample):
+    """A sample whose errors of reading say which image they are of."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+
+    def image(self) -> np.ndarray:
+        return self._read(self._sample.image)
+
+    def mask(self) -> np.ndarray:
+        return self._read(self._sample.mask)
+
+    def content(self) -> bytes:
+        return self._read(self._sample.content)
+
+    def _read(self, how: Callable[[], Any]) -> Any:
+        try:
+            return how()
+        except OSError as error:
+            raise InputError(
+                f"a worker of the Dask cluster can't read the image {self._sample.id!r} ({error}): make its "
+                "files readable under the same name on every worker"
+            ) from error
+
+
 def _find_bins(samples: Sequence[Sample], plan: _Plan) -> Bins:
-    return sample_bins(samples, plan.network, _runtime(), plan.size, plan.seed)
+    return sample_bins([*map(_Readable, samples)], plan.network, _runtime(), plan.size, plan.seed)
 
 
 def _encode_part(
     samples: Sequence[Sample], start: int, plan: _Plan, bins: Bins
 ) -> tuple[np.ndarray, np.ndarray]:
-    rows = pixel_part(samples, start, plan.network, _runtime(), plan.size, plan.pixels_per_image, plan.seed)
+    readable = [*map(_Readable, samples)]
+    rows = pixel_part(readable, start, plan.network, _runtime(), plan.size, plan.pixels_per_image, plan.seed)
     return bins.encode(rows.features), rows.targets
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,11 +57,11 @@ class PixelFeatures(nn.Module):
         return F.relu(F.conv2d(first, self.second, self.second_bias, padding=1))
 
 
-def random_state(seed: int) -> dict[str, Tensor]:
-    """He-normal weights and zero biases for the two convolutions (He et al. 2015)."""
+def random_state(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) -> dict[str, Tensor]:
+    """He-normal weights and zero biases (He et al. 2015) of named convolutions; the first two by default."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for name, shape in REQUIRED.items():
+    for name, shape in shapes.items():
         if name.endswith("bias"):
             state[name] = torch.zeros(shape)
         else:

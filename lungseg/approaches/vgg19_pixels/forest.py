@@ -6,12 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lungseg.errors import InputError
-
-_IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+ZERO = np.float32(1e-35)  # LightGBM takes a value for zero that isn't farther from it than this
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,8 @@ class Forest:
             the same branch.
         left, right: int32, a node; the child's index in these arrays, or ~k for leaf k of `leaves`.
         first: int32, trees + 1; where each tree's nodes start.
-        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree.
-        objective: in LightGBM's words, such as "regression" or "binary sigmoid:1".
+        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree. That is the prediction
+            of a regression; other objectives transform it.
     """
 
     columns: int
@@ -40,7 +36,6 @@ class Forest:
     right: np.ndarray
     first: np.ndarray
     leaves: np.ndarray
-    objective: str = "regression"
 
     @classmethod
     def from_text(cls, text: str) -> Forest:
@@ -55,7 +50,7 @@ class Forest:
         return read_forest(text)
 
     def to_text(self) -> str:
-        """A LightGBM model text of this forest, which `lightgbm.Booster(model_str=...)` reads."""
+        """LightGBM's text of this forest as a regression, which `lightgbm.Booster(model_str=...)` reads."""
         from lungseg.approaches.vgg19_pixels.forest_text import write_forest
 
         return write_forest(self)
@@ -82,27 +77,3 @@ class Forest:
         """The nodes and the leaves of each tree."""
         for tree, (start, stop) in enumerate(zip(self.first[:-1], self.first[1:], strict=True)):
             yield slice(int(start), int(stop)), slice(int(start) + tree, int(stop) + tree + 1)
-
-    def output(self, raw: Tensor) -> Tensor:
-        """What `Booster.predict` returns, of raw scores of any shape. Raises as `apply_objective`."""
-        return apply_objective(self.objective, raw)
-
-
-def apply_objective(objective: str, raw: Tensor) -> Tensor:
-    """LightGBM's transformation from the raw score to the prediction, same shape and dtype.
-
-    The identity for regression; 1 / (1 + exp(-s x)) for "cross_entropy" (s = 1) and "binary sigmoid:s".
-
-    Raises:
-        InputError: another objective.
-    """
-    name, *words = objective.split() or ["regression"]
-    if name in _IDENTITY and not words:
-        return raw
-    if name == "cross_entropy" and not words:
-        return torch.sigmoid(raw)
-    if name == "binary" and len(words) == 1 and words[0].startswith("sigmoid:"):
-        return torch.sigmoid(float(words[0].removeprefix("sigmoid:")) * raw)
-    raise InputError(
-        f"the objective {objective!r} is not supported: fit with regression, binary or cross_entropy"
-    )

@@ -38,7 +38,7 @@ def read_forest(text: str) -> Forest:
         raise InputError(_DAMAGED) from None
     if not end or not parts or not head.startswith("tree"):
         raise InputError(_DAMAGED)
-    return _joined(parts, columns, header.get("objective", "regression"))
+    return _joined(parts, columns)
 
 
 def round_down(thresholds: Iterable[float]) -> np.ndarray:
@@ -129,7 +129,7 @@ def _in_preorder(tree: _Tree) -> _Tree:
     )
 
 
-def _joined(trees: list[_Tree], columns: int, objective: str) -> Forest:
+def _joined(trees: list[_Tree], columns: int) -> Forest:
     sizes = [len(tree.feature) for tree in trees]
     first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
@@ -148,7 +148,6 @@ def _joined(trees: list[_Tree], columns: int, objective: str) -> Forest:
         children("right"),
         first,
         np.array([value for tree in trees for value in tree.leaves], np.float64),
-        objective,
     )
 
 
@@ -163,7 +162,7 @@ def write_forest(forest: Forest) -> str:
         "num_tree_per_iteration=1",
         "label_index=0",
         f"max_feature_idx={forest.columns - 1}",
-        f"objective={forest.objective}",
+        "objective=regression",
         f"feature_names={names}",
         f"feature_infos={ranges}",
         "",

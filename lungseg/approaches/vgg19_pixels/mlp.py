@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lungseg.approaches.approach import Run, Runtime, Settings
 from lungseg.approaches.tensors import write_tensors
-from lungseg.approaches.vgg19_pixels.features import CHANNELS
 from lungseg.approaches.vgg19_pixels.regressors import Regressor
 from lungseg.approaches.vgg19_pixels.sampling import PixelTable, column_moments
 from lungseg.errors import InputError
@@ -44,7 +43,7 @@ class MlpSettings(Settings):
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014), by 16 random bits a unit on a CPU.
 
-    torch draws a float32 for each unit on one CPU thread, which took two thirds of a training step here.
+    torch draws a float32 for each unit, on one CPU thread.
     """
 
     def __init__(self, share: float) -> None:
@@ -69,11 +68,13 @@ class Mlp(Regressor):
     """Standardise, 512 tanh, dropout, two-way softmax; cross-entropy against the share of lung; Adam."""
 
     FILE = "mlp.safetensors"
+    on_device = True
 
     def __init__(self, settings: MlpSettings, runtime: Runtime) -> None:
         self.settings = settings
         self.device = runtime.device
-        self._make_network(CHANNELS)
+        self.network: nn.Sequential | None = None
+        self.mean = self.sd = torch.zeros(0)
 
     def _make_network(self, columns: int) -> None:
         self.network = nn.Sequential(
@@ -95,7 +96,6 @@ class Mlp(Regressor):
                 nn.init.xavier_uniform_(layer.weight)  # Keras' default for a dense layer
                 nn.init.zeros_(layer.bias)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate, fused=True)
-        self.parameters = sum(weight.numel() for weight in self.network.parameters())
         best, best_loss = None, float("inf")
         for epoch in range(1, self.settings.epochs + 1):
             train_loss, train_accuracy = self._epoch(train, optimiser, run, epoch)
@@ -159,9 +159,9 @@ class Mlp(Regressor):
 
     @torch.inference_mode()
     def predict_tensor(self, features: Tensor) -> Tensor:
-        """Values float32 N in [0, 1] of rows N x F, without leaving the device."""
+        """Values in [0, 1], on the network's device."""
         self.network.eval()
-        parts = [self._logits(part).softmax(1)[:, 1] for part in features.split(ROWS_A_CALL)]
+        parts = [self._logits(part.contiguous()).softmax(1)[:, 1] for part in features.split(ROWS_A_CALL)]
         return torch.cat(parts)
 
     def predict(self, features: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Raw scores of a LightGBM booster, faster than its own prediction and equal to it.
+"""Raw scores of a LightGBM booster, equal to its own prediction.
 
-Engines: "triton" on CUDA; "llvm" on the CPU, which needs llvmlite; "lightgbm", LightGBM's own prediction,
-which always works. All sum the leaves in float64 in the trees' order.
+Engines: "triton" on CUDA, which needs triton and a C compiler; "llvm" on the CPU, which needs llvmlite;
+"lightgbm", LightGBM's own prediction, the slowest, which always works. All sum the leaves in float64 and in
+the trees' order, but that "triton" and "llvm" add trees of a single leaf last.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import os
 from typing import Protocol
 
 import lightgbm
+import numpy as np
 import torch
 from torch import Tensor
 
 from lungseg.approaches.vgg19_pixels.forest import Forest
 from lungseg.errors import InputError
 
-ENGINES = ("triton", "llvm", "lightgbm")
+ENGINES = ("triton", "llvm", "lightgbm")  # the fastest first
+NEEDED = {"triton": "triton, a C compiler and Python's headers", "llvm": "llvmlite"}
 _CPU = torch.device("cpu")
 
 
@@ -30,19 +33,29 @@ class Evaluator:
     Attributes:
         forest: what is evaluated.
         engine: one of ENGINES.
+        device: where the engine works; rows of another device are copied there and their scores back.
+        passed_over: why each faster engine was not taken, a sentence each.
     """
 
-    def __init__(self, forest: Forest, engine: str, kernel: _Engine, device: torch.device) -> None:
+    def __init__(
+        self,
+        forest: Forest,
+        engine: str,
+        kernel: _Engine,
+        device: torch.device,
+        passed_over: tuple[str, ...] = (),
+    ) -> None:
         self.forest = forest
         self.engine = engine
+        self.device = device
+        self.passed_over = passed_over
         self._kernel = kernel
-        self._device = device
 
     def raw(self, rows: Tensor) -> Tensor:
         """Raw scores float64 N, on the rows' device, of rows float32 N x F, F the forest's columns.
 
         The rows may have any strides; NaN counts as 0 (see `Forest`). On the CPU it is fastest where a
-        column's values are neighbours, as in `maps.view(F, N).T`. An engine of another device gets a copy.
+        column's values are neighbours, as in `maps.view(F, N).T`.
 
         Raises:
             ValueError: another shape or type.
@@ -54,11 +67,7 @@ class Evaluator:
             )
         if len(rows) == 0:
             return torch.zeros(0, dtype=torch.float64, device=rows.device)
-        return self._kernel.raw(rows.detach().to(self._device)).to(rows.device)
-
-    def predict(self, rows: Tensor) -> Tensor:
-        """What `Booster.predict` returns: `raw` through the objective's transformation; else as `raw`."""
-        return self.forest.output(self.raw(rows))
+        return self._kernel.raw(rows.detach().to(self.device)).to(rows.device)
 
 
 class _OwnPrediction:
@@ -90,22 +99,37 @@ def evaluator(
     device = torch.device(device)
     if engine is not None:
         return _made(forest, device, threads, engine)
-    for name in ENGINES if device.type == "cuda" else ENGINES[1:-1]:
+    passed_over: tuple[str, ...] = ()
+    for name in ENGINES[:-1] if device.type == "cuda" else ENGINES[1:-1]:
         try:
-            return _made(forest, device, threads, name)
-        except InputError:
-            continue
-    return _made(forest, device, threads, "lightgbm")
+            return _made(forest, device, threads, name, passed_over)
+        except InputError as error:
+            passed_over += (str(error),)
+    return _made(forest, device, threads, ENGINES[-1], passed_over)
 
 
-def _made(forest: Forest, device: torch.device, threads: int, engine: str) -> Evaluator:
+def engine_here(device: torch.device | str) -> tuple[str, tuple[str, ...]]:
+    """The engine that evaluates trees on a device, and why each faster one doesn't, a sentence each."""
+    left, right = np.int32([~0]), np.int32([~1])
+    one_split = Forest(1, np.int32([0]), np.float32([0.5]), left, right, np.int32([0, 1]), np.zeros(2))
+    found = evaluator(one_split, device)
+    return found.engine, found.passed_over
+
+
+def _made(
+    forest: Forest, device: torch.device, threads: int, engine: str, passed_over: tuple[str, ...] = ()
+) -> Evaluator:
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r} for trees: choose one of {', '.join(ENGINES)}")
     try:
         if engine == "triton":
-            return Evaluator(forest, engine, _triton(forest, device), device)
-        return Evaluator(forest, engine, _on_cpu(forest, threads, engine), _CPU)
-    except (ImportError, ValueError) as error:
+            return Evaluator(forest, engine, _triton(forest, device), device, passed_over)
+        return Evaluator(forest, engine, _on_cpu(forest, threads, engine), _CPU, passed_over)
+    except ImportError as error:
+        raise InputError(
+            f"the engine {engine!r} doesn't work here ({error}): install {NEEDED[engine]}"
+        ) from error
+    except ValueError as error:
         raise InputError(
             f"the engine {engine!r} can't evaluate these trees here ({error}): choose another"
         ) from error

@@ -8,7 +8,6 @@ import numpy as np
 
 from lungseg.approaches.vgg19_pixels.forest import Forest
 
-ZERO = float(np.float32(1e-35))  # a value counts as 0 unless it is further from it; NaN does too
 MOST_THRESHOLDS = 255  # of a coded column, so that a code, 0 to 255, fits in 8 bits
 
 

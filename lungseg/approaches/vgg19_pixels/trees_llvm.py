@@ -1,14 +1,15 @@
 """The CPU engine: a forest's codes and nodes, walked by a small program that LLVM compiles once a process.
 
-The program knows nothing of the forest, so it compiles in a fraction of a second and nothing is cached.
+The program knows nothing of the forest, so one serves all of them and none is stored on the disk.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class LlvmForest:
         coded = code_forest(forest)
         if coded.most_leaves > MOST_LEAVES:
             raise ValueError(f"a tree has more than {MOST_LEAVES} leaves")
-        self._function = compiled()
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        with _COMPILING:
+            self._function = _compiled()
         self._threads = threads
         self._constant = coded.constant
         self._columns, self._thresholds = _columns(coded)
@@ -59,13 +60,12 @@ class LlvmForest:
         return torch.from_numpy(scores[:count])
 
     def _run(self, rows: Tensor, scores: np.ndarray, blocks: int) -> None:
-        if self._pool is None or blocks < 2:
+        if self._threads == 1 or blocks < 2:
             return self._blocks(rows, scores, blocks)
+        pool = _pool(self._threads, os.getpid())
         size = max(1, blocks // (self._threads * _TASKS_A_THREAD))
         tasks = [
-            self._pool.submit(
-                self._blocks, rows[start * ROWS :], scores[start * ROWS :], min(size, blocks - start)
-            )
+            pool.submit(self._blocks, rows[start * ROWS :], scores[start * ROWS :], min(size, blocks - start))
             for start in range(0, blocks, size)
         ]
         for task in tasks:
@@ -123,20 +123,40 @@ def _trees(coded: CodedForest) -> np.ndarray:
     return np.ascontiguousarray(table, np.int32)
 
 
-def compiled() -> Any:
-    """The program as a function of ctypes, which lets other Python threads run meanwhile."""
-    with _COMPILING:
-        return _compiled()
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Shared by all forests of a process, whose id is `process`: a forked one lacks its parent's threads."""
+    return ThreadPoolExecutor(threads)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _compiled() -> Any:
+    """The program as a function of ctypes, which lets other Python threads run meanwhile."""
+    engine = compile_program(program())
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    kinds = [pointer, count, count, count, pointer, count, pointer, ctypes.c_int32]
+    kinds += [pointer, pointer, count, pointer, pointer, pointer]
+    function = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address("forest"))
+    function.engine = engine  # the code lives as long as its engine
+    return function
+
+
+def compile_program(text: str) -> Any:
+    """LLVM assembly made code of this processor.
+
+    Returns:
+        llvmlite's execution engine. `get_function_address(name)` gives its functions, which live as long as
+        it does.
+
+    Raises:
+        ImportError: llvmlite isn't installed, or can't compile for this processor.
+    """
     import llvmlite.binding as llvm
 
     try:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        module = llvm.parse_assembly(program())
+        module = llvm.parse_assembly(text)
         # Without this feature LLVM uses half of AVX-512's width, for old processors' sake; others ignore it.
         features = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit".lstrip(",")
         wide = llvm.get_process_triple().startswith("x86_64")
@@ -147,12 +167,6 @@ def _compiled() -> Any:
         passes.getModulePassManager().run(module, passes)
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.finalize_object()
-        address = engine.get_function_address("forest")
     except (AttributeError, RuntimeError) as error:
         raise ImportError(f"llvmlite can't compile here: {error}") from error
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    kinds = [pointer, count, count, count, pointer, count, pointer, ctypes.c_int32]
-    kinds += [pointer, pointer, count, pointer, pointer, pointer]
-    function = ctypes.CFUNCTYPE(None, *kinds)(address)
-    function.engine = engine  # the code lives as long as its engine
-    return function
+    return engine

@@ -3,8 +3,8 @@
 It goes through blocks of ROWS rows. `code` turns each column that the trees read into 8-bit codes (see
 `CodedForest`); `descend` then takes all rows of the block through every tree with two byte comparisons and a
 selection a node, for LANES rows at once (one register with AVX-512, two with AVX2, four with NEON or SSE).
-Visiting all 62 nodes of a tree so costs less than following the nine or so on a row's own path, because
-nothing waits for a branch or for a node's address, and nothing is gathered but the leaves' values.
+Every row visits all nodes of a tree instead of following its own path: so nothing waits for a branch or for
+a node's address, and nothing is gathered but the leaves' values.
 
 Vectors of LANES are what the source says; LLVM cuts them to what the processor has.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from lungseg.approaches.vgg19_pixels.trees_codes import ZERO
+from lungseg.approaches.vgg19_pixels.forest import ZERO
 
 ROWS = 512  # a block: its codes (300 columns: 150 KiB) stay in the second-level cache
 LANES = 64

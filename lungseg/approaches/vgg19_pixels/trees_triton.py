@@ -13,14 +13,17 @@ Importing this module needs triton. With TRITON_INTERPRET=1 it works on CPU tens
 
 from __future__ import annotations
 
+from subprocess import SubprocessError
+
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.errors import TritonError
 
-from lungseg.approaches.vgg19_pixels.forest import Forest
-from lungseg.approaches.vgg19_pixels.trees_codes import ZERO, code_forest
+from lungseg.approaches.vgg19_pixels.forest import ZERO, Forest
+from lungseg.approaches.vgg19_pixels.trees_codes import code_forest
 
 BLOCK = 512  # rows a program: with 4 warps each lane has 4 neighbouring rows, whose codes are one load
 WARPS = 4
@@ -28,6 +31,7 @@ UNROLL = 4  # nodes whose loads are under way at once
 ROWS_A_PASS = 1 << 20  # bounds the memory for codes: 300 MiB for 300 columns
 MOST_LEAVES = 1 << 15  # of a tree, by the bits of a packed node
 MOST_COLUMNS = 1 << 23  # coded ones
+WARMING_ROWS = 16  # Triton compiles strides and counts that are multiples of 16, as of most tables, apart
 
 
 @triton.jit
@@ -76,7 +80,7 @@ def _descend(
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """scores[r] = sum over trees of r's leaf, in float64 and in the trees' order."""
+    """scores[r] = sum over trees of r's leaf, in float64 and in the trees' order, and the constant last."""
     r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     score = tl.zeros([BLOCK], tl.float64)
     for tree in range(trees):
@@ -99,6 +103,7 @@ class TritonForest:
 
     Raises:
         ValueError: a tree has more than 32768 leaves, or there are more than 8 million coded columns.
+        ImportError: the kernels can't be compiled or run here.
     """
 
     def __init__(self, forest: Forest, device: torch.device) -> None:
@@ -116,6 +121,16 @@ class TritonForest:
         self._thresholds = put(coded.thresholds)
         self._first, self._first_leaf = put(coded.first), put(coded.first_leaf)
         self._leaves, self._constant = put(coded.leaves), put(np.array([coded.constant]))
+        self._compile(forest.columns, device)
+
+    def _compile(self, columns: int, device: torch.device) -> None:
+        """Triton compiles at the first call. That is here, where another engine can still take over."""
+        rows = torch.zeros(columns, WARMING_ROWS, device=device).T
+        try:
+            self.raw(rows)
+        except (RuntimeError, OSError, SubprocessError, TritonError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ImportError(f"Triton can't compile or run its kernels: {reason}") from error
 
     def raw(self, rows: Tensor) -> Tensor:
         """Float64 N of rows float32 N x F, any strides, on the forest's device."""
@@ -141,7 +156,7 @@ class TritonForest:
             self._thresholds,
             codes,
             codes.stride(0),
-            ZERO=ZERO,
+            ZERO=float(ZERO),
             BLOCK=BLOCK,
             num_warps=WARPS,
         )

@@ -3,7 +3,6 @@ import torch
 
 from lungseg.approaches.vgg19_context.cascade import (
     Stage,
-    as_rows,
     believed,
     believed_names,
     predict_map,
@@ -11,6 +10,7 @@ from lungseg.approaches.vgg19_context.cascade import (
     stage_grids,
 )
 from lungseg.approaches.vgg19_context.context import FRAME_NAMES, context_names, context_planes, frame_planes
+from lungseg.approaches.vgg19_pixels.regressors import as_rows
 
 
 class Column:

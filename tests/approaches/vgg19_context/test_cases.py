@@ -2,11 +2,23 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.approaches.vgg19_context.cases import HELD, folds_of, read_cases
+from lungseg.approaches.vgg19_context.cases import HELD, Cases, folds_of, read_cases
+
+
+@pytest.fixture
+def read(tmp_path):
+    """`read_cases` into a folder of its own each time."""
+
+    def make(*words, **more) -> Cases:
+        return read_cases(tmp_path / str(len(list(tmp_path.iterdir()))), *words, **more)
+
+    return make
 
 
 class Square:
     """A bright square on black whose mask is the square."""
+
+    patient = "square"
 
     def mask(self) -> np.ndarray:
         mask = np.zeros((64, 64), bool)
@@ -17,9 +29,9 @@ class Square:
         return self.mask().astype(np.float32)
 
 
-def test_images_come_first_then_their_copies_then_validation(discs, small):
+def test_images_come_first_then_their_copies_then_validation(discs, small, read):
     train, held = discs(3), discs(2, seed=5)
-    cases = read_cases(train, held, small(copies=2), seed=0)
+    cases = read(train, held, small(copies=2), seed=0)
     assert len(cases) == 3 + 6 + 2
     assert cases.groups.tolist() == [0, 1, 2, 0, 0, 1, 1, 2, 2, HELD, HELD]
     assert cases.copied.tolist() == [False] * 3 + [True] * 6 + [False] * 2
@@ -34,37 +46,56 @@ def test_images_come_first_then_their_copies_then_validation(discs, small):
     assert [(batch.start, batch.stop) for batch in batches] == [(0, 4), (4, 8), (8, 11)]
 
 
-def test_copies_are_changed_and_repeat_by_the_seed(discs, small):
+def test_copies_are_changed_and_repeat_by_the_seed(discs, small, read):
     train = discs(3)
-    first, same, other = (read_cases(train, [], small(copies=2), seed) for seed in (0, 0, 1))
-    assert torch.equal(first.images, same.images)
+    first, same, other = (read(train, [], small(copies=2), seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.images, same.images)
     assert torch.equal(first.masks, same.masks)
-    assert torch.equal(first.images[:3], other.images[:3])
+    assert np.array_equal(first.images[:3], other.images[:3])
     for place in range(3, 9):
         own = int(first.groups[place])
-        assert (first.images[place] - first.images[own]).abs().mean() > 0.01
-        assert (first.images[place] - other.images[place]).abs().mean() > 0.01
-    assert not torch.equal(first.images[3], first.images[4])
+        assert np.abs(first.images[place] - first.images[own]).mean() > 0.01
+        assert np.abs(first.images[place] - other.images[place]).mean() > 0.01
+    assert not np.array_equal(first.images[3], first.images[4])
 
 
-def test_a_copy_depends_on_its_own_image_alone(discs, small):
+def test_a_copy_depends_on_its_own_image_alone(discs, small, read):
     train = discs(4)
-    all_of_them, fewer = (read_cases(train[:count], [], small(), seed=3) for count in (4, 2))
-    assert torch.equal(all_of_them.images[4:6], fewer.images[2:])
+    all_of_them, fewer = (read(train[:count], [], small(), seed=3) for count in (4, 2))
+    assert np.array_equal(all_of_them.images[4:6], fewer.images[2:])
 
 
-def test_masks_move_with_their_images(small):
-    cases = read_cases([Square()], [], small(copies=6, grid=64, coarse=32), seed=0)
+def test_masks_move_with_their_images(small, read):
+    cases = read([Square()], [], small(copies=6, grid=64, coarse=32), seed=0)
     for place in range(7):
-        image, mask = cases.images[place] > 0.5, cases.masks[place] > 0.5
+        image, mask = cases.pictures(place)[0] > 0.5, cases.masks[place] > 0.5
         assert (image != mask).float().mean() < 0.02
     assert all((cases.masks[place] - cases.masks[0]).abs().mean() > 0.01 for place in range(1, 7))
 
 
-def test_without_copies_there_are_only_the_images(discs, small):
-    cases = read_cases(discs(2), discs(1, seed=1), small(copies=0), seed=0)
+def test_without_copies_there_are_only_the_images(discs, small, read):
+    cases = read(discs(2), discs(1, seed=1), small(copies=0), seed=0)
     assert cases.groups.tolist() == [0, 1, HELD]
     assert not cases.copied.any()
+
+
+def test_images_of_one_patient_share_a_group(discs, small, read):
+    train = discs(4)
+    train[3].patient = train[0].patient
+    cases = read(train, discs(1, seed=5), small(), seed=0)
+    assert cases.groups.tolist() == [0, 1, 2, 0, 0, 1, 2, 0, HELD]
+
+
+def test_what_is_stored_is_opened_instead_of_read_again(discs, small, tmp_path):
+    train, held = discs(3), discs(1, seed=5)
+    first = read_cases(tmp_path, train, held, small(), 0)
+    again = read_cases(tmp_path, [], [], small(), 0)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert torch.equal(first.masks, again.masks)
+    assert torch.equal(first.groups, again.groups)
+    assert torch.equal(first.copied, again.copied)
+    (tmp_path / "cases.safetensors").unlink()  # it was cut before its end
+    assert len(read_cases(tmp_path, train[:2], held, small(), 0)) == 5
 
 
 @pytest.mark.parametrize(("images", "folds"), [(10, 2), (11, 3), (7, 5), (4, 4)])

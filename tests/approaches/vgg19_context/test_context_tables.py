@@ -16,8 +16,8 @@ from lungseg.approaches.vgg19_context.tables import (
 
 
 @pytest.fixture
-def cases(discs, small):
-    return read_cases(discs(3), discs(2, seed=5), small(), seed=0)
+def cases(discs, small, tmp_path):
+    return read_cases(tmp_path / "cases", discs(3), discs(2, seed=5), small(), seed=0)
 
 
 def test_chosen_pixels_have_their_own_targets(cases, small):
@@ -62,7 +62,7 @@ def test_a_row_of_a_table_is_the_pixel_it_names(cases, small, runtime, tmp_path)
     assert tables.coarse.shape == (len(cases) * 256, len(base.names))
     assert tables.fine.shape == (len(fine.case), len(base.names))
     assert steps[-1] == (len(cases), len(cases))
-    planes = base.planes(cases.images.float())
+    planes = base.planes(cases.pictures(slice(None)))
     coarse = resample(planes, 16)
     for index, row, column in ((0, 3, 5), (4, 15, 0), (7, 9, 9)):
         expected = bins.encode(coarse[index, :, row, column][None])[0]
@@ -72,6 +72,30 @@ def test_a_row_of_a_table_is_the_pixel_it_names(cases, small, runtime, tmp_path)
         expected = bins.encode(planes[index, :, row, column][None])[0]
         np.testing.assert_array_equal(tables.fine[fine.place(index)][place], expected)
     assert (tables.coarse.max(0) > 200).sum() > 10  # the codes are spread over their range
+
+
+def test_nothing_is_fitted_to_validation_images(discs, small, runtime, tmp_path):
+    found = []
+    for seed in (5, 6):
+        cases = read_cases(tmp_path / str(seed), discs(3), discs(2, seed=seed), small(), 0)
+        base = BasePlanes(small(), runtime)
+        fit_projection(base, cases, np.random.default_rng(0))
+        found.append((base.fitted(), fit_bins(base, cases, np.random.default_rng(1))))
+    for name, value in found[0][0].items():
+        assert torch.equal(value, found[1][0][name])
+    for one, two in zip(found[0][1].edges, found[1][1].edges, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_without_context_no_coarse_table_is_written(cases, small, runtime, tmp_path):
+    settings = small(contexts=0, features=False)
+    base = BasePlanes(settings, runtime)
+    bins = fit_bins(base, cases, np.random.default_rng(0))
+    fine = choose_pixels(cases, 32, settings, 0, 0)
+    write_tables(tmp_path / "tables", base, cases, fine, bins, lambda done, total: None)
+    tables = BaseTables(tmp_path / "tables")
+    assert tables.coarse.shape == (0, len(base.names))
+    assert len(tables.fine) == len(fine.case)
 
 
 @pytest.mark.parametrize(("count", "wanted", "expected"), [(5, 3, [0, 2, 4]), (2, 5, [0, 1]), (1, 3, [0])])

@@ -33,8 +33,8 @@ def grey(small):
 
 
 @pytest.fixture
-def cases(discs, grey) -> Cases:
-    return read_cases(discs(6), discs(2, seed=5), grey(), seed=0)
+def cases(discs, grey, tmp_path) -> Cases:
+    return read_cases(tmp_path / "cases", discs(6), discs(2, seed=5), grey(), seed=0)
 
 
 @pytest.fixture
@@ -54,6 +54,14 @@ def tables(cases, grey, runtime, tmp_path) -> BaseTables:
     fine = choose_pixels(cases, settings.grid, settings, 0, settings.contexts)
     write_tables(tmp_path / "tables", base, cases, fine, bins, lambda done, total: None)
     return BaseTables(tmp_path / "tables")
+
+
+def begun(settings, runtime, run, cases: Cases) -> Fitting:
+    """A fit whose tables are made."""
+    fitting = Fitting(settings, runtime, run)
+    fitting.cases = cases
+    fitting.extract(BasePlanes(settings, runtime))
+    return fitting
 
 
 def some_maps(cases: Cases, count: int) -> list[torch.Tensor]:
@@ -149,7 +157,7 @@ def test_every_map_of_a_fit_is_of_a_model_without_the_group(
     monkeypatch.setattr(StageRows, "of", noted)
     monkeypatch.setattr(kind, "fit", fit_noted)
     settings = grey(contexts=contexts, folds=folds)
-    fitting = Fitting(settings, runtime, new_run(), cases, BasePlanes(settings, runtime))
+    fitting = begun(settings, runtime, new_run(), cases)
     for index in range(len(fitting.grids)):
         fitting.stage(index)
     assert len(stages) == contexts
@@ -169,7 +177,7 @@ def test_an_images_mask_has_no_part_in_the_first_map_of_itself(
     settings, codes, first = grey(shape_prior=prior), [], []
     for name, each in (("before", cases), ("after", other_mask)):
         run = new_run(folder=name)
-        fitting = Fitting(settings, runtime, run, each, BasePlanes(settings, runtime))
+        fitting = begun(settings, runtime, run, each)
         fitting.stage(0)
         codes.append(np.load(run.checkpoints / "tables" / "coarse.npy"))
         first.append(fitting.earlier[0])
@@ -184,14 +192,14 @@ def test_an_images_mask_has_no_part_in_the_first_map_of_itself(
         assert change[fold != fold[CHANGED]].min() > 0.01
 
 
-def test_validation_masks_have_no_part_in_any_map(discs, grey, runtime, new_run):
+def test_validation_masks_have_no_part_in_any_map(discs, grey, runtime, new_run, tmp_path):
     settings, fits = grey(), []
     train, held, other = discs(4), discs(2, seed=5), discs(2, seed=6)
     for sample, mask_of in zip(other, held, strict=True):
         sample._image = mask_of.image()
     for name, validation in (("one", held), ("two", other)):
-        cases = read_cases(train, validation, settings, seed=0)
-        fitting = Fitting(settings, runtime, new_run(folder=name), cases, BasePlanes(settings, runtime))
+        cases = read_cases(tmp_path / name, train, validation, settings, seed=0)
+        fitting = begun(settings, runtime, new_run(folder=f"{name}-fit"), cases)
         records = [fitting.stage(index)[1] for index in range(2)]
         fits.append((fitting.earlier, records))
     for one, two in zip(fits[0][0], fits[1][0], strict=True):

@@ -80,6 +80,21 @@ def test_values_that_are_no_numbers_are_refused(features, bad):
             use(features)
 
 
+def test_tables_of_another_shape_or_type_are_refused(features, targets):
+    bins = Bins.from_sample(features)
+    for count in (1, 256):
+        with pytest.raises(ValueError, match="between 2 and 255 fit"):
+            Bins.from_sample(features, count)
+    for rows in (features.astype(np.float64), features[0], features[:0]):
+        with pytest.raises(ValueError, match="not float32 S x F"):
+            Bins.from_sample(rows)
+    for rows in (features.astype(np.float64), features[0], features[:, :3]):
+        with pytest.raises(ValueError, match="not float32 N x 9"):
+            bins.encode(rows)
+    with pytest.raises(ValueError, match="tables of 3 columns, but 9 features"):
+        boost(CodedRows([bins.encode(features)[:, :3]], targets), bins, PARAMETERS, 3)
+
+
 def test_bins_are_stored_whole_and_damage_is_noticed(features, tmp_path):
     bins = Bins.from_sample(features)
     path = tmp_path / "bins.npz"

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import dask
+import lightgbm.dask
 import numpy as np
 import pytest
 import torch
@@ -120,13 +121,41 @@ def test_a_worker_killed_while_it_reads_images_costs_a_retry(client, samples, un
     np.testing.assert_allclose(booster.predict(unseen), local.predict(unseen), rtol=0, atol=1e-6)
 
 
-def test_the_error_of_an_unreadable_image_reaches_the_caller(client, samples):
+def test_an_unreadable_image_is_named(client, samples):
     samples[3].path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"3\.npz"):
+    with pytest.raises(InputError, match=r"can't read the image 'disc-3' \(.*3\.npz"):
         fit_distributed(client, samples, SETTINGS, seed=0)
+
+
+def test_a_worker_killed_while_trees_grow_ends_the_run_and_the_cluster_is_fit_for_another(
+    client, samples, monkeypatch
+):
+    endless = Vgg19PixelsSettings(
+        weights="random", size=32, pixels_per_image=700, boosting={"rounds": 50_000, "min_leaf": 10}
+    )
+    pids, begun = client.run(os.getpid), threading.Event()
+    train = lightgbm.dask._train
+
+    def begin(**arguments):
+        begun.set()
+        return train(**arguments)
+
+    def kill() -> None:
+        begun.wait(30)
+        time.sleep(1)  # trees grow by then; a death just before is no other to the caller
+        os.kill(min(pids.values()), signal.SIGKILL)
+
+    monkeypatch.setattr(lightgbm.dask, "_train", begin)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match="died while trees grew: run the same command again"):
+        fit_distributed(client, samples, endless, seed=0)
+    killer.join()
+    client.wait_for_workers(2, timeout=30)
+    assert fit_distributed(client, samples, SETTINGS, seed=0).num_trees() == 20
 
 
 def test_without_dask_one_sentence_says_what_to_install(samples, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"lungseg\[distributed\]"):
+    with pytest.raises(InputError, match=r"pip install -e \"\.\[distributed\]\""):
         fit_distributed(None, samples, SETTINGS, seed=0)

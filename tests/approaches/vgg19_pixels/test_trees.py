@@ -1,3 +1,4 @@
+import multiprocessing
 import sys
 
 import lightgbm
@@ -5,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.approaches.vgg19_pixels import trees_llvm
-from lungseg.approaches.vgg19_pixels.forest import Forest, apply_objective
+from lungseg.approaches.vgg19_pixels import trees, trees_llvm
+from lungseg.approaches.vgg19_pixels.forest import Forest
 from lungseg.approaches.vgg19_pixels.forest_text import round_down
 from lungseg.approaches.vgg19_pixels.trees import evaluator
 from lungseg.approaches.vgg19_pixels.trees_codes import code_forest
@@ -82,13 +83,13 @@ def test_any_count_of_rows_any_strides_and_threads_give_the_same(count, threads)
     booster = fitted(num_leaves=15)
     rows = table(count, seed=2)[0]
     expected = booster.predict(rows, raw_score=True)
-    trees = evaluator(booster.model_to_string(), threads=threads, engine="llvm")
+    ready = evaluator(booster.model_to_string(), threads=threads, engine="llvm")
     by_row = torch.from_numpy(rows)
     by_column = torch.from_numpy(np.ascontiguousarray(rows.T)).T
     spread = torch.zeros(count * 2, 9)
     spread[::2, 3:] = by_row
     for same in (by_row, by_column, spread[::2, 3:]):
-        np.testing.assert_allclose(trees.raw(same), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(ready.raw(same), expected, rtol=0, atol=1e-12)
 
 
 def test_a_row_at_a_threshold_or_next_to_it_takes_lightgbms_branch():
@@ -164,24 +165,7 @@ def test_a_written_forest_is_read_back_as_it_was():
     again = Forest.from_text(forest.to_text())
     for name in ("feature", "threshold", "left", "right", "first", "leaves"):
         np.testing.assert_array_equal(getattr(again, name), getattr(forest, name))
-    assert (again.columns, again.objective) == (6, "regression")
-
-
-@pytest.mark.parametrize(
-    "objective", [{"objective": "cross_entropy"}, {"objective": "binary", "sigmoid": 2.5}]
-)
-def test_predictions_pass_through_the_objectives_transformation(objective):
-    features, score = table()
-    booster = lightgbm.train({**QUIET, **objective}, lightgbm.Dataset(features, score > 0), 5)
-    predicted = evaluator(booster.model_to_string()).predict(torch.from_numpy(features))
-    np.testing.assert_allclose(predicted, booster.predict(features), rtol=0, atol=1e-12)
-
-
-def test_an_unknown_objective_is_refused():
-    assert apply_objective("regression", torch.tensor([2.0])).tolist() == [2.0]
-    for objective in ("poisson", "regression sqrt", "cross_entropy_lambda"):
-        with pytest.raises(InputError, match=objective):
-            apply_objective(objective, torch.zeros(1))
+    assert again.columns == 6
 
 
 def with_nan(features: np.ndarray) -> np.ndarray:
@@ -243,11 +227,11 @@ def test_damaged_text_is_refused(old, new):
 def test_lightgbm_takes_over_where_a_leafs_number_is_no_byte():
     booster = fitted(trees=2, num_leaves=300)
     text = booster.model_to_string()
-    trees = evaluator(text)
-    assert trees.engine == "lightgbm"
+    ready = evaluator(text)
+    assert ready.engine == "lightgbm"
     rows = table(50)[0]
     np.testing.assert_allclose(
-        trees.raw(torch.from_numpy(rows)), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12
+        ready.raw(torch.from_numpy(rows)), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12
     )
     with pytest.raises(InputError, match="256 leaves"):
         evaluator(text, engine="llvm")
@@ -258,11 +242,42 @@ def test_lightgbm_takes_over_without_llvmlite(monkeypatch):
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     text = text_of(stump(0.5))
-    assert evaluator(text).engine == "lightgbm"
-    with pytest.raises(InputError, match="llvm"):
+    found = evaluator(text)
+    assert found.engine == "lightgbm"
+    assert [reason for reason in found.passed_over if "install llvmlite" in reason]
+    with pytest.raises(InputError, match=r"llvm.*install llvmlite"):
         evaluator(text, engine="llvm")
     monkeypatch.undo()
-    assert evaluator(text).engine == "llvm"
+    assert (evaluator(text).engine, evaluator(text).passed_over) == ("llvm", ())
+
+
+def test_the_cpu_takes_over_where_triton_cannot_compile(monkeypatch):
+    def fails(*_):
+        raise ImportError("Failed to find C compiler")
+
+    monkeypatch.setattr(trees, "_triton", fails)
+    found = evaluator(text_of(stump(0.5)), "cuda")
+    assert (found.engine, found.device.type) == ("llvm", "cpu")
+    assert found.raw(torch.tensor([[0.0], [1.0]])).tolist() == [-1.0, 1.0]
+    (reason,) = found.passed_over
+    assert "Failed to find C compiler" in reason
+    assert reason.endswith("install triton, a C compiler and Python's headers")
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    rows = torch.from_numpy(table(4000)[0])
+    ready = evaluator(fitted(num_leaves=15).model_to_string(), threads=3, engine="llvm")
+    expected = ready.raw(rows)
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sending.send(ready.raw(rows).numpy()), daemon=True)
+    child.start()
+    try:
+        assert receiving.poll(30), "the child waits for threads that only its parent has"
+        np.testing.assert_array_equal(receiving.recv(), expected)
+    finally:
+        child.kill()
 
 
 def test_unknown_engines_and_rows_of_another_shape_are_refused():
@@ -271,8 +286,8 @@ def test_unknown_engines_and_rows_of_another_shape_are_refused():
         evaluator(text, engine="fast")
     with pytest.raises(InputError, match="CUDA"):
         evaluator(text, engine="triton")
-    trees = evaluator(text)
-    assert trees.raw(torch.zeros(0, 1)).shape == (0,)
+    ready = evaluator(text)
+    assert ready.raw(torch.zeros(0, 1)).shape == (0,)
     for rows in (torch.zeros(3, 2), torch.zeros(3), torch.zeros(3, 1, dtype=torch.float64)):
         with pytest.raises(ValueError, match="N x 1"):
-            trees.raw(rows)
+            ready.raw(rows)

@@ -5,7 +5,12 @@ from pydantic import ValidationError
 from scipy.ndimage import label
 from torch.nn import functional
 
-from lungseg.approaches.postprocessing import PostprocessingSettings, fill_holes, keep_lungs, postprocess
+from lungseg.approaches.vgg19_context.postprocessing import (
+    PostprocessingSettings,
+    fill_holes,
+    keep_lungs,
+    postprocess,
+)
 
 SIDE = 64
 LUNGS = PostprocessingSettings(smooth=False, fill_holes=False)
