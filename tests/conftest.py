@@ -83,6 +83,16 @@ def _no_data_or_weights(monkeypatch):
 
 
 @pytest.fixture
+def without_figures(request, monkeypatch):
+    """For benchmarks that are run for their tables: figures take most of their time.
+
+    A test marked `figures` draws them nevertheless.
+    """
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr("lungseg.harness.draw_figures", lambda directory: None)
+
+
+@pytest.fixture
 def spec_file(tmp_path) -> Path:
     """The tiny spec as a file, for a test to change."""
     from tiny import SPEC

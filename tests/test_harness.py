@@ -20,7 +20,10 @@ from lungseg.results import FORMAT, read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 
+
+@pytest.mark.figures
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     out = tmp_path / "out"
     summary = benchmark(read_spec(spec_file), out)
@@ -84,6 +87,7 @@ def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypat
     assert "## Ablation: the pixels" in summary
 
 
+@pytest.mark.figures
 def test_what_trees_read_is_stored_for_each_fit(spec_file, tmp_path):
     out = tmp_path / "out"
     changes = [*NO_TIMING, "approach.pixels.regressor=lightgbm", "approach.pixels.boosting={rounds=3}"]
@@ -150,13 +154,13 @@ def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monke
     monkeypatch.setattr(
         harness, "run_part", lambda part, *rest: (computed.append(part.label), original(part, *rest))
     )
-    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=64"]), out)
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
     assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
 
 
 def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
-                         'weights = "random"\nepochs = 20\nnetwork = { topology = "seed" }\n')  # fmt: skip
+                         'weights = "random"\nepochs = 10\nnetwork = { topology = "seed" }\n')  # fmt: skip
     words = [
         sys.executable,
         "-m",
@@ -180,7 +184,7 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     process.wait()
     assert not (killed / "scores.csv").exists()
     stored = torch.load(checkpoint, weights_only=True)
-    assert 1 <= stored["epoch"] < 20
+    assert 1 <= stored["epoch"] < 10
     resumed = subprocess.run([*words, "--out", str(killed)], capture_output=True, text=True, check=True)
     assert "mean-mask, fold 0, seed 0: stored by a former run" in resumed.stdout
     subprocess.run([*words, "--out", str(whole)], stdout=subprocess.DEVNULL, check=True)

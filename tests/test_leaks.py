@@ -15,6 +15,8 @@ from lungseg.plan import make_plan
 from lungseg.results import read_json, read_table
 from lungseg.spec import read_spec
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def clinic(tmp_path, spec_file):

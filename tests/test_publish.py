@@ -10,13 +10,18 @@ from lungseg.report.figures import SHOWS_IMAGES, draw_figures
 from lungseg.report.tables import write_tables
 
 
-@pytest.fixture
-def results(tmp_path):
-    """A finished results directory with every figure drawn."""
-    directory = write_results(tmp_path / "results" / "study")
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    directory = write_results(tmp_path_factory.mktemp("results") / "study")
     write_tables(directory)
     draw_figures(directory)
     return directory
+
+
+@pytest.fixture
+def results(drawn, tmp_path):
+    """A finished results directory with every figure drawn."""
+    return shutil.copytree(drawn, tmp_path / "results" / "study")
 
 
 def set_record(directory, **values):

@@ -12,6 +12,8 @@ from lungseg.harness import benchmark
 from lungseg.results import read_json, read_table
 from lungseg.spec import read_spec
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 class Half(Approach):
     """A third party's approach: says lung in the upper half."""
