@@ -1,4 +1,4 @@
-"""Approach A taken to its limit: frozen VGG19 features at many scales, and trees that read earlier maps.
+"""Approach A with context: frozen VGG19 features at many scales, and trees that read earlier maps.
 
 Nothing is trained by back-propagation. A kernel regression of the whole mask gives the first map; then come
 stages of boosted trees, each of which sees the same frozen features and the maps before it (auto-context, Tu
@@ -70,9 +70,8 @@ class Vgg19Context(Approach):
             base.planes(noise.to(self.runtime.device)).cpu()
         each = (time.perf_counter() - start) / 2
         cases = train * (1 + s.copies) + validation
-        coarse = (
-            s.contexts * s.folds * self._rows(train, s.coarse)
-        )  # of a stage: all rows, and all but a fold
+        # A stage before the last is fitted without each fold and on all: `folds` times its rows together.
+        coarse = s.contexts * s.folds * self._rows(train, s.coarse)
         values = (coarse + self._rows(train, s.grid)) * (len(base.names) + CONTEXT_COLUMNS)
         trees = values * s.boosting.rounds * s.boosting.column_share / NOMINAL_TREES
         other = {"ridge": 1, "mlp": s.mlp.epochs}.get(s.regressor)
@@ -86,9 +85,10 @@ class Vgg19Context(Approach):
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
         self.cascade = []
-        if self.settings.contexts and len(train) < 2:
+        if self.settings.contexts and len({sample.patient for sample in train}) < 2:
             raise InputError(
-                "vgg19-context needs two training images for its folds: give more, or set contexts = 0"
+                "vgg19-context needs training images of two patients for its folds: give more, "
+                "or set contexts = 0"
             )
         self.base = self._new_base()
         fitting = Fitting(self.settings, self.runtime, run)

@@ -5,6 +5,7 @@ The pictures lie in a mapped file, so that a large dataset needs disk and not me
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,12 @@ def _write(
 
 def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     try:
-        return np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        images = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        # Takes the room now: a mapped file that meets a full disk later ends the process without a word.
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return images
     except OSError as error:
         raise unwritable(path, error) from error
 

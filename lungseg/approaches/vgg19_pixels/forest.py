@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,20 +58,6 @@ class Forest:
     def features_read(self) -> np.ndarray:
         """The columns that any tree reads, int64, ascending."""
         return np.unique(self.feature).astype(np.int64)
-
-    def renumbered(self, columns: Sequence[int] | np.ndarray) -> Forest:
-        """The same forest for rows that hold only `columns` (distinct) of the old ones, in that order.
-
-        Raises:
-            ValueError: a tree reads a column that is not among them.
-        """
-        columns = np.asarray(columns, np.int64)
-        missing = np.setdiff1d(self.features_read(), columns)
-        if len(missing):
-            raise ValueError(f"the trees read column {missing[0]}, which is not among the columns kept")
-        place = np.zeros(self.columns, np.int32)
-        place[columns] = np.arange(len(columns))
-        return replace(self, columns=len(columns), feature=place[self.feature])
 
     def trees(self) -> Iterator[tuple[slice, slice]]:
         """The nodes and the leaves of each tree."""

@@ -1,8 +1,11 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
 
 from lungseg.approaches.vgg19_context.cases import HELD, Cases, folds_of, read_cases
+from lungseg.errors import InputError
 
 
 @pytest.fixture
@@ -96,6 +99,15 @@ def test_what_is_stored_is_opened_instead_of_read_again(discs, small, tmp_path):
     assert torch.equal(first.copied, again.copied)
     (tmp_path / "cases.safetensors").unlink()  # it was cut before its end
     assert len(read_cases(tmp_path, train[:2], held, small(), 0)) == 5
+
+
+def test_a_full_disk_is_one_sentence(discs, small, read, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(InputError, match="disk is full"):
+        read(discs(2), discs(1, seed=5), small(), seed=0)
 
 
 @pytest.mark.parametrize(("images", "folds"), [(10, 2), (11, 3), (7, 5), (4, 4)])

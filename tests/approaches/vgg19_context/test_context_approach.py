@@ -166,7 +166,7 @@ def test_fitting_again_replaces_what_was_fitted(fitted, small, discs, runtime, n
 
 
 def test_a_single_training_image_is_enough_without_folds_and_refused_with_them(fitted, images):
-    with pytest.raises(InputError, match="two training images"):
+    with pytest.raises(InputError, match="two patients"):
         fitted(train=1, **GREY)
     approach, _ = fitted(train=1, contexts=0, **GREY)
     assert all(np.isfinite(each).all() for each in approach.predict(images))
