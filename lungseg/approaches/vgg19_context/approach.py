@@ -21,10 +21,16 @@ from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, WeightsI
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.base import BasePlanes
-from lungseg.approaches.vgg19_context.cascade import Stage, believed_names, run_cascade, stage_grids
+from lungseg.approaches.vgg19_context.cascade import (
+    Shared,
+    Stage,
+    believed_names,
+    run_cascade,
+    stage_grids,
+)
 from lungseg.approaches.vgg19_context.fitting import BASE, Fitting
-from lungseg.approaches.vgg19_context.planes import resample
 from lungseg.approaches.vgg19_context.postprocessing import postprocess
+from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import new_stage
 from lungseg.approaches.weights import find_weights, weights_info
@@ -56,8 +62,7 @@ class Vgg19Context(Approach):
         return weights_info("vgg19", find_weights("vgg19", self.settings.weights))
 
     def _new_base(self) -> BasePlanes:
-        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
-        return BasePlanes(self.settings, self.runtime).to(self.runtime.device, memory_format=layout).eval()
+        return BasePlanes(self.settings, self.runtime).to(self.runtime.device).eval()
 
     def estimate(self, train: int, validation: int) -> float:
         """Seconds: planes by timing two images, the regressors by their nominal speed a CPU thread."""
@@ -67,16 +72,18 @@ class Vgg19Context(Approach):
         with torch.inference_mode():
             base.planes(noise.to(self.runtime.device))
             start = time.perf_counter()
-            base.planes(noise.to(self.runtime.device)).cpu()
+            base.planes(noise.to(self.runtime.device))[s.grid].cpu()
         each = (time.perf_counter() - start) / 2
         cases = train * (1 + s.copies) + validation
         # A stage before the last is fitted without each fold and on all: `folds` times its rows together.
         coarse = s.contexts * s.folds * self._rows(train, s.coarse)
-        values = (coarse + self._rows(train, s.grid)) * (len(base.names) + CONTEXT_COLUMNS)
-        trees = values * s.boosting.rounds * s.boosting.column_share / NOMINAL_TREES
+        early, last = s.boosting_of(last=False), s.boosting_of(last=True)
+        columns, fine = len(base.names) + CONTEXT_COLUMNS, self._rows(train, s.grid)
+        grown = coarse * early.rounds * early.column_share + fine * last.rounds * last.column_share
         other = {"ridge": 1, "mlp": s.mlp.epochs}.get(s.regressor)
-        regressors = trees if other is None else values * other / NOMINAL_OTHERS
-        visits = cases * s.contexts * s.coarse**2 * s.boosting.rounds * s.boosting.leaves
+        passed = grown / NOMINAL_TREES if other is None else (coarse + fine) * other / NOMINAL_OTHERS
+        regressors = passed * columns
+        visits = cases * s.contexts * s.coarse**2 * early.rounds * early.leaves
         return CODING * each * cases + (regressors + visits / NOMINAL_VISITS) / self.runtime.threads
 
     def _rows(self, train: int, grid: int) -> int:
@@ -131,19 +138,19 @@ class Vgg19Context(Approach):
             ),
         ]
 
+    def _features(self, batch: Tensor) -> Shared:
+        return self.base(batch)
+
+    def _trees(self, shared: Shared) -> Tensor:
+        return run_cascade(self.cascade, shared)
+
     @torch.inference_mode()
-    def _features(self, batch: Tensor) -> Tensor:
-        """Planes N x P x G x G, the shape prior's maps as the last of them if there are any."""
-        planes, prior = self.base(batch)
-        return planes if prior is None else torch.cat([planes, resample(prior, planes.shape[-1])], 1)
-
-    def _trees(self, planes: Tensor) -> Tensor:
-        if not self.settings.shape_prior:
-            return run_cascade(self.cascade, planes, None)
-        return run_cascade(self.cascade, planes[:, :-1], planes[:, -1:])
-
     def feature_maps(self, image: np.ndarray) -> np.ndarray:
-        return self._features(self.prepare([image]))[0].cpu().numpy()
+        """The planes of the last stage's grid, then the shape prior's map if there is one."""
+        shared = self._features(self.prepare([image]))
+        maps = [shared.planes[self.settings.grid][:, : shared.own]]
+        maps += [] if shared.prior is None else [resample(shared.prior, self.settings.grid)]
+        return torch.cat(maps, 1)[0].cpu().numpy()
 
     def importance(self) -> list[tuple[str, str, float]]:
         """Gain of each stage's trees; "map 1" is what stage 1 predicted."""
@@ -168,8 +175,9 @@ class Vgg19Context(Approach):
         approach = cls(settings, runtime)
         approach.base = approach._new_base()
         approach.base.read(directory / BASE)
-        for index, grid in enumerate(stage_grids(settings)):
-            model = new_stage(settings, runtime)
+        grids = stage_grids(settings)
+        for index, grid in enumerate(grids):
+            model = new_stage(settings, runtime, last=index == len(grids) - 1)
             model.read(directory / f"stage-{index + 1}")
             approach.cascade.append(Stage(grid, model))
         return approach

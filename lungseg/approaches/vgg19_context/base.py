@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lungseg.approaches.approach import Runtime
+from lungseg.approaches.vgg19_context.cascade import Shared, room, stage_grids
 from lungseg.approaches.vgg19_context.planes import (
     COORDINATE_NAMES,
     GREY_NAMES,
@@ -19,27 +21,35 @@ from lungseg.approaches.vgg19_context.planes import (
     normalise,
 )
 from lungseg.approaches.vgg19_context.pyramid import Pyramid, shrink
+from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape import ShapePrior
 from lungseg.errors import InputError
 
 
 class BasePlanes(nn.Module):
-    """Images N x 1 x S x S in [0, 1] -> planes float32 N x P x G x G, and the shape prior's maps beside them.
+    """Images N x 1 x S x S in [0, 1] -> planes float32 N x P x G x G at each stage's grid.
 
     Attributes:
         names: of the P planes, in their order.
+        grids: pixels a side, the largest first.
     """
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__()
         self.settings, self.runtime = settings, runtime
-        self.pyramid = Pyramid(settings.weights, settings.blocks) if settings.blocks else None
+        self.grids = sorted(set(stage_grids(settings)), reverse=True)
+        self.pyramid = self._frozen(settings) if settings.blocks else None
         self.projection = Projection(settings.blocks, settings.components)
         self.shape = ShapePrior()
         self.names = list(self.projection.names)
         self.names += [f"grey: {name}" for name in GREY_NAMES] if settings.grey else []
         self.names += [f"coordinates: {name}" for name in COORDINATE_NAMES] if settings.coordinates else []
+
+    def _frozen(self, settings: Vgg19ContextSettings) -> Pyramid:
+        # Cast once, and laid out as the images are: on a CPU autocast would do both at every call.
+        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
+        return Pyramid(settings.weights, settings.blocks).to(dtype=self.runtime.dtype, memory_format=layout)
 
     def fitted(self) -> dict[str, Tensor]:
         """What a fit adds to the frozen network."""
@@ -62,21 +72,44 @@ class BasePlanes(nn.Module):
         if self.pyramid is None:
             return []
         layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
-        with self.runtime.autocast():
-            return self.pyramid(normalised.contiguous(memory_format=layout))
+        return self.pyramid(normalised.contiguous(memory_format=layout))
 
-    def planes(self, normalised: Tensor) -> Tensor:
-        """Planes float32 N x P x G x G of normalised images N x 1 x S x S."""
-        grid = self.settings.grid
-        with self.runtime.autocast():
-            parts = self.projection(self.features(normalised), grid)
-        small = shrink(normalised, grid)
-        parts += [grey_planes(small)] if self.settings.grey else []
-        parts += [coordinate_planes(small)] if self.settings.coordinates else []
-        return torch.cat(parts, 1) if parts else small[:, :0]
+    def planes(self, normalised: Tensor, room: dict[int, int] | None = None) -> dict[int, Tensor]:
+        """Planes by pixels a side, of normalised images N x 1 x S x S.
+
+        Args:
+            room: by pixels a side, how many planes are left free behind the P.
+
+        Returns:
+            Float32 N x (P + room) x G x G each, the values of a plane side by side over all images.
+        """
+        parts = [each.float() for each in self.projection(self.features(normalised), self.grids[0])]
+        found = {}
+        for grid in self.grids:
+            count = len(self.names) + (room or {}).get(grid, 0)
+            planes = normalised.new_empty(count, len(normalised), grid, grid).transpose(0, 1)
+            self._fill(planes, parts, shrink(normalised, grid))
+            found[grid] = planes
+        return found
+
+    def _fill(self, planes: Tensor, parts: list[Tensor], small: Tensor) -> None:
+        pieces = [*parts]
+        pieces += [grey_planes(small)] if self.settings.grey else []
+        pieces += [coordinate_planes(small)] if self.settings.coordinates else []
+        start = 0
+        for piece in pieces:
+            stop = start + piece.shape[1]
+            planes[:, start:stop] = resample(piece, planes.shape[-1])
+            start = stop
 
     @torch.inference_mode()
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor) -> Shared:
         normalised = normalise(images)
         prior = self.shape(normalised) if self.settings.shape_prior else None
-        return self.planes(normalised), prior
+        return Shared(self.planes(normalised, self._room), len(self.names), prior)
+
+    @cached_property
+    def _room(self) -> dict[int, int]:
+        """Behind the planes of each grid, for the stages that work there."""
+        stages = enumerate(stage_grids(self.settings), start=int(self.settings.shape_prior))
+        return {grid: room(maps, grid) for maps, grid in stages}  # of a grid the last counts, which has most

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lungseg.approaches.vgg19_context.separable import gaussian, separable, smoothing
+
 # (sigma of the blur, distance of the eight places), as shares of the grid's side.
 RINGS = (
     (1 / 128, 3 / 128),
@@ -36,18 +38,28 @@ def context_names(grid: int) -> list[str]:
 
 def context_planes(maps: Tensor) -> Tensor:
     """Maps N x 1 x G x G in [0, 1] of an earlier stage -> float32 N x C x G x G."""
+    count, _, grid, _ = maps.shape
+    out = maps.new_empty(count, len(context_names(grid)), grid, grid)
+    fill_context(out, maps)
+    return out
+
+
+def fill_context(out: Tensor, maps: Tensor) -> None:
+    """Writes `context_planes` of maps into planes that are there, of any strides."""
     grid = maps.shape[-1]
-    planes = [maps, maps.flip(-1)]
-    for sigma, distance in _rings(grid):
-        blurred = blur(maps, sigma)
-        planes.append(blurred)
-        padded = F.pad(blurred, (distance,) * 4, mode="replicate")
-        for y, x in DIRECTIONS:
-            top, left = distance * (1 + y), distance * (1 + x)
-            planes.append(padded[..., top : top + grid, left : left + grid])
+    rings = _rings(grid)
+    places = iter(out.unbind(1))
+    next(places).copy_(maps[:, 0])
+    next(places).copy_(maps[:, 0].flip(-1))
+    blurred = blurs(maps, tuple(sigma for sigma, _ in rings))
+    margin = max((distance for _, distance in rings), default=0)
+    padded = F.pad(blurred, (margin,) * 4, mode="replicate")
+    for index, (_, distance) in enumerate(rings):
+        for y, x in ((0, 0), *DIRECTIONS):
+            top, left = margin + distance * y, margin + distance * x
+            next(places).copy_(padded[:, index, top : top + grid, left : left + grid])
     for axes in (3, 2, (2, 3)):
-        planes.append(maps.mean(axes, keepdim=True).expand_as(maps))
-    return torch.cat(planes, 1)
+        next(places).copy_(maps.mean(axes, keepdim=True)[:, 0])
 
 
 def _rings(grid: int) -> list[tuple[float, int]]:
@@ -55,20 +67,17 @@ def _rings(grid: int) -> list[tuple[float, int]]:
     return [ring for ring in rings if ring[0] >= SMALLEST_SIGMA]
 
 
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of N x 1 x H x W; sigma in pixels, cut at three sigma, the border repeated."""
-    kernel = _gaussian(sigma).to(maps)
-    radius = len(kernel) // 2
-    across = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(F.pad(across, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
+def blurs(maps: Tensor, sigmas: tuple[float, ...]) -> Tensor:
+    """Gaussian blurs N x sigmas x G x G of N x 1 x G x G; sigma in pixels, the border repeated."""
+    return separable(maps, _gaussians(sigmas, maps.shape[-1], maps.device))
 
 
-@lru_cache
-def _gaussian(sigma: float) -> Tensor:
-    radius = max(1, int(3 * sigma))
-    places = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-(places**2) / (2 * sigma**2))
-    return kernel / kernel.sum()
+@lru_cache(maxsize=16)
+def _gaussians(sigmas: tuple[float, ...], grid: int, device: torch.device) -> Tensor:
+    """Float32 sigmas x grid x grid."""
+    if not sigmas:
+        return torch.empty(0, grid, grid, device=device)
+    return torch.stack([smoothing(gaussian(sigma), grid, device) for sigma in sigmas])
 
 
 FRAME_NAMES = ["y in lungs", "x in lungs", "distance from midline", "aspect of lungs"]

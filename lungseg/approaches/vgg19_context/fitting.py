@@ -17,9 +17,10 @@ from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import stage_grids
 from lungseg.approaches.vgg19_context.cases import HELD, folds_of, read_cases
-from lungseg.approaches.vgg19_context.planes import resample
+from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape import MASK_SIDE, ShapePrior, describe
+from lungseg.approaches.vgg19_context.side_by_side import fit_models
 from lungseg.approaches.vgg19_context.stage_models import StageModel, new_stage
 from lungseg.approaches.vgg19_context.tables import (
     BaseTables,
@@ -99,7 +100,7 @@ class Fitting:
         write_json(self._folder / SPENT, {"seconds": seconds})
 
     def _fit_shape(self, base: BasePlanes) -> None:
-        """Stores the prior's maps N x 1 x G x G of all cases; of one learnt from, without its own group."""
+        """Stores the prior's maps N x 1 x 64 x 64 of all cases; of one learnt from, without its own group."""
         self.run.progress(0, 1, "shape prior")
         batches, learnt = self.cases.batches(), self.cases.learnt
         pictures = torch.cat([describe(self.cases.pictures(batch)) for batch in batches])
@@ -109,8 +110,7 @@ class Fitting:
         maps[learnt] = shape.fit(pictures[learnt], masks[learnt], self.cases.groups[learnt])
         maps[~learnt] = shape.of_pictures(pictures[~learnt])
         base.shape = shape.to(self.runtime.device)
-        # At the last grid, since at prediction the prior travels among the planes.
-        write_tensors(self._folder / SHAPE_MAPS, {"maps": resample(maps, self.settings.grid)})
+        write_tensors(self._folder / SHAPE_MAPS, {"maps": maps})
 
     def _report(self, text: str) -> Callable[[int, int], None]:
         return lambda done, total: self.run.progress(done, total, text)
@@ -126,7 +126,7 @@ class Fitting:
         if not (folder / RECORD).exists():
             self._fit_stage(index, make_folder(folder, empty=True), last)
             self._note_time()
-        model = new_stage(self.settings, self.runtime)
+        model = new_stage(self.settings, self.runtime, last)
         model.read(folder)
         if not last:
             self.earlier.append(load_file(folder / MAPS)["maps"])
@@ -140,7 +140,7 @@ class Fitting:
         rows = stage_rows(self._tables, self.cases, choice, self.earlier, grid, last, seed)
         name = f"stage {index + 1} of {len(self.grids)}"
         learners = fold_cases(self._fold, only_all=last)
-        models = self._fit_models(rows, learners, name)
+        models = self._fit_models(rows, learners, name, last)
         model = models[HELD]
         if not last:
             report, fold = self._report(f"{name}: maps"), self._fold.numpy()
@@ -152,21 +152,22 @@ class Fitting:
         write_json(folder / RECORD, {**judge(model, rows, self.cases), "rows": passed})
 
     def _fit_models(
-        self, rows: StageRows, learners: dict[int, np.ndarray], name: str
+        self, rows: StageRows, learners: dict[int, np.ndarray], name: str, last: bool
     ) -> dict[int, StageModel]:
         """A model on each set of cases (bool N)."""
-        held = ~self.cases.learnt.numpy()
-        models: dict[int, StageModel] = {}
-        for fold, chosen in learners.items():
-            models[fold] = new_stage(self.settings, self.runtime)
-            text = f"{name}: model {len(models)} of {len(learners)}"
-            models[fold].fit(rows.of(chosen), rows.of(held), rows.bins, self._quiet(text))
+        models = {fold: new_stage(self.settings, self.runtime, last) for fold in learners}
+        held = rows.of(~self.cases.learnt.numpy())
+
+        def fit(fold: int, run: Run, threads: int) -> None:
+            models[fold].fit(rows.of(learners[fold]), held, rows.bins, run, threads)
+
+        fit_models(fit, list(models), self._quiet(name), self.runtime, models[HELD].side_by_side)
         return models
 
     def _quiet(self, text: str) -> Run:
-        """The run for one model: its rounds move the bar, but a history of them all nobody could read."""
+        """The run for a stage's models: they move the bar, but a history of them all nobody could read."""
 
-        def progress(done: int, total: int, _: str) -> None:
-            self.run.progress(done, total, text)
+        def progress(done: int, total: int, model: str) -> None:
+            self.run.progress(done, total, f"{text}: {model}")
 
         return Run(self.run.seed, self._folder, lambda **_: None, progress, self.run.score)

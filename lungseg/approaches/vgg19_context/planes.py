@@ -1,15 +1,18 @@
 """What is known of each pixel before any prediction: features, grey values and where it lies.
 
-All of it as planes on one grid, N x P x G x G, so that a row of a table is one pixel of the stack.
+All of it as planes N x P x G x G, so that a row of a table is one pixel of the stack.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.approaches.vgg19_context.pyramid import Block
+from lungseg.approaches.vgg19_context.pyramid import Block, shrink
+from lungseg.approaches.vgg19_context.separable import box, separable, smoothing
 
 LOW, HIGH = 0.02, 0.98  # quantiles of an image's grey values that become 0 and 1
 QUANTILE_STRIDE = 4  # every fourth pixel along each axis gives the same quantiles within their noise
@@ -63,27 +66,21 @@ class Projection(nn.Module):
             getattr(self, f"weight_{index}").copy_(weight)
             getattr(self, f"bias_{index}").copy_(-(weight @ mean))
 
-    def forward(self, maps: list[Tensor], grid: int) -> list[Tensor]:
-        """Maps of `Pyramid` -> planes float32 N x K x grid x grid, a tensor a block."""
-        return [resample(self._project(index, value), grid) for index, value in enumerate(maps)]
+    def forward(self, maps: list[Tensor], largest: int) -> list[Tensor]:
+        """Maps of `Pyramid` -> planes N x K x s x s in their precision, a tensor a block.
+
+        s is the block's own side, or `largest` if that is smaller: to average first is the same, and cheaper.
+        """
+        return [
+            self._project(index, shrink(value, min(largest, value.shape[-1])))
+            for index, value in enumerate(maps)
+        ]
 
     def _project(self, index: int, value: Tensor) -> Tensor:
         if not self.components:
-            return value.float()
+            return value
         weight = getattr(self, f"weight_{index}").to(value.dtype)
-        return F.conv2d(
-            value, weight[:, :, None, None], getattr(self, f"bias_{index}").to(value.dtype)
-        ).float()
-
-
-def resample(planes: Tensor, grid: int) -> Tensor:
-    """N x C x h x w to grid x grid: area average downwards, bilinear upwards."""
-    side = planes.shape[-1]
-    if side == grid:
-        return planes
-    if side > grid:
-        return F.avg_pool2d(planes, side // grid)
-    return F.interpolate(planes, size=(grid, grid), mode="bilinear", align_corners=False)
+        return F.conv2d(value, weight[:, :, None, None], getattr(self, f"bias_{index}").to(value.dtype))
 
 
 GREY_NAMES = ["grey", *(f"grey - mean of {window:.2f}" for window in LOCAL_WINDOWS)]
@@ -91,13 +88,15 @@ GREY_NAMES = ["grey", *(f"grey - mean of {window:.2f}" for window in LOCAL_WINDO
 
 def grey_planes(images: Tensor) -> Tensor:
     """Normalised images N x 1 x G x G -> grey value, and its difference from local means: N x 3 x G x G."""
-    grid = images.shape[-1]
-    planes = [images]
-    for window in LOCAL_WINDOWS:
-        half = max(1, round(window * grid / 2))
-        padded = F.pad(images, (half,) * 4, mode="replicate")
-        planes.append(images - F.avg_pool2d(padded, 2 * half + 1, 1))
-    return torch.cat(planes, 1)
+    local = separable(images, _local_means(images.shape[-1], images.device))
+    return torch.cat([images, images - local], 1)
+
+
+@lru_cache(maxsize=8)
+def _local_means(grid: int, device: torch.device) -> Tensor:
+    """Float32 windows x grid x grid: `smoothing` of each window."""
+    halves = [max(1, round(window * grid / 2)) for window in LOCAL_WINDOWS]
+    return torch.stack([smoothing(box(half), grid, device) for half in halves])
 
 
 COORDINATE_NAMES = ["y", "x", "body above", "body left", "body left in row"]

@@ -65,7 +65,7 @@ def blocks_of(layers: tuple[str, ...], scales: tuple[int, ...]) -> tuple[Block, 
 class Pyramid(nn.Module):
     """Images N x 1 x S x S in [0, 1] -> one map tensor a block, N x C x side x side, at least 0.
 
-    Computes no layer deeper, and no level other, than the blocks need.
+    Computes no layer deeper, and no level other, than the blocks need, all in its weights' precision.
     """
 
     def __init__(self, kind: Kind, blocks: tuple[Block, ...], seed: int = 0) -> None:
@@ -85,9 +85,10 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps: dict[str, Tensor] = {}
+        precision = self.first.second.dtype
         for scale in dict.fromkeys(block.scale for block in self.blocks):
             wanted = [block.layer for block in self.blocks if block.scale == scale]
-            for layer, value in self._level(shrink(images, scale), wanted).items():
+            for layer, value in self._level(shrink(images, scale).to(precision), wanted).items():
                 maps[Block(layer, scale).name] = value
         return [maps[block.name] for block in self.blocks]
 
@@ -100,7 +101,7 @@ class Pyramid(nn.Module):
             if layer in POOLED_BEFORE:
                 value = F.max_pool2d(value, 2)
             weight, bias = getattr(self, f"{layer}_weight"), getattr(self, f"{layer}_bias")
-            value = F.relu(F.conv2d(value, weight, bias, padding=1))
+            value = F.conv2d(value, weight, bias, padding=1).relu_()
             found[layer] = value
         return {layer: found[layer] for layer in wanted}
 

@@ -57,6 +57,8 @@ class Vgg19ContextSettings(Settings):
         regressor: of every stage. All but "lightgbm" read the ranks of the columns' values instead of them;
             "hist-gradient-boosting" and "mlp" choose a round or an epoch by validation pixels.
         boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
+        context_boosting: the same of the stages before the last one, each fitted once more than there are
+            folds; without it they have the last one's.
         postprocessing: what is done to the last map.
     """
 
@@ -89,9 +91,14 @@ class Vgg19ContextSettings(Settings):
     pixels_per_copy: Annotated[int, Field(ge=16)] = 300
     regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
     boosting: StageBoostingSettings = StageBoostingSettings()
+    context_boosting: StageBoostingSettings | None = None
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
+
+    def boosting_of(self, last: bool) -> StageBoostingSettings:
+        """Of the last stage, or of those before it."""
+        return self.boosting if last or self.context_boosting is None else self.context_boosting
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -30,15 +30,20 @@ class StageModel(ABC):
 
     Attributes:
         parameters: fitted numbers.
+        side_by_side: several can be fitted at once, in threads of one process.
         on_device: `of_rows` computes where the rows are; else they are copied to the host and back.
     """
 
     parameters: int = 0
+    side_by_side: bool = False
     on_device: bool = False
 
     @abstractmethod
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
-        """`held` is what the regressor may choose by, if it chooses: rows of validation images."""
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
+        """`held` is what the regressor may choose by, if it chooses: rows of validation images.
+
+        `threads`: of the CPU that it may take, where it can be told. They have no part in what is fitted.
+        """
 
     @abstractmethod
     def of_codes(self, codes: np.ndarray) -> np.ndarray:
@@ -67,6 +72,7 @@ class BoostedStage(StageModel):
     """LightGBM on codes (squared error), evaluated as arrays."""
 
     FILE = "lightgbm.txt"
+    side_by_side = True
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         self.settings, self.runtime = settings.boosting, runtime
@@ -74,17 +80,17 @@ class BoostedStage(StageModel):
         self._on_codes: Evaluator | None = None
         self._start = 0.0
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
         def report(env: lightgbm.callback.CallbackEnv) -> None:
             run.progress(env.iteration + 1, env.end_iteration, "growing trees")
 
-        parameters = self._parameters(run.seed, len(bins))
+        parameters = self._parameters(run.seed, len(bins), threads)
         booster, self._start = boost(rows, bins, parameters, self.settings.rounds, callbacks=[report])
         text = booster.model_to_string(num_iteration=-1)
         self._on_codes = evaluator(text, threads=self.runtime.threads)
         self.text = to_feature_values(text, bins, self._start)
 
-    def _parameters(self, seed: int, columns: int) -> dict[str, object]:
+    def _parameters(self, seed: int, columns: int, threads: int) -> dict[str, object]:
         s = self.settings
         share = max(s.column_share, min(1, LEAST_COLUMNS / columns))
         return {
@@ -94,7 +100,7 @@ class BoostedStage(StageModel):
             "feature_fraction": share,
             "bagging_fraction": s.row_share,
             "bagging_freq": 1 if s.row_share < 1 else 0,
-            "num_threads": self.runtime.threads,
+            "num_threads": threads,
             "seed": seed,
             "deterministic": True,
             "force_col_wise": True,
@@ -143,7 +149,7 @@ class TableStage(StageModel):
         self.kind, self.settings = _regressors(settings)[settings.regressor]
         self.regressor: Regressor | None = None
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run) -> None:
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
         self.bins = bins
         self.regressor = self.kind(self.settings, self.runtime)
         self.regressor.fit(_as_table(rows), _as_table(held), run)
@@ -165,9 +171,10 @@ class TableStage(StageModel):
         self.parameters = self.regressor.parameters
 
 
-def new_stage(settings: Vgg19ContextSettings, runtime: Runtime) -> StageModel:
-    """An unfitted regressor of the kind that the settings name."""
-    return (BoostedStage if settings.regressor == "lightgbm" else TableStage)(settings, runtime)
+def new_stage(settings: Vgg19ContextSettings, runtime: Runtime, last: bool = True) -> StageModel:
+    """An unfitted regressor of the kind that the settings name, for the last stage or one before it."""
+    own = settings.model_copy(update={"boosting": settings.boosting_of(last)})
+    return (BoostedStage if settings.regressor == "lightgbm" else TableStage)(own, runtime)
 
 
 def _regressors(settings: Vgg19ContextSettings) -> dict[str, tuple[type[Regressor], object]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cases import Cases
-from lungseg.approaches.vgg19_context.planes import resample
+from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_pixels.binning import Bins
 from lungseg.approaches.vgg19_pixels.code_table import CodeWriter, open_codes
@@ -101,12 +101,11 @@ def fit_projection(base: BasePlanes, cases: Cases, rng: np.random.Generator) -> 
 
 @torch.inference_mode()
 def fit_bins(base: BasePlanes, cases: Cases, rng: np.random.Generator) -> Bins:
-    """Edges of the base planes, from evenly spaced cases at both grids."""
+    """Edges of the base planes, from evenly spaced cases at each grid."""
     rows = []
     for index in sampled_cases(cases):
-        planes = base.planes(cases.pictures(index).to(base.runtime.device))
-        rows.append(sampled_rows(planes, rng))
-        rows.append(sampled_rows(resample(planes, base.settings.coarse), rng))
+        for planes in base.planes(cases.pictures(index).to(base.runtime.device)).values():
+            rows.append(sampled_rows(planes, rng))
     return Bins.from_sample(_many(rows))
 
 
@@ -146,9 +145,11 @@ def write_tables(
         for batch in cases.batches():
             planes = base.planes(cases.pictures(batch).to(base.runtime.device))
             if coarse_side:
-                coarse.write(_encode(bins, resample(planes, coarse_side)))
+                coarse.write(_encode(bins, planes[coarse_side]))
             for offset, index in enumerate(range(batch.start, batch.stop)):
-                rows = planes[offset].flatten(1)[:, torch.from_numpy(fine.pixels[index])].T
+                rows = (
+                    planes[base.settings.grid][offset].flatten(1)[:, torch.from_numpy(fine.pixels[index])].T
+                )
                 chosen.write(bins.encode(rows).cpu().numpy())
             progress(batch.stop, len(cases))
     bins.save(folder / BINS)

@@ -53,8 +53,8 @@ class PixelFeatures(nn.Module):
     def maps(self, images: Tensor) -> Tensor:
         """The same in the precision that it was computed in."""
         planes = torch.cat([images, torch.ones_like(images)], 1)
-        first = F.relu(F.conv2d(planes, self.first, self.first_bias, padding=1))
-        return F.relu(F.conv2d(first, self.second, self.second_bias, padding=1))
+        first = F.conv2d(planes, self.first, self.first_bias, padding=1).relu_()
+        return F.conv2d(first, self.second, self.second_bias, padding=1).relu_()
 
 
 def random_state(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from lungseg.approaches.vgg19_context.cascade import (
+    Shared,
     Stage,
     believed,
     believed_names,
     predict_map,
+    room,
     run_cascade,
     stage_grids,
 )
@@ -24,6 +26,16 @@ class Column:
         return rows[:, self.column] * self.scale + self.shift
 
 
+def shared(planes: dict[int, torch.Tensor], prior: torch.Tensor | None = None, most: int = 3) -> Shared:
+    """The planes N x P x G x G by G, with room behind them that holds nothing of use."""
+    own = next(iter(planes.values())).shape[1]
+    with_room = {}
+    for grid, known in planes.items():
+        rest = torch.full((len(known), room(most, grid), grid, grid), torch.nan)
+        with_room[grid] = torch.cat([known, rest], 1).transpose(0, 1).contiguous().transpose(0, 1)
+    return Shared(with_room, own, prior)
+
+
 @pytest.mark.parametrize(("contexts", "expected"), [(0, [32]), (1, [16, 32]), (3, [16, 16, 16, 32])])
 def test_every_stage_but_the_last_is_coarse(contexts, expected, small):
     assert stage_grids(small(contexts=contexts)) == expected
@@ -40,6 +52,7 @@ def test_every_believed_plane_has_one_name(earlier, grid):
     else:
         assert planes.shape == (2, len(names), grid, grid)
         assert len(set(names)) == len(names)
+    assert room(earlier, grid) == len(names)
 
 
 def test_the_latest_two_maps_are_believed_and_the_latest_frames_the_lungs():
@@ -65,17 +78,18 @@ def test_rows_are_pixels_image_by_image():
 
 def test_a_map_is_put_back_image_by_image_and_kept_between_0_and_1():
     planes = torch.rand(3, 2, 8, 8)
-    found = predict_map(Stage(8, Column(1, scale=4, shift=-1)), planes, [])
+    found = predict_map(Stage(8, Column(1, scale=4, shift=-1)), shared({8: planes}), [])
     torch.testing.assert_close(found, (planes[:, 1:] * 4 - 1).clamp(0, 1))
 
 
 def test_stages_read_the_shared_planes_and_the_maps_before_them():
-    planes, prior = torch.rand(2, 5, 16, 16), torch.rand(2, 1, 16, 16)
+    planes = {grid: torch.rand(2, 5, grid, grid) for grid in (8, 16)}
+    prior = torch.rand(2, 1, 16, 16)
     context = len(context_names(8))
     first = Column(5)  # the prior where the pixel is
     second = Column(5 + context, scale=0.5)  # the first stage's map there
     last = Column(5 + len(context_names(16)), shift=0.1)  # the second stage's
-    found = run_cascade([Stage(8, first), Stage(8, second), Stage(16, last)], planes, prior)
+    found = run_cascade([Stage(8, first), Stage(8, second), Stage(16, last)], shared(planes, prior))
     small = torch.nn.functional.avg_pool2d(prior, 2) * 0.5
     large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear")
     torch.testing.assert_close(found, large + 0.1)
@@ -86,5 +100,22 @@ def test_stages_read_the_shared_planes_and_the_maps_before_them():
 def test_without_a_prior_the_first_stage_reads_the_planes_alone():
     planes = torch.rand(2, 5, 16, 16)
     model = Column(3)
-    torch.testing.assert_close(run_cascade([Stage(16, model)], planes, None), planes[:, 3:4])
+    torch.testing.assert_close(run_cascade([Stage(16, model)], shared({16: planes})), planes[:, 3:4])
     assert model.columns == 5
+
+
+def test_a_stage_reads_what_it_would_if_it_were_alone():
+    """Room that another stage of the same grid wrote in before leaves no trace."""
+    planes, prior = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
+    seen = []
+
+    class Spy(Column):
+        def of_rows(self, rows: torch.Tensor) -> torch.Tensor:
+            seen.append(rows.clone())
+            return super().of_rows(rows)
+
+    run_cascade([Stage(8, Spy(3, scale=0.5))] * 3, shared({8: planes}, prior))
+    maps = [prior, prior / 2, prior / 4]
+    for number, rows in enumerate(seen, start=1):
+        expected = as_rows(torch.cat([planes, believed(maps[:number], 8)], 1))
+        torch.testing.assert_close(rows, expected)

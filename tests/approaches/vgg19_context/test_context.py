@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 
 from lungseg.approaches.vgg19_context.context import (
     FRAME_NAMES,
-    blur,
+    blurs,
     context_names,
     context_planes,
     frame_planes,
@@ -21,13 +21,15 @@ def test_every_plane_has_one_name(grid):
     assert planes.dtype == torch.float32
 
 
-@pytest.mark.parametrize("sigma", [0.6, 0.875, 1.0, 2.5, 7.0])
-def test_blurring_agrees_with_scipy(sigma):
+def test_blurring_agrees_with_scipy():
+    sigmas = (0.6, 0.875, 1.0, 2.5, 7.0)
     maps = torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    found = blur(maps, sigma)
-    for one, blurred in zip(maps[:, 0], found[:, 0], strict=True):
-        expected = gaussian_filter(one.double().numpy(), sigma, mode="nearest", radius=int(3 * sigma))
-        np.testing.assert_allclose(blurred.numpy(), expected, atol=1e-6)
+    found = blurs(maps, sigmas)
+    assert found.shape == (2, 5, 20, 20)
+    for one, blurred in zip(maps[:, 0], found, strict=True):
+        for sigma, plane in zip(sigmas, blurred, strict=True):
+            expected = gaussian_filter(one.double().numpy(), sigma, mode="nearest", radius=int(3 * sigma))
+            np.testing.assert_allclose(plane.numpy(), expected, atol=1e-6)
 
 
 def test_context_of_a_random_map_at_128_pixels_a_side():

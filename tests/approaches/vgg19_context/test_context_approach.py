@@ -10,7 +10,6 @@ from lungseg.approaches.vgg19_context import fitting
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import believed, run_cascade
-from lungseg.approaches.vgg19_context.planes import resample
 from lungseg.approaches.vgg19_context.postprocessing import PostprocessingSettings
 from lungseg.approaches.vgg19_context.stage_models import BoostedStage
 from lungseg.approaches.vgg19_context.tables import BaseTables
@@ -129,16 +128,16 @@ def test_prediction_is_what_the_stages_learnt_on(values, fitted, images, monkeyp
     bins = BaseTables(run.checkpoints / "tables").bins
     of_all = models[2::3]  # two folds, then all of them; the last stage is fitted once
     of_all += models[-1:]
-    planes, prior = approach.base(approach.prepare(images))
-    earlier = [] if prior is None else [resample(prior, approach.settings.grid)]
+    shared = approach.base(approach.prepare(images))
+    earlier = [] if shared.prior is None else [shared.prior]
     for stage, own, model in zip(approach.cascade, rows, of_all, strict=True):
-        codes = bins.encode(as_rows(resample(planes, stage.grid)))
+        codes = bins.encode(as_rows(shared.planes[stage.grid][:, : shared.own]))
         if earlier:
             context = own.context_bins.encode(as_rows(believed(earlier, stage.grid)))
             codes = torch.cat([codes, context], 1)
         values = torch.from_numpy(model.of_codes(codes.numpy()))
         earlier.append(values.view(len(images), 1, stage.grid, stage.grid).clamp(0, 1))
-    found = run_cascade(approach.cascade, planes, earlier[0] if prior is not None else None)
+    found = run_cascade(approach.cascade, shared)
     torch.testing.assert_close(found, earlier[-1], atol=1e-5, rtol=0)
 
 
@@ -153,6 +152,21 @@ def test_rows_of_validation_images_are_not_counted_as_learnt_from(fitted):
     values = {"contexts": 0, "copies": 0, **GREY}
     few, many = (fitted(folder=str(held), held=held, **values)[1].report for held in (1, 4))
     assert few.items == many.items == 6 * 300
+
+
+def test_stages_before_the_last_can_have_other_trees(fitted, runtime, images, tmp_path):
+    values = {"contexts": 2, "context_boosting": {"rounds": 3, "leaves": 4, "min_leaf": 10}, **GREY}
+    approach, _ = fitted(**values)
+    text = [stage.model.text for stage in approach.cascade]
+    trees = [lightgbm.Booster(model_str=each).num_trees() for each in text]
+    assert trees == [3, 3, 12]
+    approach.save(tmp_path / "model")
+    again = Vgg19Context.load(tmp_path / "model", approach.settings, runtime)
+    assert_same(again.predict(images), approach.predict(images))
+    regressors = {**values, "regressor": "hist-gradient-boosting"}
+    approach, _ = fitted(folder="other", **regressors)
+    trees = [stage.model.regressor.model.max_iter for stage in approach.cascade]
+    assert trees == [3, 3, 12]
 
 
 def test_fitting_again_replaces_what_was_fitted(fitted, small, discs, runtime, new_run, images):

@@ -111,7 +111,7 @@ def maps_of_stage(tables, grey, runtime, new_run):
         held = ~cases.learnt.numpy()
         for name, chosen in fold_cases(fold, only_all=False).items():
             models[name] = new_stage(grey(), runtime)
-            models[name].fit(rows.of(chosen), rows.of(held), rows.bins, new_run())
+            models[name].fit(rows.of(chosen), rows.of(held), rows.bins, new_run(), threads=1)
         return held_out_maps(tables, rows, models, fold.numpy(), earlier, 16, lambda done, total: None)
 
     return make

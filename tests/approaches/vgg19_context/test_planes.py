@@ -11,7 +11,6 @@ from lungseg.approaches.vgg19_context.planes import (
     coordinate_planes,
     grey_planes,
     normalise,
-    resample,
 )
 from lungseg.approaches.vgg19_context.pyramid import blocks_of
 
@@ -95,7 +94,9 @@ def test_without_components_the_channels_stay_as_they_are():
     projection.fit([torch.rand(10, 64)] * 2)
     planes = projection(maps, 16)
     assert torch.equal(planes[0], maps[0])
-    assert planes[1].shape == (2, 64, 16, 16)
+    assert torch.equal(planes[1], maps[1])
+    small = projection(maps, 8)[0]
+    torch.testing.assert_close(small, maps[0].view(2, 64, 8, 2, 8, 2).mean((3, 5)))
     assert len(projection.names) == 128
     assert not projection.state_dict()
 
@@ -103,14 +104,6 @@ def test_without_components_the_channels_stay_as_they_are():
 def test_more_components_than_channels_keeps_as_many_as_there_are():
     blocks = blocks_of(("relu1_2", "relu2_1"), (32,))
     assert len(Projection(blocks, 100).names) == 64 + 100
-
-
-def test_resampling_by_hand():
-    maps = torch.tensor([[0.0, 1.0], [4.0, 7.0]])[None, None]
-    assert resample(maps, 1).item() == 3
-    assert resample(maps, 2) is maps
-    assert resample(maps, 4)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1]
-    assert resample(maps, 4)[0, 0, :, 3].tolist() == [1, 2.5, 5.5, 7]
 
 
 def test_grey_planes_by_hand():
