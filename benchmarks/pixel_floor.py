@@ -55,7 +55,8 @@ def convolutions(approach: Vgg19Context) -> list[Convolution]:
     kept = approach.settings.components
     for block in blocks if kept else ():
         outputs = min(kept, block.channels)
-        found.append(Convolution(block.scale, "projection", block.side, block.channels, outputs, 1))
+        side = min(block.side, approach.settings.grid)  # larger maps are averaged first
+        found.append(Convolution(block.scale, "projection", side, block.channels, outputs, 1))
     return found
 
 

@@ -94,7 +94,7 @@ def test_operations_are_those_that_torch_counts(fitted):
     approach = fitted.load(Runtime(torch.device("cpu"), threads=1))
     batch = approach.prepare([np.zeros((48, 48), np.float32)] * 3)
     with FlopCounterMode(display=False) as counter:
-        approach.base.planes(batch)
+        approach.base.projection(approach.base.features(batch), approach.base.grids[0])
     counted = sum(layer.operations for layer in floor.convolutions(approach))
     assert 3 * counted == counter.get_total_flops()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,9 +26,9 @@ class StageBoostingSettings(Settings):
         row_share: share of the rows that a tree learns from, drawn anew for each.
     """
 
-    rounds: Annotated[int, Field(ge=1)] = 400
-    leaves: Annotated[int, Field(ge=2, le=256)] = 127
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    rounds: Annotated[int, Field(ge=1)] = 2000
+    leaves: Annotated[int, Field(ge=2, le=256)] = 31
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025
     min_leaf: Annotated[int, Field(ge=1)] = 100
     column_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     row_share: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -57,8 +57,8 @@ class Vgg19ContextSettings(Settings):
         regressor: of every stage. All but "lightgbm" read the ranks of the columns' values instead of them;
             "hist-gradient-boosting" and "mlp" choose a round or an epoch by validation pixels.
         boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
-        context_boosting: the same of the stages before the last one, each fitted once more than there are
-            folds; without it they have the last one's.
+        context_boosting: the same of the stages before the last one. They find lungs, which takes larger
+            trees than to correct their map. A spec that gives `boosting` alone means it for all stages.
         postprocessing: what is done to the last map.
     """
 
@@ -75,7 +75,7 @@ class Vgg19ContextSettings(Settings):
     grid: Annotated[int, Field(ge=8)] = 128
     coarse: Annotated[int, Field(ge=8)] = 64
     folds: Annotated[int, Field(ge=2, le=20)] = 3
-    copies: Annotated[int, Field(ge=0, le=50)] = 4
+    copies: Annotated[int, Field(ge=0, le=50)] = 8
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=8,
         scale=(0.6, 1.3),  # some pictures fill a quarter of their plate
@@ -88,22 +88,31 @@ class Vgg19ContextSettings(Settings):
         noise=0,
     )
     pixels_per_image: Annotated[int, Field(ge=16)] = 1000
-    pixels_per_copy: Annotated[int, Field(ge=16)] = 300
+    pixels_per_copy: Annotated[int, Field(ge=16)] = 150
     regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
     boosting: StageBoostingSettings = StageBoostingSettings()
-    context_boosting: StageBoostingSettings | None = None
+    context_boosting: StageBoostingSettings = StageBoostingSettings(
+        rounds=300, leaves=127, learning_rate=0.065
+    )
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
 
     def boosting_of(self, last: bool) -> StageBoostingSettings:
         """Of the last stage, or of those before it."""
-        return self.boosting if last or self.context_boosting is None else self.context_boosting
+        return self.boosting if last else self.context_boosting
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         """What the pyramid computes."""
         return blocks_of(self.layers, self.scales) if self.features else ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_trees(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "boosting" in given:
+            return {"context_boosting": given["boosting"], **given}
+        return given
 
     @model_validator(mode="after")
     def _fit_together(self) -> Vgg19ContextSettings:

@@ -115,7 +115,7 @@ def test_a_stage_reads_what_it_would_if_it_were_alone():
             return super().of_rows(rows)
 
     run_cascade([Stage(8, Spy(3, scale=0.5))] * 3, shared({8: planes}, prior))
-    maps = [prior, prior / 2, prior / 4]
+    maps = [prior, prior / 2, prior / 2]  # column 3 is the older of the two latest, where the pixel is
     for number, rows in enumerate(seen, start=1):
         expected = as_rows(torch.cat([planes, believed(maps[:number], 8)], 1))
         torch.testing.assert_close(rows, expected)

@@ -62,3 +62,14 @@ def test_the_defaults_and_what_a_spec_may_say_are_accepted():
 
 def test_it_is_known_by_its_name():
     assert load_class("vgg19-context", APPROACHES, Approach, "approach") is Vgg19Context
+
+
+def test_trees_that_a_spec_gives_are_meant_for_all_stages_if_it_gives_no_others():
+    one = Vgg19ContextSettings.model_validate({"boosting": {"rounds": 7, "leaves": 5}})
+    assert one.boosting_of(last=False) == one.boosting_of(last=True) == one.boosting
+    both = Vgg19ContextSettings(boosting={"rounds": 7}, context_boosting={"rounds": 3})
+    assert [both.boosting_of(last).rounds for last in (False, True)] == [3, 7]
+    default = Vgg19ContextSettings()
+    assert default.boosting_of(last=False) != default.boosting
+    for settings in (one, both, default):  # as results and models store them
+        assert Vgg19ContextSettings.model_validate(settings.model_dump()) == settings
