@@ -92,7 +92,7 @@ class Vgg19ContextSettings(Settings):
     regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
     boosting: StageBoostingSettings = StageBoostingSettings()
     context_boosting: StageBoostingSettings = StageBoostingSettings(
-        rounds=300, leaves=127, learning_rate=0.065
+        rounds=300, leaves=255, learning_rate=0.065
     )
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
