@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lungseg.approaches.resize import axis_weights
 from lungseg.approaches.vgg19_context.pyramid import shrink
 
 
@@ -31,14 +32,7 @@ def separable(planes: Tensor, matrix: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def enlarging(side: int, wanted: int, device: torch.device) -> Tensor:
     """Float32 wanted x side: each row holds the weights that a new place gives to the old ones."""
-    # Centres of the new pixels in the old ones' coordinates; beyond the outer centres the border goes on.
-    places = ((torch.arange(wanted, dtype=torch.float64) + 0.5) * side / wanted - 0.5).clamp(0, side - 1)
-    below = places.floor().long().clamp_max(max(0, side - 2))
-    matrix = torch.zeros(wanted, side, dtype=torch.float64)
-    rows = torch.arange(wanted)
-    matrix[rows, below] = 1 - (places - below)
-    matrix[rows, (below + 1).clamp_max(side - 1)] += places - below
-    return matrix.float().to(device)
+    return torch.from_numpy(axis_weights(side, wanted).toarray()).to(device)
 
 
 def smoothing(kernel: Tensor, side: int, device: torch.device) -> Tensor:
