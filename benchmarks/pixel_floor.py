@@ -104,9 +104,9 @@ def _of_prior(approach: Vgg19Context, batch: int) -> int:
 def _feature_bytes(approach: Vgg19Context, batch: int) -> int:
     """What any program has to move: all that was fitted or frozen once, images in, planes out."""
     s = approach.settings
-    planes = len(approach.base.names) + s.shape_prior
     fixed = sum(value.nbytes for value in approach.base.state_dict().values())
-    return fixed + batch * FLOAT * (s.size**2 + planes * s.grid**2)
+    out = len(approach.base.names) * s.grid**2 + s.shape_prior * MASK_SIDE**2
+    return fixed + batch * FLOAT * (s.size**2 + out)
 
 
 def _of_trees(approach: Vgg19Context, batch: int) -> dict[str, float]:

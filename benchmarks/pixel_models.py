@@ -115,6 +115,11 @@ class EngineStage:
     def __init__(self, text: str, runtime: Runtime, engine: str) -> None:
         self.evaluator = evaluator(text, runtime.device, runtime.threads, engine)
 
+    @property
+    def on_device(self) -> bool:
+        """As of `StageModel`."""
+        return self.evaluator.engine == "triton"
+
     def of_rows(self, rows: Tensor) -> Tensor:
         return self.evaluator.raw(rows).float()
 
@@ -124,10 +129,11 @@ class Recorder:
 
     def __init__(self, model: EngineStage) -> None:
         self.model = model
+        self.on_device = model.on_device
         self.rows = torch.empty(0)
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        self.rows = rows
+        self.rows = rows.clone()  # the next stage writes where these lie
         return self.model.of_rows(rows)
 
 

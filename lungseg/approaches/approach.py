@@ -100,7 +100,7 @@ class Stage:
     """
 
     name: str
-    run: Callable[[Tensor], Tensor] = field(repr=False)
+    run: Callable[[Any], Any] = field(repr=False)
     copies: bool = False
 
 

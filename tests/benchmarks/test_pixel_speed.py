@@ -90,6 +90,23 @@ def test_without_a_model_a_small_one_is_fitted_and_the_missing_gpu_said(tmp_path
         assert (last["device"], last["why empty"]) == ("cuda", "no CUDA device")
 
 
+def test_recorded_rows_are_those_that_each_stage_was_given(tmp_path, monkeypatch):
+    """Stages of one grid write to the same memory, one after the other."""
+    monkeypatch.setattr(models, "SMALL_FIT", (6, 2))
+    stored = models.fit_small({**TINY, "contexts": 2}, Runtime(torch.device("cpu"), threads=1), tmp_path)
+    approach = models.with_engine(stored.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
+    given, of_rows = [], models.EngineStage.of_rows
+    monkeypatch.setattr(
+        models.EngineStage, "of_rows", lambda stage, rows: given.append(rows.clone()) or of_rows(stage, rows)
+    )
+    recorded = models.recorded_rows(approach, [np.random.default_rng(0).random((50, 50), np.float32)])
+    assert len(recorded) == len(given) == 3
+    for (_, rows), expected in zip(recorded, given, strict=True):
+        assert torch.equal(rows, expected)
+        assert rows.stride() == expected.stride()
+    assert not any(stage.model.on_device for stage in approach.cascade)
+
+
 def test_operations_are_those_that_torch_counts(fitted):
     approach = fitted.load(Runtime(torch.device("cpu"), threads=1))
     batch = approach.prepare([np.zeros((48, 48), np.float32)] * 3)

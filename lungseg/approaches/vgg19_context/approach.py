@@ -141,6 +141,7 @@ class Vgg19Context(Approach):
     def _features(self, batch: Tensor) -> Shared:
         return self.base(batch)
 
+    @torch.inference_mode()
     def _trees(self, shared: Shared) -> Tensor:
         return run_cascade(self.cascade, shared)
 

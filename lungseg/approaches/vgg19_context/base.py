@@ -74,19 +74,19 @@ class BasePlanes(nn.Module):
         layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
         return self.pyramid(normalised.contiguous(memory_format=layout))
 
-    def planes(self, normalised: Tensor, room: dict[int, int] | None = None) -> dict[int, Tensor]:
+    def planes(self, normalised: Tensor, free: dict[int, int] | None = None) -> dict[int, Tensor]:
         """Planes by pixels a side, of normalised images N x 1 x S x S.
 
         Args:
-            room: by pixels a side, how many planes are left free behind the P.
+            free: by pixels a side, how many planes are left free behind the P.
 
         Returns:
-            Float32 N x (P + room) x G x G each, the values of a plane side by side over all images.
+            Float32 N x (P + free) x G x G each, the values of a plane side by side over all images.
         """
         parts = [each.float() for each in self.projection(self.features(normalised), self.grids[0])]
         found = {}
         for grid in self.grids:
-            count = len(self.names) + (room or {}).get(grid, 0)
+            count = len(self.names) + (free or {}).get(grid, 0)
             planes = normalised.new_empty(count, len(normalised), grid, grid).transpose(0, 1)
             self._fill(planes, parts, shrink(normalised, grid))
             found[grid] = planes

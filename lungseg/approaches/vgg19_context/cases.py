@@ -33,7 +33,8 @@ class Cases:
     """Training images, then their changed copies, then validation images.
 
     Attributes:
-        images: float16 N x 1 x S x S, normalised to [0, 1]; a mapped file.
+        images: float16 N x 1 x S x S, normalised to [0, 1]; a mapped file. A prediction reads float32, so a
+            pixel's codes may be the next ones there, as if its grey value were up to 0.0003 another.
         masks: float16 N x 1 x G x G, the share of lung.
         groups: int64 N, a number for each patient that is learnt from; -1 for one to validate on.
         copied: bool N, whether it is a changed copy.

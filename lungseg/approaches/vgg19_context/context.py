@@ -52,7 +52,7 @@ def fill_context(out: Tensor, maps: Tensor) -> None:
     next(places).copy_(maps[:, 0])
     next(places).copy_(maps[:, 0].flip(-1))
     blurred = blurs(maps, tuple(sigma for sigma, _ in rings))
-    margin = max((distance for _, distance in rings), default=0)
+    margin = max(distance for _, distance in rings)
     padded = F.pad(blurred, (margin,) * 4, mode="replicate")
     for index, (_, distance) in enumerate(rings):
         for y, x in ((0, 0), *DIRECTIONS):
@@ -75,8 +75,6 @@ def blurs(maps: Tensor, sigmas: tuple[float, ...]) -> Tensor:
 @lru_cache(maxsize=16)
 def _gaussians(sigmas: tuple[float, ...], grid: int, device: torch.device) -> Tensor:
     """Float32 sigmas x grid x grid."""
-    if not sigmas:
-        return torch.empty(0, grid, grid, device=device)
     return torch.stack([smoothing(gaussian(sigma), grid, device) for sigma in sigmas])
 
 

@@ -126,7 +126,7 @@ class Fitting:
         if not (folder / RECORD).exists():
             self._fit_stage(index, make_folder(folder, empty=True), last)
             self._note_time()
-        model = new_stage(self.settings, self.runtime, last)
+        model = new_stage(self.settings, self.runtime, last=last)
         model.read(folder)
         if not last:
             self.earlier.append(load_file(folder / MAPS)["maps"])
@@ -155,7 +155,7 @@ class Fitting:
         self, rows: StageRows, learners: dict[int, np.ndarray], name: str, last: bool
     ) -> dict[int, StageModel]:
         """A model on each set of cases (bool N)."""
-        models = {fold: new_stage(self.settings, self.runtime, last) for fold in learners}
+        models = {fold: new_stage(self.settings, self.runtime, last=last) for fold in learners}
         held = rows.of(~self.cases.learnt.numpy())
 
         def fit(fold: int, run: Run, threads: int) -> None:

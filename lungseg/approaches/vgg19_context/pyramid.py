@@ -107,7 +107,9 @@ class Pyramid(nn.Module):
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
-    """N x C x H x W to side x side by area average; `side` divides H and W, or equals them."""
+    """N x C x H x W to side x side by area average. Raises ValueError unless `side` divides H and W."""
+    if images.shape[-1] % side or images.shape[-2] % side:
+        raise ValueError(f"{side} divides not both of {tuple(images.shape[-2:])}")
     factor = images.shape[-1] // side
     return images if factor == 1 else F.avg_pool2d(images, factor)
 

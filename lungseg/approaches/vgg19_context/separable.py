@@ -1,6 +1,6 @@
-"""Resampling and smoothing as products with small matrices, one a direction: M X M^T.
+"""Enlarging and smoothing as products with small matrices, one a direction: M X M^T.
 
-A processor is far faster at these than at sliding windows, and a product can be written where it is wanted.
+A processor is far faster at these than at sliding windows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lungseg.approaches.vgg19_context.pyramid import shrink
 def resample(planes: Tensor, side: int) -> Tensor:
     """Float32 N x C x s x s to side x side: area average downwards, bilinear upwards, as torch's.
 
-    Of the two sides one divides the other.
+    Raises ValueError if it has to shrink them to a side that doesn't divide theirs.
     """
     if planes.shape[-1] >= side:
         return shrink(planes, side)

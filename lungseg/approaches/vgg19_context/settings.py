@@ -34,6 +34,14 @@ class StageBoostingSettings(Settings):
     row_share: Annotated[float, Field(gt=0, le=1)] = 0.7
 
 
+class ContextBoostingSettings(StageBoostingSettings):
+    """The same of a stage before the last one, whose trees are larger: it finds lungs in features."""
+
+    rounds: Annotated[int, Field(ge=1)] = 300
+    leaves: Annotated[int, Field(ge=2, le=256)] = 255
+    learning_rate: Annotated[float, Field(gt=0)] = 0.065
+
+
 class Vgg19ContextSettings(Settings):
     """Keys of `vgg19-context`.
 
@@ -57,8 +65,8 @@ class Vgg19ContextSettings(Settings):
         regressor: of every stage. All but "lightgbm" read the ranks of the columns' values instead of them;
             "hist-gradient-boosting" and "mlp" choose a round or an epoch by validation pixels.
         boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
-        context_boosting: the same of the stages before the last one. They find lungs, which takes larger
-            trees than to correct their map. A spec that gives `boosting` alone means it for all stages.
+        context_boosting: the same of the stages before the last one. Keys that a spec gives in `boosting`
+            alone are meant for all stages.
         postprocessing: what is done to the last map.
     """
 
@@ -91,9 +99,7 @@ class Vgg19ContextSettings(Settings):
     pixels_per_copy: Annotated[int, Field(ge=16)] = 150
     regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
     boosting: StageBoostingSettings = StageBoostingSettings()
-    context_boosting: StageBoostingSettings = StageBoostingSettings(
-        rounds=300, leaves=255, learning_rate=0.065
-    )
+    context_boosting: ContextBoostingSettings = ContextBoostingSettings()
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
@@ -110,9 +116,12 @@ class Vgg19ContextSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _same_trees(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "boosting" in given:
-            return {"context_boosting": given["boosting"], **given}
-        return given
+        if not isinstance(given, dict) or "boosting" not in given:
+            return given
+        keys = given["boosting"]
+        if isinstance(keys, StageBoostingSettings):
+            keys = keys.model_dump()
+        return {"context_boosting": keys, **given}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Vgg19ContextSettings:
@@ -127,17 +136,19 @@ class Vgg19ContextSettings(Settings):
         wrong = [scale for scale in self.scales if scale < 8 or self.size % scale]
         if wrong:
             raise ValueError(f"scale {wrong[0]} must divide size {self.size} and be at least 8")
-        odd = [block for block in self.blocks if not _meets(block.side, self.grid)]
-        if odd:
-            raise ValueError(
-                f"the maps of {odd[0].name} have {odd[0].side} pixels a side, which must divide "
-                f"the grid's {self.grid} or be a multiple of it"
-            )
-        if self.shape_prior and (self.size % 32 or not _meets(64, self.grid)):
-            raise ValueError(
-                f"with shape_prior size {self.size} must be a multiple of 32, "
-                f"and grid {self.grid} divide 64 or be a multiple of it"
-            )
+        grids = [self.grid, self.coarse] if self.contexts else [self.grid]
+        for grid in grids:
+            odd = [block for block in self.blocks if not _meets(block.side, grid)]
+            if odd:
+                raise ValueError(
+                    f"the maps of {odd[0].name} have {odd[0].side} pixels a side, which must divide "
+                    f"the grid's {grid} or be a multiple of it"
+                )
+            if self.shape_prior and (self.size % 32 or not _meets(64, grid)):
+                raise ValueError(
+                    f"with shape_prior size {self.size} must be a multiple of 32, "
+                    f"and grid {grid} divide 64 or be a multiple of it"
+                )
         if not (self.blocks or self.grey or self.coordinates):
             raise ValueError("nothing is left to predict from: set features, grey or coordinates")
         return self

@@ -171,7 +171,7 @@ class TableStage(StageModel):
         self.parameters = self.regressor.parameters
 
 
-def new_stage(settings: Vgg19ContextSettings, runtime: Runtime, last: bool = True) -> StageModel:
+def new_stage(settings: Vgg19ContextSettings, runtime: Runtime, *, last: bool) -> StageModel:
     """An unfitted regressor of the kind that the settings name, for the last stage or one before it."""
     own = settings.model_copy(update={"boosting": settings.boosting_of(last)})
     return (BoostedStage if settings.regressor == "lightgbm" else TableStage)(own, runtime)

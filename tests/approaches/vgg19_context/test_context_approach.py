@@ -73,6 +73,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(regressor, sha
     assert differ(fitted(seed=1, folder="other", **values)[0].predict(images), maps)
 
 
+def test_the_number_of_threads_has_no_part_in_what_is_fitted(small, discs, runtime, new_run):
+    texts = []
+    for threads in (1, 3):
+        approach = Vgg19Context(small(**GREY), replace(runtime, threads=threads))
+        approach.fit(discs(6), discs(2, seed=9), new_run(folder=str(threads)))
+        texts.append([stage.model.text for stage in approach.cascade])
+    trees = [[text[: text.index("parameters:")] for text in each] for each in texts]
+    assert trees[0] == trees[1]
+
+
 def test_coordinates_alone_know_where_lungs_usually_are(fitted, discs, images):
     approach, _ = fitted(features=False, grey=False, shape_prior=False, postprocessing=NO_CLEANING)
     maps = approach.predict(images)
@@ -123,6 +133,7 @@ def test_prediction_is_what_the_stages_learnt_on(values, fitted, images, monkeyp
     """Values at prediction, codes in training: the same maps on either way."""
     fit, models, spied, rows = BoostedStage.fit, [], fitting.stage_rows, []
     monkeypatch.setattr(BoostedStage, "fit", lambda model, *rest: (models.append(model), fit(model, *rest)))
+    monkeypatch.setattr(BoostedStage, "side_by_side", False)  # else in whatever order
     monkeypatch.setattr(fitting, "stage_rows", lambda *rest: rows.append(spied(*rest)) or rows[-1])
     approach, run = fitted(**values)
     bins = BaseTables(run.checkpoints / "tables").bins

@@ -28,6 +28,14 @@ from lungseg.plugins import load_class, validate
         ({"scales": [16], "layers": ["relu2_2"]}, ["at least one map"]),
         ({"size": 48, "grid": 24, "coarse": 12, "scales": [48]}, ["shape_prior", "48"]),
         ({"size": 96, "grid": 48, "coarse": 24, "scales": [48]}, ["shape_prior", "grid 48"]),
+        (
+            {"size": 384, "grid": 192, "coarse": 64, "scales": [384, 192, 96], "shape_prior": False},
+            ["relu1_2@96", "64"],
+        ),
+        (
+            {"size": 384, "grid": 192, "coarse": 96, "scales": [384, 192], "layers": ["relu1_2"]},
+            ["shape_prior", "grid 96"],
+        ),
         ({"size": 16}, ["size"]),
         ({"folds": 1}, ["folds"]),
         ({"contexts": -1}, ["contexts"]),
@@ -65,11 +73,18 @@ def test_it_is_known_by_its_name():
 
 
 def test_trees_that_a_spec_gives_are_meant_for_all_stages_if_it_gives_no_others():
-    one = Vgg19ContextSettings.model_validate({"boosting": {"rounds": 7, "leaves": 5}})
-    assert one.boosting_of(last=False) == one.boosting_of(last=True) == one.boosting
+    one = Vgg19ContextSettings(boosting={"rounds": 7, "leaves": 5})
+    early, last = one.boosting_of(last=False), one.boosting_of(last=True)
+    assert (early.rounds, early.leaves) == (last.rounds, last.leaves) == (7, 5)
+    default = Vgg19ContextSettings()
+    # A key that isn't given stays what it is by default at each stage.
+    assert early.learning_rate == default.context_boosting.learning_rate
+    assert last.learning_rate == default.boosting.learning_rate != early.learning_rate
     both = Vgg19ContextSettings(boosting={"rounds": 7}, context_boosting={"rounds": 3})
     assert [both.boosting_of(last).rounds for last in (False, True)] == [3, 7]
-    default = Vgg19ContextSettings()
-    assert default.boosting_of(last=False) != default.boosting
+    assert both.context_boosting.leaves == default.context_boosting.leaves
+    only = Vgg19ContextSettings(context_boosting={"rounds": 3})
+    assert only.boosting == default.boosting
+    assert Vgg19ContextSettings(boosting=last).context_boosting.rounds == 7
     for settings in (one, both, default):  # as results and models store them
         assert Vgg19ContextSettings.model_validate(settings.model_dump()) == settings

@@ -110,7 +110,7 @@ def maps_of_stage(tables, grey, runtime, new_run):
         fold, models = folds_of(cases.groups, folds, 0), {}
         held = ~cases.learnt.numpy()
         for name, chosen in fold_cases(fold, only_all=False).items():
-            models[name] = new_stage(grey(), runtime)
+            models[name] = new_stage(grey(), runtime, last=True)
             models[name].fit(rows.of(chosen), rows.of(held), rows.bins, new_run(), threads=1)
         return held_out_maps(tables, rows, models, fold.numpy(), earlier, 16, lambda done, total: None)
 
@@ -146,7 +146,7 @@ def test_every_map_of_a_fit_is_of_a_model_without_the_group(
         return coded
 
     fitted = {}
-    kind = type(new_stage(grey(), runtime))
+    kind = type(new_stage(grey(), runtime, last=True))
     fit = kind.fit
 
     def fit_noted(model, rows, *rest):

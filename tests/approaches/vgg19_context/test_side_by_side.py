@@ -3,6 +3,7 @@ from threading import Barrier
 
 import pytest
 
+from lungseg.approaches.vgg19_context import side_by_side
 from lungseg.approaches.vgg19_context.side_by_side import fit_models
 
 
@@ -34,32 +35,35 @@ def test_progress_counts_over_all_models(runtime, new_run):
     run = replace(new_run(), progress=lambda *words: seen.append(words))
 
     def fit(name, own, threads):
-        own.progress(1, 4, "a tree")
-        own.progress(4, 4, "a tree")
+        if name == 0:  # the other one says nothing until it is done
+            own.progress(1, 4, "a tree")
+            own.progress(4, 4, "a tree")
 
     fit_models(fit, [0, 1], run, runtime, together=False)
     assert seen == [
         (1, 8, "0 of 2 models"),
+        (4, 8, "0 of 2 models"),
         (4, 8, "1 of 2 models"),
-        (5, 8, "1 of 2 models"),
         (8, 8, "2 of 2 models"),
     ]
 
 
 def test_one_that_fails_ends_the_others_at_their_next_step(runtime, new_run):
-    both, steps = Barrier(2, timeout=20), []
+    both, begun, steps = Barrier(2, timeout=20), [], []
 
     def fit(name, run, threads):
+        begun.append(name)
         both.wait()
         if name == 1:
             raise MemoryError("of this one")
-        while len(steps) < 10**7:  # else for ever
+        while len(steps) < 10**6:
             steps.append(name)
             run.progress(1, 2, "a tree")
 
     with pytest.raises(MemoryError, match="of this one"):
-        fit_models(fit, [0, 1, 2], new_run(), replace(runtime, threads=2), together=True)
-    assert 2 not in steps  # had not begun, and does not begin
+        fit_models(fit, [0, 1, 2, 3], new_run(), replace(runtime, threads=2), together=True)
+    assert len(steps) < 10**6  # it was ended before it was done
+    assert sorted(begun) == [0, 1]
 
 
 def test_an_interrupt_that_meets_the_progress_comes_through(runtime, new_run):
@@ -67,7 +71,31 @@ def test_an_interrupt_that_meets_the_progress_comes_through(runtime, new_run):
         raise KeyboardInterrupt
 
     run = replace(new_run(), progress=interrupt)
+    for together in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            fit_models(
+                lambda name, own, threads: own.progress(1, 2, "a tree"),
+                [0, 1],
+                run,
+                replace(runtime, threads=2),
+                together,
+            )
+
+
+def test_an_interrupt_while_waiting_ends_all_models(runtime, new_run, monkeypatch):
+    both, steps = Barrier(3, timeout=20), []
+
+    def fit(name, run, threads):
+        both.wait()
+        while len(steps) < 10**6:
+            steps.append(name)
+            run.progress(1, 2, "a tree")
+
+    def interrupted(*words, **more):
+        both.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit_models(
-            lambda name, own, threads: own.progress(1, 2, "a tree"), [0, 1], run, runtime, together=True
-        )
+        fit_models(fit, [0, 1], new_run(), replace(runtime, threads=2), together=True)
+    assert len(steps) < 10**6

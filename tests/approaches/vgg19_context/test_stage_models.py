@@ -32,7 +32,7 @@ def fit(table, small, runtime, new_run):
     tables = [codes[:, :2].copy(), codes[:, 2:].copy()]
 
     def make(regressor: str, seed: int = 0):
-        model = new_stage(small(regressor=regressor), runtime)
+        model = new_stage(small(regressor=regressor), runtime, last=True)
         train, held = np.arange(3000) < 2500, np.arange(3000) >= 2500
         learnt, kept = CodedRows(tables, targets, train), CodedRows(tables, targets, held)
         model.fit(learnt, kept, bins, new_run(seed), threads=1)
@@ -61,7 +61,7 @@ def test_a_stage_learns_and_predicts_alike_from_codes_and_from_values(regressor,
 @pytest.mark.parametrize("regressor", REGRESSORS)
 def test_a_stored_stage_predicts_the_same(regressor, fit, table, small, runtime, folder):
     rows = torch.from_numpy(table[0])
-    model, stored = fit(regressor), new_stage(small(regressor=regressor), runtime)
+    model, stored = fit(regressor), new_stage(small(regressor=regressor), runtime, last=True)
     model.save(folder)
     stored.read(folder)
     assert torch.equal(stored.of_rows(rows), model.of_rows(rows))
@@ -99,11 +99,11 @@ def test_a_damaged_file_is_named(regressor, share, fit, small, runtime, folder):
         whole = file.read_bytes()
         file.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(InputError, match="damaged") as refusal:
-            new_stage(small(regressor=regressor), runtime).read(folder)
+            new_stage(small(regressor=regressor), runtime, last=True).read(folder)
         assert str(file) in str(refusal.value)
         file.unlink()
         with pytest.raises(InputError, match="missing") as refusal:
-            new_stage(small(regressor=regressor), runtime).read(folder)
+            new_stage(small(regressor=regressor), runtime, last=True).read(folder)
         assert str(file) in str(refusal.value)
         file.write_bytes(whole)
 
@@ -114,4 +114,4 @@ def test_noise_in_place_of_a_model_is_refused(regressor, fit, small, runtime, fo
     for file in folder.iterdir():
         file.write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(InputError, match="damaged"):
-        new_stage(small(regressor=regressor), runtime).read(folder)
+        new_stage(small(regressor=regressor), runtime, last=True).read(folder)
