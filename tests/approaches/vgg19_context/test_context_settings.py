@@ -30,7 +30,7 @@ from lungseg.plugins import load_class, validate
         ({"size": 96, "grid": 48, "coarse": 24, "scales": [48]}, ["shape_prior", "grid 48"]),
         (
             {"size": 384, "grid": 192, "coarse": 64, "scales": [384, 192, 96], "shape_prior": False},
-            ["relu1_2@96", "64"],
+            ["96 pixels a side", "64"],
         ),
         (
             {"size": 384, "grid": 192, "coarse": 96, "scales": [384, 192], "layers": ["relu1_2"]},
