@@ -17,11 +17,12 @@ from torch import Tensor
 from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
-from lungseg.approaches.vgg19_context.cascade import Stage, as_rows
+from lungseg.approaches.vgg19_context.cascade import Stage
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings
 from lungseg.approaches.vgg19_pixels.code_training import boosting_parameters
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
+from lungseg.approaches.vgg19_pixels.regressors import as_rows
 from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
 from lungseg.data import Sample, load_dataset

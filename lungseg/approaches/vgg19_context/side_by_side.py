@@ -1,7 +1,7 @@
 """Several models of one stage fitted at once, in threads of one process.
 
-Growing a tree on few columns hardly gains from a second thread; two trees of two models take two threads as
-well as one takes one.
+A tree that may read few columns keeps few threads busy, so models that wait for nothing of one another are
+better grown at once than in turn.
 """
 
 from __future__ import annotations
