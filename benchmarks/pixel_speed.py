@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,8 +224,11 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argpars
     return parser, arguments
 
 
-def measure(arguments: argparse.Namespace) -> list[tuple[str, str, pd.DataFrame, list[str]]]:
-    """All three tables: folder, title, table, notes. Raises InputError for a model that can't be timed."""
+def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, str, pd.DataFrame, list[str]]]:
+    """The three tables, each as soon as it is measured: folder, title, table, notes.
+
+    Raises InputError for a model that can't be timed.
+    """
     use_threads(arguments.threads)
     wanted = ["cpu", "cuda"] if arguments.device == "auto" else [arguments.device]
     absent = arguments.device == "auto" and not torch.cuda.is_available()
@@ -242,17 +245,16 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str, pd.DataFrame,
             ceilings[device] = measure_ceilings(runtime, synchronise)
             of_images, of_floor = time_device(job, runtime, ceilings[device])
             images, floor = images + of_images, floor + of_floor
-        trees = tree_rows(
-            stored, runtimes, samples, min(arguments.sizes), arguments.forest, arguments.repeats, ceilings
-        )
-    tables = [pd.DataFrame(rows + _no_cuda(absent)) for rows in (images, trees, floor)]
-    about = [stored.said, f"Images: {len(samples)} {said}. {_machine(runtimes)}"]
-    threads = arguments.threads
-    return [
-        ("images", "From file to mask", tables[0], image_notes(tables[0], threads) + about),
-        ("trees", "Rows through the trees", tables[1], tree_notes(tables[1], threads) + about),
-        ("floor", "The floor under a prediction", tables[2], floor_notes(ceilings) + about),
-    ]
+        about = [stored.said, f"Images: {len(samples)} {said}. {_machine(runtimes)}"]
+        threads = arguments.threads
+        table = pd.DataFrame(images + _no_cuda(absent))
+        yield "images", "From file to mask", table, image_notes(table, threads) + about
+        table = pd.DataFrame(floor + _no_cuda(absent))
+        yield "floor", "The floor under a prediction", table, floor_notes(ceilings) + about
+        size, repeats = min(arguments.sizes), arguments.repeats
+        rows = tree_rows(stored, runtimes, samples, size, arguments.forest, repeats, ceilings)
+        table = pd.DataFrame(rows + _no_cuda(absent))
+        yield "trees", "Rows through the trees", table, tree_notes(table, threads) + about
 
 
 def _model(arguments: argparse.Namespace, runtime: Runtime, scratch: Path) -> Stored:
