@@ -31,7 +31,8 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"lungseg: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            print(f"lungseg: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -47,6 +48,7 @@ def benchmark(
 ) -> None:
     """Runs a benchmark, or goes on with one that was cut, and prints its summary."""
     from lungseg.harness import benchmark as run
+    from lungseg.ranks import joined
     from lungseg.spec import read_spec
 
     if device not in (None, "auto", "cpu", "cuda"):
@@ -54,11 +56,13 @@ def benchmark(
     read = read_spec(spec, set_ or [])
     directory = out or Path("results") / read.name
     try:
-        summary = run(read, directory, device, fresh)
+        with joined():
+            summary = run(read, directory, device, fresh)
     except KeyboardInterrupt:
         print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)
         raise typer.Exit(130) from None
-    _print_summary(summary, directory)
+    if summary:  # only the first of several processes has one
+        _print_summary(summary, directory)
 
 
 @app.command()

@@ -20,6 +20,7 @@ import torch
 
 from lungseg.approaches.approach import Runtime
 from lungseg.errors import InputError
+from lungseg.ranks import local_count
 from lungseg.spec import RuntimeSpec
 
 PACKAGES = (
@@ -91,7 +92,7 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     precision = spec.precision
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
-    threads = spec.threads or usable_cores()
+    threads = spec.threads or max(1, usable_cores() // local_count())
     return Runtime(torch.device(wanted), precision, precision == "bfloat16", spec.compiled, threads)
 
 

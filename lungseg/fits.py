@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from lungseg.approaches.approach import Approach, Run
 from lungseg.environment import PeakMemory
+from lungseg.ranks import ask_for_help
 from lungseg.results import write_table
-from lungseg.scoring.overlap import mean_dice
+from lungseg.scoring.overlap import image_dice, mean_dice
 from lungseg.storage import make_folder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -73,6 +74,21 @@ def _importance(part: Part, approach: Approach) -> list[dict[str, Any]]:
     ]
 
 
+def help_fit(part: Part, directory: Path) -> None:
+    """Fits together with the first process, which alone reports and stores; see `ranks`."""
+    checkpoints = part.folder(directory) / "checkpoints"
+    run = Run(part.seed, checkpoints, lambda **_: None, lambda *_: None, **_scoring(part))
+    part.kind(part.settings, part.runtime).fit(part.train, part.validation, run)
+
+
+def _scoring(part: Part) -> dict[str, Callable]:
+    masks = [sample.mask for sample in part.validation]
+    return {
+        "score": lambda maps: mean_dice(maps, (mask() for mask in masks)),
+        "scores": lambda maps, chosen: image_dice(maps, (masks[index]() for index in chosen)),
+    }
+
+
 def _fit(
     part: Part, approach: Approach, folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -83,8 +99,10 @@ def _fit(
         checkpoints=folder / "checkpoints",
         history=lambda **row: history.append({**key, **row}),
         progress=progress,
-        score=lambda maps: mean_dice(maps, (sample.mask() for sample in part.validation)),
+        **_scoring(part),
     )
+    if part.kind.many_processes:
+        ask_for_help(part.label)
     start = time.perf_counter()
     with PeakMemory(part.runtime.device) as peak:
         fitted = approach.fit(part.train, part.validation, run)

@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lungseg.approaches.networks import processes
 from lungseg.environment import be_deterministic, cpu_name, cuda_name, use_threads
 from lungseg.errors import InputError
+from lungseg.fits import help_fit
 from lungseg.leaks import audit_plan
 from lungseg.parts import Part, is_done, merge, run_part
 from lungseg.plan import Plan, make_plan
 from lungseg.progress import Reporter
+from lungseg.ranks import ask_for_help, asked_for
 from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
@@ -48,9 +51,14 @@ def benchmark(
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
+    if not processes.is_first():
+        processes.wait_for_all()  # the first may have weights to fetch
+        _help(make_plan(spec, device), directory)
+        return ""
     reporter = reporter or Reporter()
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
+    processes.wait_for_all()
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
@@ -87,7 +95,17 @@ def benchmark(
     summary = write_tables(directory)
     make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
     draw_figures(directory)
+    ask_for_help(None)
     return summary
+
+
+def _help(plan: Plan, directory: Path) -> None:
+    """Trains with the first process what it asks for, until it is done."""
+    use_threads(plan.runtime.threads)
+    be_deterministic()
+    parts = {part.label: part for part in plan.parts}
+    while (label := asked_for()) is not None:
+        help_fit(parts[label], directory)
 
 
 def _unit_gap(directory: Path) -> dict[str, str]:

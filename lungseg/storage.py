@@ -86,6 +86,13 @@ def write_grey(path: Path, values: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A .npy file, which can be mapped."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """A compressed .npz file."""
     buffer = io.BytesIO()

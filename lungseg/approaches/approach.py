@@ -59,6 +59,7 @@ class Run:
         history: call with step=int, unit="epoch" and losses/accuracies of HISTORY_COLUMNS, once a step.
         progress: call with (done, total, text) to move the bar.
         score: the benchmark's own Dice of validation maps, in the order of the validation samples.
+        scores: the same image by image, of maps of the validation samples with these indices.
     """
 
     seed: int
@@ -66,7 +67,7 @@ class Run:
     history: Callable[..., None]
     progress: Callable[[int, int, str], None]
     score: Callable[[Iterable[np.ndarray]], float]
-    rank: int = 0
+    scores: Callable[[Iterable[np.ndarray], Sequence[int]], list[float]] | None = None
 
 
 @dataclass
@@ -110,12 +111,14 @@ class Approach(ABC):
     Attributes:
         Settings: its keys in a spec.
         stochastic: a fit depends on the seed, whatever the settings; see `depends_on_seed`.
+        many_processes: its fit is shared by all processes that torchrun started; others are fitted by one.
         built_on: packages whose code it uses beside its own folder's and the shared modules: when one of
             them changes, what was fitted is fitted anew.
     """
 
     Settings: ClassVar[type[BaseModel]] = Settings
     stochastic: ClassVar[bool] = True
+    many_processes: ClassVar[bool] = False
     built_on: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:

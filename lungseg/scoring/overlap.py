@@ -61,9 +61,16 @@ def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def mean_dice(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5) -> float:
-    """Mean over images of the Dice of thresholded maps (float, H x W) with their truths (bool, H x W)."""
+    """Mean over images of `image_dice`."""
+    return float(np.mean(image_dice(maps, truths, threshold)))
+
+
+def image_dice(
+    maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5
+) -> list[float]:
+    """Dice of each thresholded map (float, H x W) with its truth (bool, H x W)."""
     pairs = zip(maps, truths, strict=True)
-    return float(np.mean([overlap(**confusion(binarise(m, threshold), truth))["dice"] for m, truth in pairs]))
+    return [overlap(**confusion(binarise(m, threshold), truth))["dice"] for m, truth in pairs]
 
 
 def best_threshold(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from lungseg.approaches.approach import Settings
-from lungseg.approaches.augmentation import AugmentationSettings
 from lungseg.approaches.deeplabv3plus.network import NetworkSettings
+from lungseg.approaches.networks.settings import TrainingSettings
 
 
-class DeepLabV3PlusSettings(Settings):
+class DeepLabV3PlusSettings(TrainingSettings):
     """The network and its training.
 
     Attributes:
-        size: images are trained and predicted at size x size pixels.
-        weights: of the backbone: "imagenet", "random" or "auto" (ImageNet's if they are on this machine).
         network: topology, output stride and the like.
-        epochs: passes over the training images; the epoch with the best validation Dice is kept.
-        batch_size: images a step at most; an epoch is cut into batches of nearly equal size, so that none
-            has a single image (batch norm over one pooled pixel has no spread).
-        optimiser: "adamw", or "adam" as the original recipe had it.
-        learning_rate: of the head at the top of the schedule.
-        backbone_factor: the backbone's learning rate is this share of the head's.
-        weight_decay: of AdamW, on weights of convolutions alone.
-        warmup_share: share of all steps with a rising learning rate, then a half cosine down to 0;
-            `schedule = "constant"` has neither.
-        loss: pixel cross-entropy, soft Dice, or the sum of both.
-        ema_decay: of the running mean of weights that is validated and kept; 0 keeps the weights themselves.
-        augment: false trains on the images as they are.
-        augmentation: strengths.
     """
 
-    size: Annotated[int, Field(ge=32, le=4096)] = 128
-    weights: Literal["imagenet", "random", "auto"] = "auto"
     network: NetworkSettings = NetworkSettings()
-    epochs: Annotated[int, Field(ge=1)] = 12
-    batch_size: Annotated[int, Field(ge=2)] = 8
-    optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    backbone_factor: Annotated[float, Field(ge=0)] = 0.3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    loss: Literal["cross-entropy", "dice", "both"] = "both"
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    augment: bool = True
-    augmentation: AugmentationSettings = AugmentationSettings()

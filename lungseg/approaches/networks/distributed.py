@@ -1,0 +1,47 @@
+"""A network whose gradients are shared by all processes of a training (PyTorch's DistributedDataParallel)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lungseg.approaches.approach import Runtime
+from lungseg.approaches.networks import processes
+from lungseg.approaches.networks.schedule import batch_count
+from lungseg.approaches.networks.settings import TrainingSettings
+from lungseg.errors import InputError
+
+
+def with_shared_norms(network: nn.Module, settings: TrainingSettings, runtime: Runtime) -> nn.Module:
+    """The network with batch norms over the whole batch; as it is if there is one process.
+
+    Raises:
+        InputError: they would have to be shared on a CPU, where PyTorch can't.
+    """
+    if processes.count() == 1 or settings.freeze_norms:
+        return network
+    if runtime.device.type != "cuda":
+        raise InputError(
+            "several processes can't share a batch norm on CPUs: set freeze_norms = true, or use one process"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def shared(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What is called so that the gradients become means over all processes; the network itself if alone."""
+    if processes.count() == 1:
+        return network
+    # Buffers are the same everywhere by themselves: norms are shared or frozen.
+    return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+def require_an_image_each(count: int, settings: TrainingSettings) -> None:
+    """Raises InputError if the smallest batch of `count` images has fewer than there are processes."""
+    smallest = count // batch_count(count, settings.batch_size)
+    if smallest < processes.count():
+        raise InputError(
+            f"batch_size = {settings.batch_size} makes batches of {smallest} images, fewer than the "
+            f"{processes.count()} processes: raise it, or use fewer processes"
+        )

@@ -1,0 +1,115 @@
+"""Images and masks at the working size: decoded and resized once, then read from mapped files.
+
+A file is named by the content of its image and mask, so folds, seeds, approaches and later runs share it, and
+a changed image has another name. A cache that can't be written is none: the images then stay in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.approaches import resize
+from lungseg.approaches.resize import shrink_mask, to_batch
+from lungseg.data.audit_cache import cache_folder
+from lungseg.errors import InputError
+from lungseg.storage import write_array
+
+LEVELS = 65535  # of a uint16: an error of 8e-6 in [0, 1]
+
+
+class Images:
+    """Images and the share of lung in each of their pixels, both size x size.
+
+    Attributes:
+        names: ids of the samples, in their order.
+    """
+
+    def __init__(self, names: list[str], arrays: list[np.ndarray | Path]) -> None:
+        """`arrays`: uint16 2 x s x s each, image and mask, or the .npy file that holds them."""
+        self.names = names
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images and masks, float32 n x 1 x s x s in [0, 1], on the host.
+
+        Raises InputError if a file is gone or damaged.
+        """
+        stacked = np.stack([self._array(index) for index in chosen]).astype(np.float32) / LEVELS
+        both = torch.from_numpy(stacked)
+        return both[:, :1].contiguous(), both[:, 1:].contiguous()
+
+    def _array(self, index: int) -> np.ndarray:
+        found = self._arrays[index]
+        if isinstance(found, np.ndarray):
+            return found
+        try:
+            return np.load(found, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{found} is missing or damaged: it was cached by this run; run the same command again"
+            ) from error
+
+
+def read_images(
+    samples: Sequence[Any], size: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Images:
+    """Opens what is cached of the samples, and makes the rest.
+
+    Args:
+        samples: with `id`, `content()`, `image()` and `mask()`.
+        size: pixels a side.
+    """
+    folder = _folder(size)
+    arrays: list[np.ndarray | Path] = []
+    for index, sample in enumerate(samples):
+        arrays.append(_cached(sample, size, folder))
+        if isinstance(arrays[-1], np.ndarray):
+            folder = None  # it can't be written: no use to try each time
+        progress(index + 1, len(samples))
+    return Images([sample.id for sample in samples], arrays)
+
+
+def _folder(size: int) -> Path | None:
+    audits = cache_folder()
+    if audits is None:
+        return None
+    code = hashlib.sha256(Path(resize.__file__).read_bytes()).hexdigest()[:8]
+    return audits.parent / "images" / f"{size}-{code}"
+
+
+def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
+    if folder is None:
+        return _prepared(sample, size)
+    path = folder / f"{hashlib.sha256(sample.content()).hexdigest()[:32]}.npy"
+    if _is_sound(path, size):
+        return path
+    array = _prepared(sample, size)
+    try:
+        write_array(path, array)
+    except InputError:
+        return array
+    return path
+
+
+def _is_sound(path: Path, size: int) -> bool:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    return found.shape == (2, size, size) and found.dtype == np.uint16
+
+
+def _prepared(sample: Any, size: int) -> np.ndarray:
+    image = to_batch([sample.image()], size)[0, 0].numpy()
+    both = np.stack([image, shrink_mask(sample.mask(), size)])
+    return np.rint(both * LEVELS).astype(np.uint16)

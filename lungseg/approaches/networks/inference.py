@@ -1,0 +1,139 @@
+"""A trained network made ready to predict: batch norms folded away, compiled or recorded if that helps."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lungseg.approaches.approach import Runtime
+from lungseg.approaches.networks.settings import TrainingSettings
+
+GRAPH_WARMUP = 3  # calls before CUDA records one, so that libraries have chosen their algorithms
+
+
+class Predictor:
+    """Logits of a network in evaluation mode, as fast as the device allows.
+
+    Attributes:
+        compile_seconds: what torch.compile took at the first call; None if it wasn't asked for or failed.
+    """
+
+    def __init__(
+        self, network: nn.Module, settings: TrainingSettings, runtime: Runtime, plain: bool = False
+    ) -> None:
+        """`plain`: call the network as it is; for one that is still being trained."""
+        self._settings, self._runtime = settings, runtime
+        self._network = network if plain else _cast(folded(network), runtime.dtype)
+        self._call: Callable[[Tensor], Tensor] = self._network
+        self._graphs = not plain and runtime.device.type == "cuda" and not runtime.compiled
+        self._recorded: dict[torch.Size, _Recorded] = {}
+        self.compile_seconds: float | None = None
+        if runtime.compiled and not plain:
+            self._call = self._compiled
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Float32 N x 1 x s x s of images N x 1 x s x s in [0, 1] on the device."""
+        if self._settings.test_time == "none":
+            return self._forward(images)
+        count = len(images)
+        both = self._forward(torch.cat([images, images.flip(-1)]))
+        return (both[:count] + both[count:].flip(-1)) / 2
+
+    def _forward(self, images: Tensor) -> Tensor:
+        if self._graphs and len(images) == 1:
+            if images.shape not in self._recorded:
+                self._recorded[images.shape] = _Recorded(self._eager, images)
+            return self._recorded[images.shape](images)
+        return self._eager(images)
+
+    def _eager(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self._runtime.channels_last else torch.contiguous_format
+        with self._runtime.autocast():
+            return self._call(images.contiguous(memory_format=layout)).float()
+
+    def _compiled(self, images: Tensor) -> Tensor:
+        """The first call: compiles, and goes on without if that fails."""
+        start = time.perf_counter()
+        try:
+            compiled = torch.compile(self._network)
+            found = compiled(images)
+        except Exception as error:  # its back end raises errors of many kinds
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.warn(f"torch.compile failed ({reason}): the network runs without it", stacklevel=2)
+            self._call = self._network
+            return self._network(images)
+        self.compile_seconds = time.perf_counter() - start
+        self._call = compiled
+        return found
+
+
+def _cast(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """Its convolutions in a precision, in place: autocast would cast their weights anew at each call."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(precision)
+    return network
+
+
+class _Recorded:
+    """A forward pass of one shape as a CUDA graph: one launch in place of hundreds."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor], images: Tensor) -> None:
+        self._images = images.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(GRAPH_WARMUP):
+                call(self._images)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = call(self._images)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self._images.copy_(images)
+        self._graph.replay()
+        return self._logits.clone()
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy in which each batch norm that follows a convolution is part of it, in evaluation mode.
+
+    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. Found where a module holds both as
+    neighbours (`nn.Sequential`) or as torchvision's ResNets name them: `conv1` and `bn1`, and so on.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in list(network.modules()):
+        for first, second in _neighbours(module):
+            norm = getattr(module, second)
+            holder, name = _last(module, first)
+            convolution = getattr(holder, name)
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(holder, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, second, nn.Identity())
+    return network
+
+
+def _neighbours(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's own parts of which the second reads nothing but the first."""
+    names = [name for name, _ in module.named_children()]
+    if isinstance(module, nn.Sequential):
+        return list(pairwise(names))
+    norms = [(f"conv{name.removeprefix('bn')}", name) for name in names if name.startswith("bn")]
+    return [pair for pair in norms if pair[0] in names]
+
+
+def _last(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The part of that name, or where it ends if it is a sequence: who holds it, and under which name."""
+    part = getattr(module, name)
+    if isinstance(part, nn.Sequential) and len(part):
+        return _last(part, list(dict(part.named_children()))[-1])
+    return module, name

@@ -1,0 +1,41 @@
+"""How fast a network learns at each step, and which images it learns from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.approaches.networks.settings import TrainingSettings
+
+
+def learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Share of the top rate at `step` (from 0): linear warm-up, then half a cosine (Loshchilov 2017)."""
+    if settings.schedule == "constant":
+        return 1.0
+    warmup = max(1, round(settings.warmup_share * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """A random order of `count` images in `batch_count` batches, whose sizes differ by one at most."""
+    generator = torch.Generator().manual_seed(number_of(seed, epoch))
+    order = torch.randperm(count, generator=generator)
+    return list(torch.tensor_split(order, batch_count(count, batch_size)))
+
+
+def batch_count(count: int, batch_size: int) -> int:
+    """Batches of an epoch: as few as hold all images, but none with a single one.
+
+    Only an odd count in batches of two can't be both, and then one batch has three.
+    """
+    return max(1, min(math.ceil(count / batch_size), count // 2))
+
+
+def number_of(*words: int) -> int:
+    """A seed of 63 bits from several numbers of at least 0, such as the seed, the epoch and the step."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

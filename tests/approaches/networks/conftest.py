@@ -1,0 +1,45 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lungseg.approaches.approach import Runtime
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
+from lungseg.approaches.networks.images import Images
+from lungseg.approaches.networks.training import Training
+
+
+@pytest.fixture
+def settings() -> Callable[..., DeepLabV3PlusSettings]:
+    """Settings of a fit that takes a moment (the smallest of the topologies); keys given replace its own."""
+
+    def make(**values) -> DeepLabV3PlusSettings:
+        chosen = {"size": 48, "epochs": 3, "batch_size": 4, "network": {"topology": "seed"}, **values}
+        return DeepLabV3PlusSettings(weights="random", **chosen)
+
+    return make
+
+
+@pytest.fixture
+def network_training(settings, runtime) -> Callable[..., Training]:
+    """A new training of so many images; keys are settings."""
+
+    def make(count: int = 6, seed: int = 0, runtime: Runtime = runtime, **values) -> Training:
+        approach = DeepLabV3PlusResNet50(settings(**values), runtime)
+        network = approach.new_network(seed)
+        return Training(network, approach.groups, approach.settings, runtime, seed, count)
+
+    return make
+
+
+@pytest.fixture
+def noise_images() -> Callable[..., Images]:
+    """Noise, and half of each picture lung."""
+
+    def make(count: int = 6, size: int = 48) -> Images:
+        arrays = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
+        arrays[:, 1, :, : size // 2], arrays[:, 1, :, size // 2 :] = 65535, 0
+        return Images([f"picture-{number}" for number in range(count)], list(arrays))
+
+    return make

@@ -1,0 +1,87 @@
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings
+from lungseg.approaches.networks.inference import Predictor, folded
+from lungseg.approaches.networks.settings import TrainingSettings
+
+
+def lived_in(network: nn.Module) -> nn.Module:
+    """Batch norms with statistics and scales of their own, as after a training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low in (
+                (module.running_var, 0.5),
+                (module.weight.data, 0.5),
+                (module.running_mean, -0.5),
+                (module.bias.data, -0.5),
+            ):
+                values.copy_(torch.rand(values.shape, generator=generator) + low)
+    return network.eval()
+
+
+NETWORKS = ({"topology": "seed"}, {"topology": "seed", "separable": True}, {"topology": "smp"})
+
+
+@pytest.fixture(params=NETWORKS, ids=str)
+def network(request) -> nn.Module:
+    torch.manual_seed(0)
+    return lived_in(DeepLabV3Plus(NetworkSettings(**request.param)))
+
+
+@torch.inference_mode()
+def test_folding_leaves_no_norm_and_the_same_logits(network):
+    images = torch.rand(2, 1, 48, 48)
+    expected = network(images)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    scale = expected.std()
+    torch.testing.assert_close(found(images) / scale, expected / scale, atol=1e-4, rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_norm_that_reads_something_else_is_left_alone():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.BatchNorm2d(2))
+    assert isinstance(folded(network)[2], nn.BatchNorm2d)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_a_compiler_that_fails_costs_a_warning(runtime, monkeypatch):
+    def broken(network):
+        def call(images):
+            raise RuntimeError("no compiler here\nand a page of reasons")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    network = lived_in(Small())
+    predictor = Predictor(network, TrainingSettings(), replace(runtime, compiled=True))
+    images = torch.rand(1, 1, 8, 8)
+    with pytest.warns(UserWarning, match=r"failed \(no compiler here\): the network runs without it"):
+        first = predictor.logits(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(predictor.logits(images), first)  # it is not tried again
+    assert predictor.compile_seconds is None
+    torch.testing.assert_close(first, network(images), atol=1e-5, rtol=0)
+
+
+def test_the_time_to_compile_is_kept_apart(runtime, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    predictor = Predictor(lived_in(Small()), TrainingSettings(), replace(runtime, compiled=True))
+    predictor.logits(torch.rand(1, 1, 8, 8))
+    assert predictor.compile_seconds > 0

@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lungseg.approaches.networks import distributed, processes
+from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
+from lungseg.errors import InputError
+from lungseg.results import read_table
+
+SCRIPT = Path(__file__).with_name("three_steps.py")
+SPEC = """
+name = "two"
+seeds = [0]
+runtime = { device = "cpu", precision = "float32", threads = 1 }
+[data]
+dataset = "phantom"
+count = 12
+size = 32
+[[approach]]
+use = "mean-mask"
+size = 16
+[[approach]]
+use = "deeplabv3plus-resnet50"
+name = "network"
+weights = "random"
+size = 32
+epochs = 2
+batch_size = 4
+freeze_norms = true
+network = { topology = "seed" }
+[timing]
+enabled = false
+"""
+
+
+def torchrun(count: int, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess:
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[3])}
+    return subprocess.run(
+        [sys.executable, *start, *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    found = []
+    for count in (1, 2):
+        file = tmp_path / f"{count}.pt"
+        done = torchrun(count, SCRIPT, file, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found.append(torch.load(file, weights_only=True))
+    one, two = found
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    assert two["row"] == pytest.approx(one["row"], abs=1e-5)
+    for kind in ("gradients", "weights", "average"):
+        for name, value in one[kind].items():
+            torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
+
+
+def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path):
+    (tmp_path / "two.toml").write_text(SPEC)
+    scores = []
+    for count in (1, 2):
+        words = ["-m", "lungseg", "benchmark", "two.toml", "--out", f"out-{count}"]
+        done = torchrun(count, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Benchmark two") == 1  # the others print nothing
+        scores.append(read_table(tmp_path / f"out-{count}", "scores"))
+    assert scores[1]["dice"].tolist() == pytest.approx(scores[0]["dice"].tolist(), abs=2e-3)
+    assert list(scores[0]["approach"]) == list(scores[1]["approach"])
+
+
+def test_what_can_not_be_shared_is_one_sentence_from_all_processes(tmp_path):
+    (tmp_path / "two.toml").write_text(SPEC.replace("freeze_norms = true\n", ""))
+    done = torchrun(2, "-m", "lungseg", "benchmark", "two.toml", cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("lungseg: several processes can't share a batch norm on CPUs") == 1
+
+
+def test_parts_are_whole_and_nearly_equal(monkeypatch):
+    for count, items in ((1, 5), (2, 5), (3, 5), (4, 4)):
+        monkeypatch.setattr(processes, "count", lambda count=count: count)
+        parts = []
+        for number in range(count):
+            monkeypatch.setattr(processes, "number", lambda number=number: number)
+            parts.append(list(processes.own_part(range(items))))
+        assert [item for part in parts for item in part] == list(range(items))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(settings, monkeypatch):
+    monkeypatch.setattr(distributed.processes, "count", lambda: 4)
+    require_an_image_each(16, settings(batch_size=4))
+    with pytest.raises(InputError, match=r"batch_size = 4 makes batches of 3 images, fewer than the 4"):
+        require_an_image_each(15, settings(batch_size=4))
+
+
+def test_shared_norms_are_asked_for_where_there_are_some(settings, runtime, monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+    assert with_shared_norms(network, settings(), runtime) is network
+    monkeypatch.setattr(distributed.processes, "count", lambda: 2)
+    assert with_shared_norms(network, settings(freeze_norms=True), runtime) is network
+    with pytest.raises(InputError, match="freeze_norms = true"):
+        with_shared_norms(network, settings(), runtime)
+    cuda = replace(runtime, device=torch.device("cuda"))
+    assert isinstance(with_shared_norms(network, settings(), cuda)[1], torch.nn.SyncBatchNorm)
+
+
+def test_within_alone_a_process_counts_as_the_only_one(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
+    assert (processes.count(), processes.number(), processes.is_first()) == (3, 2, False)
+    with processes.alone():
+        assert (processes.count(), processes.number(), processes.is_first()) == (1, 0, True)
+    assert processes.count() == 3

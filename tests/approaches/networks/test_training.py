@@ -1,0 +1,172 @@
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from weights import same_weights
+
+from lungseg.approaches.networks import training as module
+from lungseg.approaches.networks.training import Training, WeightAverage
+from lungseg.errors import InputError
+
+
+def nothing(*_) -> None:
+    pass
+
+
+def test_weight_average_worked_by_hand():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 1.0)
+    average = WeightAverage(network, decay=0.99)
+    torch.nn.init.constant_(network.weight, 2.0)
+    average.update(network)  # decay is (1 + 1) / (10 + 1)
+    assert average.network.weight.item() == pytest.approx(1 * 2 / 11 + 2 * 9 / 11)
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])  # of two epochs of two
+def test_a_training_cut_after_any_step_ends_with_the_same_bits(
+    steps, network_training, noise_images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    data, path = noise_images(7), tmp_path / "last.pt"
+    values = {"count": 7, "epochs": 2, "network": {"topology": "seed", "dropout": 0.5}}
+    whole = network_training(**values)
+    expected = [whole.run_epoch(data, nothing) for _ in range(2)]
+
+    cut, passed = network_training(**values), itertools.count(1)
+
+    def stop(*_) -> None:
+        if next(passed) > steps:  # the step after the last one that was stored
+            raise Cut
+
+    found = []
+
+    def two_epochs(training: Training, progress) -> None:
+        while training.epoch < 2:
+            found.append(training.run_epoch(data, progress, path))
+            training.save(path)
+
+    if steps == 4:
+        two_epochs(cut, nothing)
+    else:
+        with pytest.raises(Cut):
+            two_epochs(cut, stop)
+
+    resumed = network_training(**values, seed=0)
+    assert resumed.resume(path)
+    assert resumed.epoch * 2 + resumed.step == steps
+    found = found[: resumed.epoch]
+    two_epochs(resumed, nothing)
+    assert found == expected
+    assert same_weights(resumed.network, whole.network)
+    assert same_weights(resumed.average.network, whole.average.network)
+
+
+def test_another_seed_gives_other_weights(network_training, noise_images):
+    found = [network_training(seed=seed) for seed in (0, 0, 1)]
+    for training in found:
+        training.run_epoch(noise_images(), nothing)
+    assert same_weights(found[0].network, found[1].network)
+    assert not same_weights(found[0].network, found[2].network)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"PK\x03\x04 not a checkpoint"])
+def test_a_missing_or_damaged_checkpoint_is_none(damage, network_training, tmp_path):
+    path = tmp_path / "last.pt"
+    if damage is not None:
+        path.write_bytes(damage)
+    training = network_training()
+    assert not training.resume(path)
+    assert (training.epoch, training.step) == (0, 0)
+
+
+def test_a_full_disk_at_a_checkpoint_is_a_sentence(network_training, tmp_path, monkeypatch):
+    def full(state, file):
+        raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        network_training().save(tmp_path / "last.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_no_number_names_step_images_and_checkpoint(
+    network_training, noise_images, tmp_path, monkeypatch
+):
+    data, path = noise_images(), tmp_path / "last.pt"
+    training = network_training()
+    training.run_epoch(data, nothing)
+    training.save(path)
+    before = {name: value.clone() for name, value in training.average.network.state_dict().items()}
+    loss = module.segmentation_loss
+    calls = itertools.count()
+    monkeypatch.setattr(
+        module,
+        "segmentation_loss",
+        lambda *words: loss(*words) * (float("nan") if next(calls) == 1 else 1.0),
+    )
+    with pytest.raises(InputError) as caught:
+        training.run_epoch(data, nothing, path)
+    sentence = str(caught.value)
+    assert "the loss is nan at step 2 of epoch 2" in sentence
+    assert sum(f"picture-{number}" in sentence for number in range(6)) == 3  # those of the step
+    assert str(path) in sentence
+    assert "learning_rate = 0.001" in sentence
+    assert training.average.steps == 3  # the step left no trace in the weights
+    assert not all(torch.equal(before[n], v) for n, v in training.average.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_a_full_memory_says_what_to_lower(error, network_training, noise_images, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "segmentation_loss", fail)
+    with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
+        network_training().run_epoch(noise_images(), nothing)
+
+
+def test_another_error_is_not_taken_for_a_full_memory(network_training, noise_images, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(module, "segmentation_loss", fail)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        network_training().run_epoch(noise_images(), nothing)
+
+
+def test_frozen_norms_keep_their_statistics(network_training, noise_images):
+    free, frozen = network_training(), network_training(freeze_norms=True)
+    start = {name: value.clone() for name, value in frozen.network.state_dict().items()}
+    for training in (free, frozen):
+        training.run_epoch(noise_images(), nothing)
+    for name, value in frozen.network.state_dict().items():
+        if "running_" in name:
+            assert torch.equal(value, start[name]), name
+    moved = free.network.state_dict()
+    assert any(not torch.equal(moved[name], start[name]) for name in start if "running_" in name)
+
+
+def test_one_training_image_is_refused(network_training):
+    with pytest.raises(InputError, match="two images"):
+        network_training(count=1)
+
+
+def test_bfloat16_trains_in_the_layout_of_the_runtime(network_training, noise_images, runtime):
+    narrow = replace(runtime, precision="bfloat16", channels_last=True)
+    training = network_training(runtime=narrow)
+    loss, accuracy = training.run_epoch(noise_images(), nothing)
+    assert 0 < loss < 10
+    assert 0 <= accuracy <= 1
+    assert next(training.network.parameters()).dtype == torch.float32

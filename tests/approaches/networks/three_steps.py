@@ -1,0 +1,73 @@
+"""Three steps of a training and its validation, in as many processes as torchrun starts.
+
+`three_steps.py FILE`: writes the gradients of the last step, the weights, and what was measured.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lungseg.approaches.approach import Run, Runtime
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
+from lungseg.approaches.networks import processes
+from lungseg.approaches.networks.images import Images
+from lungseg.ranks import joined
+from lungseg.scoring.overlap import image_dice, mean_dice
+
+SIZE, TRAIN, HELD = 32, 15, 5  # three batches of five: parts of three and of two
+
+
+def images(count: int, seed: int) -> Images:
+    rng = np.random.default_rng(seed)
+    arrays = rng.integers(0, 65536, (count, 2, SIZE, SIZE), np.uint16)
+    arrays[:, 1] = np.where(arrays[:, 0] > 40_000, 65535, 0)
+    return Images([f"picture-{number}" for number in range(count)], list(arrays))
+
+
+def main(file: Path) -> None:
+    torch.set_num_threads(1)
+    settings = DeepLabV3PlusSettings(
+        weights="random",
+        size=SIZE,
+        epochs=1,
+        batch_size=5,
+        freeze_norms=True,
+        learning_rate=1e-3,
+        network={"topology": "seed"},
+        augmentation={"elastic": 0.02, "crop": 0.1},
+    )
+    runtime = Runtime(torch.device("cpu"))
+    approach = DeepLabV3PlusResNet50(settings, runtime)
+    held = images(HELD, seed=1)
+    masks = [mask.numpy() > 0.5 for mask in held.batch(range(HELD))[1][:, 0]]
+    run = Run(
+        0,
+        file.parent,
+        lambda **_: None,
+        lambda *_: None,
+        lambda maps: mean_dice(maps, masks),
+        lambda maps, chosen: image_dice(maps, (masks[index] for index in chosen)),
+    )
+    with joined():
+        training = approach._training(run, TRAIN)
+        losses = training.run_epoch(images(TRAIN, seed=0), lambda *_: None)
+        training.history.append({"unit": "epoch", "step": 1})
+        approach._validate(training, held, [(SIZE, SIZE)] * HELD, run)
+        if processes.is_first():
+            named = training.network.named_parameters()
+            found = {
+                "processes": processes.count(),
+                "losses": losses,
+                "row": training.history[-1],
+                "gradients": {name: value.grad for name, value in named},
+                "weights": training.network.state_dict(),
+                "average": training.average.network.state_dict(),
+            }
+            torch.save(found, file)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,25 @@
+import killed_training as study
+import pytest
+
+
+def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys):
+    words = ["--kills", "2", "--epochs", "8", "--size", "32", "--longest", "6"]
+    assert study.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.count("the same bits") == 2
+    assert out.count("killed") == 2
+
+
+def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(study, "finish", lambda process: process)
+    monkeypatch.setattr(study, "start", lambda spec, out: None)
+    monkeypatch.setattr(study, "kill_once", lambda *words: None)
+    assert study.main(["--kills", "1"]) == 1
+    assert "done after 0 kills" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--kills", "0"], ["--size", "8"], ["--longest", "0"]])
+def test_numbers_that_can_not_be_used_end_in_a_sentence(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        study.main(words)
+    assert "at least 1" in capsys.readouterr().err
