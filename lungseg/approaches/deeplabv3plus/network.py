@@ -202,6 +202,24 @@ class ASPP(nn.Module):
         return relu(functional.batch_norm(x, *moments, training=False, eps=norm.eps))
 
 
+class AtrousConv2d(nn.Conv2d):
+    """A dilated 3 x 3 convolution that keeps the size, without the taps that meet nothing but padding.
+
+    On a map no higher than the dilation the upper and the lower row of the kernel lie outside wherever the
+    middle one is, and so do the outer columns on one no wider. What they would add is zero: leaving them out
+    gives the same maps and gradients for less work (images of 192 pixels have maps of 12, rates are up to 18).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        reaches = [side > rate for side, rate in zip(x.shape[-2:], self.dilation, strict=True)]
+        if all(reaches):
+            return super().forward(x)
+        rows, columns = (slice(None) if reach else slice(1, 2) for reach in reaches)
+        padding = [rate if reach else 0 for rate, reach in zip(self.dilation, reaches, strict=True)]
+        weight = self.weight[:, :, rows, columns]
+        return functional.conv2d(x, weight, self.bias, 1, padding, self.dilation, self.groups)
+
+
 def conv_block(
     inputs: int, outputs: int, kernel: int, dilation: int = 1, separable: bool = False
 ) -> nn.Sequential:
@@ -210,11 +228,12 @@ def conv_block(
     A separable one is a depthwise followed by a 1 x 1 convolution, with nothing in between.
     """
     same = {"padding": dilation * (kernel // 2), "dilation": dilation, "bias": False}
+    Convolution = AtrousConv2d if dilation > 1 else nn.Conv2d
     if separable:
-        depthwise = nn.Conv2d(inputs, inputs, kernel, groups=inputs, **same)
+        depthwise = Convolution(inputs, inputs, kernel, groups=inputs, **same)
         convolution = nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False))
     else:
-        convolution = nn.Conv2d(inputs, outputs, kernel, **same)
+        convolution = Convolution(inputs, outputs, kernel, **same)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 

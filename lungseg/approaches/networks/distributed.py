@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from lungseg.approaches.networks import processes
 from lungseg.approaches.networks.schedule import batch_count
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
+
+# The key that torch 2.13 renamed.
+_KEYS = inspect.signature(DistributedDataParallel).parameters
+_SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KEYS else "broadcast_buffers"
 
 
 def with_shared_norms(network: nn.Module, settings: TrainingSettings, runtime: Runtime) -> nn.Module:
@@ -34,7 +39,7 @@ def shared(network: nn.Module) -> Callable[[Tensor], Tensor]:
     if processes.count() == 1:
         return network
     # Buffers are the same everywhere by themselves: norms are shared or frozen.
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    return DistributedDataParallel(network, **{_SEND_BUFFERS: False})
 
 
 def require_an_image_each(count: int, settings: TrainingSettings) -> None:

@@ -54,7 +54,7 @@ class Images:
             return found
         try:
             return np.load(found, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(
                 f"{found} is missing or damaged: it was cached by this run; run the same command again"
             ) from error
@@ -104,7 +104,7 @@ def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
 def _is_sound(path: Path, size: int) -> bool:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return False
     return found.shape == (2, size, size) and found.dtype == np.uint16
 

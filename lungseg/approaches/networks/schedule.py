@@ -38,4 +38,5 @@ def batch_count(count: int, batch_size: int) -> int:
 
 def number_of(*words: int) -> int:
     """A seed of 63 bits from several numbers of at least 0, such as the seed, the epoch and the step."""
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+    # The count comes first: a seed sequence takes words that end in zeros for those without them.
+    return int(np.random.SeedSequence((len(words), *words)).generate_state(1, np.uint64)[0] >> 1)

@@ -63,6 +63,8 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["row"] == pytest.approx(one["row"], abs=1e-5)
+    moved = [(one["weights"][name] - value).abs().max().item() for name, value in one["start"].items()]
+    assert max(moved) > 100 * 1e-5  # of less, an agreement within 1e-5 would say nothing
     for kind in ("gradients", "weights", "average"):
         for name, value in one[kind].items():
             torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")

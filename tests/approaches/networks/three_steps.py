@@ -3,6 +3,7 @@
 `three_steps.py FILE`: writes the gradients of the last step, the weights, and what was measured.
 """
 
+import copy
 import sys
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def main(file: Path) -> None:
     )
     with joined():
         training = approach._training(run, TRAIN)
+        # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far as
+        # any other. With a larger term in the denominator such ones stay where they are.
+        for group in training.optimiser.param_groups:
+            group["eps"] = 1e-2
+        start = copy.deepcopy(training.network.state_dict())
         losses = training.run_epoch(images(TRAIN, seed=0), lambda *_: None)
         training.history.append({"unit": "epoch", "step": 1})
         approach._validate(training, held, [(SIZE, SIZE)] * HELD, run)
@@ -63,6 +69,7 @@ def main(file: Path) -> None:
                 "losses": losses,
                 "row": training.history[-1],
                 "gradients": {name: value.grad for name, value in named},
+                "start": start,
                 "weights": training.network.state_dict(),
                 "average": training.average.network.state_dict(),
             }
