@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import threading
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,9 +115,10 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def versions() -> dict[str, str]:
+def versions(others: Sequence[str] = ()) -> dict[str, str]:
+    """Of Python, of this program, of the packages that it stands on, and of `others`."""
     found = {"python": platform.python_version(), "lungseg": version("lungseg")}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -13,7 +13,11 @@ from lungseg.plan import Fold, Plan
 from lungseg.results import FORMAT
 from lungseg.storage import read_json
 
-NOT_MEASURED = {"share of training time spent waiting for data": "not measured by this version"}
+NOT_MEASURED = {
+    "share of training time spent waiting for data, of what is no network": (
+        "it reads its images before it trains"
+    )
+}
 
 
 def new_record(plan: Plan) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "name": plan.spec.name,
         "spec": _without_folders(plan.spec.model_dump(mode="json")),
-        "versions": versions(),
+        "versions": versions(_other_libraries(plan)),
         "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
         "device": plan.runtime.device.type,
         "precision": plan.runtime.precision,
@@ -57,6 +61,12 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "finished": None,
         "seconds": None,
     }
+
+
+def _other_libraries(plan: Plan) -> list[str]:
+    """Packages beside this one that approaches of the run are built on."""
+    packages = {name.split(".")[0] for each in plan.contestants for name in each.kind.built_on}
+    return sorted(packages - {"lungseg"})
 
 
 def _without_folders(value: Any) -> Any:

@@ -207,7 +207,7 @@ class AtrousConv2d(nn.Conv2d):
 
     On a map no higher than the dilation the upper and the lower row of the kernel lie outside wherever the
     middle one is, and so do the outer columns on one no wider. What they would add is zero: leaving them out
-    gives the same maps and gradients for less work (images of 192 pixels have maps of 12, rates are up to 18).
+    gives the same maps and gradients for less work. (Images of 192 px have maps of 12 and rates up to 18.)
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ def main(file: Path) -> None:
     )
     with joined():
         training = approach._training(run, TRAIN)
-        # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far as
-        # any other. With a larger term in the denominator such ones stay where they are.
+        # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far
+        # as any other. With a larger term in the denominator such ones stay where they are.
         for group in training.optimiser.param_groups:
             group["eps"] = 1e-2
         start = copy.deepcopy(training.network.state_dict())

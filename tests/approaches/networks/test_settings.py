@@ -1,0 +1,32 @@
+import pytest
+from pydantic import ValidationError
+
+from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
+from lungseg.approaches.networks import settings as module
+from lungseg.approaches.networks.settings import RECIPES, TrainingSettings
+
+
+def test_a_recipe_fills_what_is_not_given():
+    cpu = DeepLabV3PlusSettings(recipe="cpu", epochs=3)
+    assert cpu.size == RECIPES["cpu"]["size"]
+    assert cpu.epochs == 3
+    assert DeepLabV3PlusSettings().size == 512
+    assert DeepLabV3PlusSettings(recipe="gpu") == DeepLabV3PlusSettings()
+
+
+def test_keys_within_a_recipes_augmentation_are_changed_one_by_one(monkeypatch):
+    monkeypatch.setitem(module.RECIPES, "cpu", {"augmentation": {"rotation": 5.0, "elastic": 0.05}})
+    found = TrainingSettings(recipe="cpu", augmentation={"rotation": 20.0}).augmentation
+    assert (found.rotation, found.elastic) == (20.0, 0.05)
+
+
+def test_what_was_stored_comes_back_the_same():
+    chosen = DeepLabV3PlusSettings(recipe="cpu", size=64)
+    assert DeepLabV3PlusSettings(**chosen.model_dump()) == chosen
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ValidationError, match="recipe"):
+        TrainingSettings(recipe="tpu")
+    with pytest.raises(ValidationError):
+        TrainingSettings.model_validate("cpu")
