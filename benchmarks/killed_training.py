@@ -19,6 +19,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from lungseg.approaches.networks.checkpoints import load_state
+
 SPEC = """
 name = "killed-training"
 seeds = [0]
@@ -38,6 +42,7 @@ network = {{ topology = "{topology}" }}
 [timing]
 enabled = false
 """
+SPREAD = 1.2  # a kill comes after half the longest wait as a rule, and takes what wasn't stored yet with it
 COMPARED = ("models/network/f0-s0/deeplabv3plus.safetensors", "parts/network/f0-s0/scores.csv")
 CHECKPOINT = "parts/network/f0-s0/checkpoints/last.pt"
 
@@ -56,25 +61,31 @@ def finish(process: subprocess.Popen) -> None:
         sys.exit(f"killed_training: the benchmark ended with {process.returncode}: {words.decode().strip()}")
 
 
-def kill_once(spec: Path, out: Path, rng: random.Random, longest: float) -> str | None:
-    """Starts the command and kills it; a sentence, or None if it was done before."""
-    begun = (out / CHECKPOINT).exists()
+def seconds_to_training(process: subprocess.Popen, out: Path) -> float:
+    """From now until the training of a run begins: importing, reading, estimating."""
+    begun = time.perf_counter()
+    while process.poll() is None and not (out / CHECKPOINT).parent.exists():
+        time.sleep(0.02)
+    return time.perf_counter() - begun
+
+
+def kill_once(spec: Path, out: Path, wait: float) -> str | None:
+    """Starts the command and kills it after `wait` seconds; a sentence, or None if it was done before."""
     process = start(spec, out)
-    while not begun and process.poll() is None and not (out / CHECKPOINT).parent.exists():
-        time.sleep(0.02)  # the first moments are those of reading data: no training is there to be killed
-    wait = rng.uniform(0, longest)
     try:
         process.wait(wait)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return f"killed {wait:.2f} s after its start, checkpoint {_age(out / CHECKPOINT)}"
+        return f"killed {wait:.2f} s after its start, {_reached(out)}"
     finish(process)
     return None
 
 
-def _age(path: Path) -> str:
-    return f"of {path.stat().st_size / 1e6:.0f} MB stored" if path.exists() else "not yet stored"
+def _reached(out: Path) -> str:
+    """How far the stored state has come."""
+    state = load_state(out / CHECKPOINT, torch.device("cpu"))
+    return "nothing stored yet" if state is None else f"{state['epoch']} epochs stored"
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -87,10 +98,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--topology", default="seed", choices=["standard", "smp", "seed"])
-    parser.add_argument("--longest", type=float, default=8.0, help="seconds before a kill at most")
+    longest = "seconds of training before a kill at most (default: such that the kills are spread over it)"
+    parser.add_argument("--longest", type=float, help=longest)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     chosen = parser.parse_args(words)
-    if min(chosen.kills, chosen.epochs) < 1 or chosen.size < 32 or chosen.longest <= 0:
+    too_short = chosen.longest is not None and chosen.longest <= 0
+    if min(chosen.kills, chosen.epochs) < 1 or chosen.size < 32 or too_short:
         parser.error("--kills and --epochs are at least 1, --size at least 32, --longest above 0")
     with tempfile.TemporaryDirectory(prefix="lungseg-killed-") as folder:
         return _compare(Path(folder), chosen)
@@ -100,11 +113,16 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     spec = folder / "spec.toml"
     spec.write_text(SPEC.format(size=chosen.size, epochs=chosen.epochs, topology=chosen.topology))
     begun = time.perf_counter()
-    finish(start(spec, folder / "whole"))
-    print(f"in one go: {time.perf_counter() - begun:.1f} s", flush=True)
+    process = start(spec, folder / "whole")
+    before = seconds_to_training(process, folder / "whole")
+    finish(process)
+    took = time.perf_counter() - begun
+    print(f"in one go: {took:.1f} s, of which {before:.1f} s before the training", flush=True)
+    longest = chosen.longest or SPREAD * (took - before) / chosen.kills
     rng, kills = random.Random(chosen.seed), 0
     while kills < chosen.kills:
-        sentence = kill_once(spec, folder / "cut", rng, chosen.longest)
+        # Drawn from the training's own time: a kill while libraries are imported shows nothing.
+        sentence = kill_once(spec, folder / "cut", before + rng.uniform(0, longest))
         if sentence is None:
             print(f"it was done after {kills} kills: give more --epochs, or a shorter --longest")
             return 1

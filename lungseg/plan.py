@@ -75,6 +75,15 @@ class Contestant:
     weights: WeightsInfo | None
     skipped: str | None
 
+    @property
+    def depends_on_seed(self) -> bool:
+        return self.kind.depends_on_seed(self.settings)
+
+    @property
+    def trainings(self) -> int | None:
+        """With how many of the spec's seeds it is trained; None: with all."""
+        return self.spec.trainings if self.depends_on_seed else 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -173,11 +182,10 @@ def _parts(
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "own_code": hash_code(*code_places(contestant.kind)),
         }
-        seeds = spec.seeds if contestant.kind.depends_on_seed(contestant.settings) else spec.seeds[:1]
         for fold in contestant.folds:
-            for seed in seeds:
+            for seed in spec.seeds[: contestant.trainings]:
                 fit_key = hash_of({**own, "fold": fold.fit_sha256, "seed": seed})
-                approach = contestant.spec.model_dump(mode="json", exclude={"group"})
+                approach = contestant.spec.model_dump(mode="json", exclude={"group", "trainings"})
                 key = hash_of({**rows, "fit": fit_key, "fold": fold.sha256, "approach": approach})
                 parts.append(_part(spec, runtime, evaluated, trained, contestant, fold, seed, fit_key, key))
     return parts

@@ -36,6 +36,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
             "settings": _without_folders(contestant.settings.model_dump(mode="json")),
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "skipped": contestant.skipped,
+            "depends_on_seed": contestant.depends_on_seed,
         }
         for contestant in plan.contestants
     ]

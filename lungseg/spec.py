@@ -70,6 +70,8 @@ class ApproachSpec(BaseModel):
         threshold: a map at or above it is lung; "validation" chooses it by Dice on the validation images.
         split: a rule of its own instead of the one in `[data]`. Its row can't be compared image by image with
             the others then; meant for repeating what somebody else did.
+        trainings: it is trained with the first so many of the spec's seeds; with all if not given. For what
+            takes long: what is said of a single training stands in the report.
         group: of an ablation, one name or a list of them. The report then shows each group as a table and a
             panel of its own, its rows in the order of the spec. It changes nothing that is computed.
     """
@@ -80,6 +82,7 @@ class ApproachSpec(BaseModel):
     name: Name
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
     split: str | None = None
+    trainings: Annotated[int, Field(ge=1)] | None = None
     group: Annotated[tuple[Group, ...], BeforeValidator(_in_a_list)] = ()
 
     @property

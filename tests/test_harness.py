@@ -191,6 +191,17 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
+def test_one_approach_can_be_trained_fewer_times(spec_file):
+    changes = ["seeds=[3, 4]", "approach.pixels.trainings=1"]
+    fewer = make_plan(read_spec(spec_file, changes)).parts
+    assert [part.seed for part in fewer if part.approach.name == "pixels"] == [3]
+    all_parts = make_plan(read_spec(spec_file, changes[:1])).parts
+    assert [part.seed for part in all_parts if part.approach.name == "pixels"] == [3, 4]
+    assert {part.key for part in fewer} < {part.key for part in all_parts}  # what is stored is used again
+    with pytest.raises(InputError, match="trainings"):
+        read_spec(spec_file, ["approach.pixels.trainings=0"])
+
+
 def test_training_on_one_dataset_and_testing_on_another(spec_file, tmp_path):
     text = SPEC + '[training_data]\ndataset = "phantom"\ncount = 20\nsize = 64\nseed = 5\n'
     spec_file.write_text(text)

@@ -213,9 +213,7 @@ def _tested(c: Comparison) -> str:
 
 def _trained_once(contents: Contents, *names: str) -> tuple[str, ...]:
     """Of the named approaches, those with one seed for want of others and not for want of chance."""
-    if len(contents.run.get("seeds", [])) > 1:
-        return ()  # an approach that ran once beside seeds of others is one that chance doesn't touch
-    return tuple(name for name in names if name not in contents.baselines)
+    return tuple(name for name in names if name in contents.trained_once and name not in contents.baselines)
 
 
 def _training_sd(contents: Contents, row: dict[str, Any]) -> float:

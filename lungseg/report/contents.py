@@ -54,6 +54,14 @@ class Contents:
         return {entry["name"] for entry in self.run["approaches"] if entry.get("use") in BASELINES}
 
     @property
+    def trained_once(self) -> set[str]:
+        """The names of approaches that chance plays a part in and that were trained with one seed."""
+        single = len(self.run.get("seeds", [])) < 2
+        # Runs of older versions don't say it: there, what ran once beside seeds of others is without chance.
+        chance = [entry["name"] for entry in self.run["approaches"] if entry.get("depends_on_seed", single)]
+        return {name for name in chance if single or self.statistic(name, "dice").get("seeds") == 1}
+
+    @property
     def groups(self) -> dict[str, list[str]]:
         """The approaches of each group of an ablation, both in the order of the spec; mostly empty."""
         groups: dict[str, list[str]] = {}

@@ -76,7 +76,10 @@ def seeds(contents: Contents) -> str:
         return f"one seed ({values[0]})" if values else ""
     text = f"{len(values)} seeds ({', '.join(str(seed) for seed in values)})"
     once = [name for name in contents.ranked() if contents.statistic(name, "dice")["seeds"] == 1]
-    return text + (f", but one training where chance plays no part ({', '.join(once)})" if once else "")
+    fixed = [name for name in once if name not in contents.trained_once]
+    once = [name for name in once if name in contents.trained_once]
+    text += f", but one training where chance plays no part ({', '.join(fixed)})" if fixed else ""
+    return text + (f"; trained with seed {values[0]} alone: {', '.join(once)}" if once else "")
 
 
 def cautions(contents: Contents) -> list[str]:

@@ -10,6 +10,7 @@ from results_directory import run_record
 
 from lungseg.report.conclusions import Comparison, comparisons, conclude, conclusions
 from lungseg.report.contents import read_contents
+from lungseg.report.notes import seeds
 from lungseg.results import read_table, write_json, write_table
 
 NAN = float("nan")
@@ -259,6 +260,20 @@ def test_one_seed_is_held_against_what_is_trained_and_not_against_baselines(resu
     write_json(results / "run.json", {**run_record(), "seeds": [0]})
     found = [c.one_seed for c in comparisons(read_contents(results))]
     assert found == [("good_net", "pixels"), ("good_net",), ("pixels",)]
+
+
+def test_what_was_trained_once_beside_seeds_of_others_is_named(results: Path) -> None:
+    entries = run_record()["approaches"]
+    record = [{**entry, "depends_on_seed": entry["name"] != "mean-mask"} for entry in entries]
+    write_json(results / "run.json", {**run_record(), "approaches": record})
+    table = read_table(results, "statistics")
+    table.loc[table["approach"].isin(["pixels", "mean-mask"]) & (table["kind"] == "mean"), "seeds"] = 1
+    write_table(results / "statistics.csv", "statistics", table)
+    contents = read_contents(results)
+    assert [c.one_seed for c in comparisons(contents)] == [("pixels",), (), ("pixels",)]
+    assert seeds(contents).endswith(
+        "but one training where chance plays no part (mean-mask); trained with seed 0 alone: pixels"
+    )
 
 
 def test_the_spread_of_training_is_the_pairs_own_or_both_together(results: Path) -> None:

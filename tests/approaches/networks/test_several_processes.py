@@ -64,7 +64,9 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["row"] == pytest.approx(one["row"], abs=1e-5)
     moved = [(one["weights"][name] - value).abs().max().item() for name, value in one["start"].items()]
-    assert max(moved) > 100 * 1e-5  # of less, an agreement within 1e-5 would say nothing
+    # Of less, an agreement within 1e-5 would say nothing.
+    assert max(moved) > 100 * 1e-5
+    assert min(value.abs().max().item() for value in one["gradients"].values()) > 5e-5
     for kind in ("gradients", "weights", "average"):
         for name, value in one[kind].items():
             torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
