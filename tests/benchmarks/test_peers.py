@@ -133,18 +133,20 @@ def test_without_the_library_a_benchmark_goes_on_with_the_rest_and_says_why(spec
     assert INSTALL in read_json(tmp_path / "out" / "run.json")["empty"]["peer"]
 
 
-def test_the_published_spec_gives_every_network_the_same_training(monkeypatch):
+@pytest.mark.parametrize(("spec", "ours"), [("cxr704-cpu", "128"), ("cxr704", "256")])
+def test_the_published_specs_train_every_network_alike(spec, ours, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = read_spec(Path("benchmarks/peers.toml"))
     trainings = {}
-    for entry in found.approach:
+    for entry in read_spec(Path(f"benchmarks/{spec}.toml")).approach:
         kind = load_class(entry.use, APPROACHES, Approach, "approach")
         settings = validate(kind.Settings, entry.options, entry.name)
         if issubclass(kind, NetworkApproach):
-            trainings[kind.__name__] = settings.model_dump(include=set(TrainingSettings.model_fields))
-    ours = trainings.pop("DeepLabV3PlusResNet50")
-    assert trainings == dict.fromkeys(NAMES, ours)
-    assert ours["weights"] == "imagenet"
+            trainings[entry.name] = settings.model_dump(include=set(TrainingSettings.model_fields))
+    own = trainings[f"deeplabv3plus-{ours}"]
+    peer = {name: found for name, found in trainings.items() if name.startswith("smp-")}
+    assert len(peer) == len(NAMES)
+    assert peer == dict.fromkeys(peer, own)
+    assert own["weights"] == "imagenet"
 
 
 @pytest.mark.parametrize(

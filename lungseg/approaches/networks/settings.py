@@ -12,7 +12,7 @@ from lungseg.approaches.augmentation import AugmentationSettings
 # What a recipe has in place of the defaults below; `docs/deeplab.md` says how they were found.
 RECIPES: dict[str, dict[str, Any]] = {
     "gpu": {},
-    "cpu": {"size": 256, "epochs": 24, "batch_size": 8},
+    "cpu": {"size": 256, "epochs": 24},
 }
 
 
@@ -48,7 +48,7 @@ class TrainingSettings(Settings):
     size: Annotated[int, Field(ge=32, le=4096)] = 512
     weights: Literal["imagenet", "random", "auto"] = "auto"
     epochs: Annotated[int, Field(ge=1)] = 60
-    batch_size: Annotated[int, Field(ge=2)] = 16
+    batch_size: Annotated[int, Field(ge=2)] = 8
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     backbone_factor: Annotated[float, Field(ge=0)] = 0.3
