@@ -44,7 +44,7 @@ from lungseg.approaches.approach import Runtime
 from lungseg.approaches.deeplabv3plus.network import TOPOLOGIES, DeepLabV3Plus, NetworkSettings
 from lungseg.approaches.networks.feed import Batch
 from lungseg.environment import resolve_runtime, usable_cores, use_threads
-from lungseg.errors import InputError
+from lungseg.errors import InputError, is_out_of_memory
 from lungseg.spec import RuntimeSpec
 from lungseg.study import write_study
 
@@ -157,7 +157,9 @@ def _alone(ways: Sequence[Way], batch: Batch, empty: dict[str, str]) -> dict[str
             continue
         try:
             memory[way.name] = peak_memory(way, batch)
-        except (InputError, torch.OutOfMemoryError) as error:
+        except (InputError, RuntimeError) as error:
+            if not (isinstance(error, InputError) or is_out_of_memory(error)):
+                raise
             empty[way.name] = str(error).splitlines()[0]
     return memory
 
@@ -261,7 +263,9 @@ def main(words: Sequence[str] | None = None) -> None:
             print(write_study(arguments.out / folder, title, table, notes))
     except InputError as error:
         parser.error(str(error))
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         parser.error(
             "the device's memory is full: lower --train-batch or --batches, or the largest of --sizes"
         )

@@ -172,7 +172,7 @@ def our_training(at: Place, augment: bool = True) -> Work:
 
     def step(batch: Batch) -> None:
         with torch.inference_mode(False):  # turns are taken in inference mode, in which nothing learns
-            training._checked_step(batch, None)
+            training.take_step(batch)
 
     return step
 
@@ -184,8 +184,7 @@ def our_prediction(at: Place) -> Work:
 
 def _predictor(at: Place) -> Predictor:
     settings = DeepLabV3PlusSettings(network=at.network, size=at.size, weights="random")
-    layout = torch.channels_last if at.runtime.channels_last else torch.contiguous_format
-    network = DeepLabV3Plus(at.network).to(at.runtime.device, memory_format=layout)
+    network = DeepLabV3Plus(at.network).to(at.runtime.device, memory_format=at.runtime.memory_format)
     return Predictor(network, settings, at.runtime)
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,16 +43,22 @@ network = {{ topology = "{topology}" }}
 [timing]
 enabled = false
 """
-SPREAD = 1.2  # a kill comes after half the longest wait as a rule, and takes what wasn't stored yet with it
+SPREAD = 1.0  # a kill comes after half the longest wait as a rule, and takes what wasn't stored yet with it
 COMPARED = ("models/network/f0-s0/deeplabv3plus.safetensors", "parts/network/f0-s0/scores.csv")
+FITTED = "parts/network/f0-s0/fit.json"
 CHECKPOINT = "parts/network/f0-s0/checkpoints/last.pt"
 
 
 def start(spec: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "lungseg", "benchmark", str(spec), "--out", str(out)]
-    # A group of its own, so that a kill meets all that it started.
+    # A group of its own, so that a kill meets all that it started. Its state is stored at every step: with a
+    # minute between them these short epochs would only be cut at their ends.
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"},
     )
 
 
@@ -61,31 +68,35 @@ def finish(process: subprocess.Popen) -> None:
         sys.exit(f"killed_training: the benchmark ended with {process.returncode}: {words.decode().strip()}")
 
 
-def seconds_to_training(process: subprocess.Popen, out: Path) -> float:
-    """From now until the training of a run begins: importing, reading, estimating."""
+def seconds_of_training(process: subprocess.Popen, out: Path) -> tuple[float, float]:
+    """When the training of a run that has just been started begins and ends, in seconds from now."""
     begun = time.perf_counter()
     while process.poll() is None and not (out / CHECKPOINT).parent.exists():
         time.sleep(0.02)
-    return time.perf_counter() - begun
+    before = time.perf_counter() - begun
+    while process.poll() is None and not (out / FITTED).exists():
+        time.sleep(0.02)
+    return before, time.perf_counter() - begun
 
 
 def kill_once(spec: Path, out: Path, wait: float) -> str | None:
-    """Starts the command and kills it after `wait` seconds; a sentence, or None if it was done before."""
+    """Starts the command and kills it after `wait` seconds; a sentence, or None if it was trained before."""
     process = start(spec, out)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(wait)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return f"killed {wait:.2f} s after its start, {_reached(out)}"
-    finish(process)
-    return None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    if (out / FITTED).exists():
+        return None
+    return f"killed {wait:.2f} s after its start, {_reached(out)}"
 
 
 def _reached(out: Path) -> str:
     """How far the stored state has come."""
     state = load_state(out / CHECKPOINT, torch.device("cpu"))
-    return "nothing stored yet" if state is None else f"{state['epoch']} epochs stored"
+    if state is None:
+        return "nothing stored yet"
+    return f"stored: {state['epoch']} epochs and {state['step']} steps"
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -114,17 +125,17 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     spec.write_text(SPEC.format(size=chosen.size, epochs=chosen.epochs, topology=chosen.topology))
     begun = time.perf_counter()
     process = start(spec, folder / "whole")
-    before = seconds_to_training(process, folder / "whole")
+    before, after = seconds_of_training(process, folder / "whole")
     finish(process)
     took = time.perf_counter() - begun
-    print(f"in one go: {took:.1f} s, of which {before:.1f} s before the training", flush=True)
-    longest = chosen.longest or SPREAD * (took - before) / chosen.kills
+    print(f"in one go: {took:.1f} s, of which {after - before:.1f} s were training", flush=True)
+    longest = chosen.longest or SPREAD * (after - before) / chosen.kills
     rng, kills = random.Random(chosen.seed), 0
     while kills < chosen.kills:
         # Drawn from the training's own time: a kill while libraries are imported shows nothing.
         sentence = kill_once(spec, folder / "cut", before + rng.uniform(0, longest))
         if sentence is None:
-            print(f"it was done after {kills} kills: give more --epochs, or a shorter --longest")
+            print(f"it was trained after {kills} kills: give more --epochs, or a shorter --longest")
             return 1
         kills += 1
         print(f"{kills}: {sentence}", flush=True)

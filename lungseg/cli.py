@@ -31,9 +31,14 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            print(f"lungseg: {error}", file=sys.stderr)
+        print(f"lungseg{_which_process()}: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _which_process() -> str:
+    """ " (process 2)" of several processes; what all of them meet is said by each."""
+    number = int(os.environ.get("RANK", "0"))
+    return f" (process {number})" if number else ""
 
 
 @app.command()
@@ -56,7 +61,7 @@ def benchmark(
     read = read_spec(spec, set_ or [])
     directory = out or Path("results") / read.name
     try:
-        with joined():
+        with joined(device):
             summary = run(read, directory, device, fresh)
     except KeyboardInterrupt:
         print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)

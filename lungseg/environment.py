@@ -21,7 +21,7 @@ import torch
 
 from lungseg.approaches.approach import Runtime
 from lungseg.errors import InputError
-from lungseg.ranks import local_count
+from lungseg.ranks import local_world_size
 from lungseg.spec import RuntimeSpec
 
 PACKAGES = (
@@ -93,7 +93,7 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     precision = spec.precision
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
-    threads = spec.threads or max(1, usable_cores() // local_count())
+    threads = spec.threads or max(1, usable_cores() // local_world_size())
     return Runtime(torch.device(wanted), precision, precision == "bfloat16", spec.compiled, threads)
 
 

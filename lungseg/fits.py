@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lungseg.approaches.approach import Approach, Run
 from lungseg.environment import PeakMemory
 from lungseg.ranks import ask_for_help
@@ -81,11 +83,26 @@ def help_fit(part: Part, directory: Path) -> None:
     part.kind(part.settings, part.runtime).fit(part.train, part.validation, run)
 
 
+class _Masks:
+    """The validation masks of a fit, decoded when they are first asked for and then kept, a bit a pixel."""
+
+    def __init__(self, part: Part) -> None:
+        self._samples = part.validation
+        self._packed: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
+
+    def __call__(self, index: int) -> np.ndarray:
+        if index not in self._packed:
+            mask = self._samples[index].mask()
+            self._packed[index] = mask.shape, np.packbits(mask)
+        shape, bits = self._packed[index]
+        return np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape)
+
+
 def _scoring(part: Part) -> dict[str, Callable]:
-    masks = [sample.mask for sample in part.validation]
+    mask, everyone = _Masks(part), range(len(part.validation))
     return {
-        "score": lambda maps: mean_dice(maps, (mask() for mask in masks)),
-        "scores": lambda maps, chosen: image_dice(maps, (masks[index]() for index in chosen)),
+        "score": lambda maps: mean_dice(maps, map(mask, everyone)),
+        "scores": lambda maps, chosen: image_dice(maps, map(mask, chosen)),
     }
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lungseg.approaches.networks import processes
 from lungseg.environment import be_deterministic, cpu_name, cuda_name, use_threads
 from lungseg.errors import InputError
 from lungseg.fits import help_fit
@@ -16,7 +15,7 @@ from lungseg.leaks import audit_plan
 from lungseg.parts import Part, is_done, merge, run_part
 from lungseg.plan import Plan, make_plan
 from lungseg.progress import Reporter
-from lungseg.ranks import ask_for_help, asked_for
+from lungseg.ranks import ask_for_help, asked_for, is_first, wait_for_all
 from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
@@ -51,14 +50,14 @@ def benchmark(
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
-    if not processes.is_first():
-        processes.wait_for_all()  # the first may have weights to fetch
+    if not is_first():
+        wait_for_all()  # the first may have weights to fetch
         _help(make_plan(spec, device), directory)
         return ""
     reporter = reporter or Reporter()
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
-    processes.wait_for_all()
+    wait_for_all()
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lungseg.approaches.approach import Approach, Runtime
 from lungseg.data.sample import Sample
-from lungseg.errors import InputError
+from lungseg.errors import InputError, is_out_of_memory
 from lungseg.fits import RECORD as FIT_RECORD
 from lungseg.fits import Progress, fit, is_fitted
 from lungseg.results import TABLES, write_table
@@ -91,7 +90,9 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
     """
     try:
         _run(part, directory, progress)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise InputError(
             f"{part.label} ran out of memory: lower its size, its batch or the pixels of each image"
         ) from error
@@ -124,9 +125,9 @@ def _run(part: Part, directory: Path, progress: Progress) -> None:
 def _load(part: Part, directory: Path) -> Approach:
     try:
         return part.kind.load(part.model(directory), part.settings, part.runtime)
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
         raise InputError(
             f"{part.label} can't be loaded from {part.model(directory)} ({type(error).__name__}: {error}): "
             "mend the save and load of its class, or start over with --fresh"

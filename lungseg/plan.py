@@ -26,6 +26,7 @@ from lungseg.errors import InputError
 from lungseg.material import Material, load_material
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
+from lungseg.ranks import world_size
 from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 
@@ -181,6 +182,7 @@ def _parts(
             "settings": contestant.settings.model_dump(mode="json"),
             "weights": asdict(contestant.weights) if contestant.weights else None,
             "own_code": hash_code(*code_places(contestant.kind)),
+            "processes": world_size() if contestant.kind.many_processes else 1,
         }
         for fold in contestant.folds:
             for seed in spec.seeds[: contestant.trainings]:

@@ -10,6 +10,7 @@ from typing import Any
 from lungseg.environment import cpu_name, cuda_name, git_revision, versions
 from lungseg.parts import Part
 from lungseg.plan import Fold, Plan
+from lungseg.ranks import world_size
 from lungseg.results import FORMAT
 from lungseg.storage import read_json
 
@@ -49,6 +50,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "device": plan.runtime.device.type,
         "precision": plan.runtime.precision,
         "threads": plan.runtime.threads,
+        "processes": world_size(),
         "git": git_revision(),
         "data": plan.evaluated.described(),
         "training_data": None if plan.spec.training_data is None else plan.trained.described(),

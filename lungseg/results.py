@@ -82,6 +82,7 @@ TIMING_COLUMNS = [
     "gflops",  # an image; 2 x multiply-add, as torch's counter has it
     "peak_gflops_per_s",  # of a matrix product in the same process and precision
     "peak_share",  # gflops x images_per_s / peak_gflops_per_s
+    "compile_s",  # seconds of torch.compile before the first prediction
     "repeats",
 ]
 # Ratios of times, one approach's over another's, each taken within a round: a drift of the machine cancels.

@@ -21,6 +21,7 @@ from lungseg.approaches import APPROACHES
 from lungseg.approaches.approach import Approach, Runtime
 from lungseg.data.images import read_image
 from lungseg.environment import PeakMemory, use_threads
+from lungseg.errors import InputError, is_out_of_memory
 from lungseg.plugins import load_class, validate
 from lungseg.scoring.energy import EnergyCounter, NoEnergyCounterError, joules_per_image, open_counter
 from lungseg.scoring.timing import time_chain
@@ -63,6 +64,8 @@ class Stopwatch:
         with PeakMemory(self.device) as peak, torch.inference_mode():
             images, decode = self._read(batch_size, repeats)
             seconds = time_chain(self._steps(images), images, repeats, warmup, self._synchronise)
+        if self.approach.not_compiled:  # what ran instead is another row of the table
+            raise InputError(f"torch.compile failed: {self.approach.not_compiled}")
         copying = {stage.name for stage in self.approach.stages() if stage.copies}
         return {
             "seconds": decode | seconds,
@@ -80,21 +83,30 @@ class Stopwatch:
             return {"joules_per_image": self._joules(counter, batch_size)}
 
     def operations(self) -> dict[str, float | None]:
-        """gflops of an image, and the device's peak_gflops_per_s in the same precision.
+        """gflops of an image, the device's peak_gflops_per_s in the same precision, and compile_s.
 
         GFLOP are counted by torch's FlopCounterMode: 2 for each multiply-add of matrix products and
         convolutions. Nothing else is counted; decision trees count as none, and an approach of nothing else
         has None.
         """
         images, _ = self._read(1, 0)
-        with FlopCounterMode(display=False) as counter, warnings.catch_warnings():
+        found = {"gflops": None, "peak_gflops_per_s": None, "compile_s": self.approach.compile_seconds}
+        with FlopCounterMode(display=False) as counter, warnings.catch_warnings(), self._counted():
             warnings.simplefilter("ignore")  # torch.compile's, of the counter's hooks
             self.approach.predict(images)
         gflops = counter.get_total_flops() / 1e9
         if gflops == 0:
-            return {"gflops": None, "peak_gflops_per_s": None}
+            return found
         peak = product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
-        return {"gflops": gflops, "peak_gflops_per_s": peak}
+        return found | {"gflops": gflops, "peak_gflops_per_s": peak}
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.approach.counted = True
+        try:
+            yield
+        finally:
+            self.approach.counted = False
 
     def _joules(self, counter: EnergyCounter, batch_size: int) -> float:
         images, _ = self._read(batch_size, 0)
@@ -210,8 +222,7 @@ def _answer(method: Callable[..., dict[str, Any]], arguments: Sequence[Any]) -> 
 
 def _failure(error: Exception) -> dict[str, Any]:
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
-    return {"error": text if len(text) <= 300 else f"{text[:300]} ...", "memory": full}
+    return {"error": text if len(text) <= 300 else f"{text[:300]} ...", "memory": is_out_of_memory(error)}
 
 
 def _seconds_to_rest() -> float:

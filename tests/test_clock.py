@@ -173,6 +173,23 @@ def test_a_stopwatch_measures_stages_memory_and_operations(product_of_files, mon
     assert operations["peak_gflops_per_s"] > 0
 
 
+def test_what_was_not_compiled_is_no_row_of_what_was(product_of_files, monkeypatch):
+    assert product_of_files.operations()["compile_s"] is None
+    monkeypatch.setattr(Product, "not_compiled", "no compiler here")
+    with pytest.raises(InputError, match=r"torch.compile failed: no compiler here"):
+        product_of_files.speed(1, repeats=1, warmup=0)
+
+
+def test_operations_are_counted_with_nothing_replayed(product_of_files, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        product_of_files.approach, "predict", lambda images: seen.append(product_of_files.approach.counted)
+    )
+    product_of_files.operations()
+    assert seen == [True]
+    assert not product_of_files.approach.counted
+
+
 def test_energy_is_that_of_whole_predictions_or_the_reason_why_not(product_of_files, monkeypatch, tmp_path):
     calls = []
 

@@ -44,6 +44,10 @@ class Runtime:
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def autocast(self) -> torch.autocast:
         """bfloat16 autocast if the precision asks for it, else a context that changes nothing."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -112,6 +116,7 @@ class Approach(ABC):
         Settings: its keys in a spec.
         stochastic: a fit depends on the seed, whatever the settings; see `depends_on_seed`.
         many_processes: its fit is shared by all processes that torchrun started; others are fitted by one.
+        counted: operations are being counted: each has to be called by itself, and none replayed.
         built_on: packages whose code it uses beside its own folder's and the shared modules: when one of
             them changes, what was fitted is fitted anew.
     """
@@ -124,6 +129,17 @@ class Approach(ABC):
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings
         self.runtime = runtime
+        self.counted = False
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """What torch.compile took, where `runtime.compiled` asked for it; known after a prediction."""
+        return None
+
+    @property
+    def not_compiled(self) -> str | None:
+        """Why torch.compile failed where `runtime.compiled` asked for it, or None; known after a call."""
+        return None
 
     @classmethod
     def depends_on_seed(cls, settings: Any) -> bool:

@@ -176,6 +176,7 @@ def provenance(contents: Contents) -> list[str]:
     run = contents.run
     devices = [f"{kind.upper()} {name}" for kind, name in run.get("devices", {}).items() if name]
     hardware = ", ".join(devices) + (f", {count(run['threads'], 'thread')}" if run.get("threads") else "")
+    hardware += f", {run['processes']} processes" if run.get("processes", 1) > 1 else ""
     git = run.get("git") or {}
     revision = (git.get("revision") or "unknown")[:12] + (
         " with uncommitted changes" if git.get("dirty") else ""

@@ -149,6 +149,20 @@ def test_a_batch_of_one_can_be_trained_on():
     assert not torch.equal(network.aspp.pooling[1].running_mean, before)
 
 
+def test_a_norm_that_is_shared_by_processes_is_never_left_out():
+    class Counted(torch.nn.SyncBatchNorm):
+        calls = 0
+
+        def forward(self, x):
+            Counted.calls += 1
+            return x
+
+    network = build(topology="seed").train()
+    network.aspp.pooling[1] = Counted(256)
+    network.aspp(torch.randn(1, 256, 4, 4))
+    assert Counted.calls == 1  # the other processes, with more images, wait for this one's call
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_bfloat16_gives_float32_logits(n):
     network = build(topology="seed").train()

@@ -9,7 +9,7 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys):
-    words = ["--kills", "2", "--epochs", "8", "--size", "32"]
+    words = ["--kills", "2", "--epochs", "12", "--size", "32"]
     assert study.main(words) == 0
     out = capsys.readouterr().out
     assert out.count("the same bits") == 2
@@ -19,10 +19,10 @@ def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys):
 def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):
     monkeypatch.setattr(study, "finish", lambda process: process)
     monkeypatch.setattr(study, "start", lambda spec, out: None)
-    monkeypatch.setattr(study, "seconds_to_training", lambda process, out: 0.0)
+    monkeypatch.setattr(study, "seconds_of_training", lambda process, out: (0.0, 1.0))
     monkeypatch.setattr(study, "kill_once", lambda *words: None)
     assert study.main(["--kills", "1"]) == 1
-    assert "done after 0 kills" in capsys.readouterr().out
+    assert "trained after 0 kills" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--kills", "0"], ["--size", "8"], ["--longest", "0"]])

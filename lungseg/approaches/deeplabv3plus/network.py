@@ -192,7 +192,8 @@ class ASPP(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         x = x.mean(dim=(2, 3), keepdim=True)
-        if not self.training or len(x) > 1:
+        # A norm that is shared by several processes has the others' images too, and they wait for this one.
+        if not self.training or len(x) > 1 or isinstance(self.pooling[1], nn.SyncBatchNorm):
             return self.pooling(x)
         # One image pooled to one value has no variance: batch norm takes its running statistics instead.
         # Training shouldn't count on it: leave out a last batch of one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lungseg import ranks
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Stage
-from lungseg.approaches.networks import processes
 from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
 from lungseg.approaches.networks.images import Images, read_images
 from lungseg.approaches.networks.inference import Predictor
@@ -24,7 +25,9 @@ from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.approaches.networks.training import Training
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.tensors import write_tensors
-from lungseg.errors import InputError
+from lungseg.errors import InputError, is_out_of_memory
+
+CHECKPOINT = "last.pt"
 
 
 class NetworkApproach(Approach):
@@ -60,48 +63,88 @@ class NetworkApproach(Approach):
         return network
 
     def estimate(self, train: int, validation: int) -> float | None:
-        """Seconds by two timed epochs of one step after one to warm up."""
+        """Seconds by two timed epochs of one step after one to warm up; None if these can't be done."""
+        try:
+            return self._estimate(train, validation)
+        except (InputError, RuntimeError):  # the training itself says what is wrong
+            return None
+
+    def _estimate(self, train: int, validation: int) -> float:
         s = self.settings
         count = min(s.batch_size, max(2, train))
         noise = np.random.default_rng(0).integers(0, 65536, (count, 2, s.size, s.size), np.uint16)
         data = Images([str(number) for number in range(count)], list(noise))
-        with processes.alone():
+        with ranks.alone():
             probe = Training(self.empty_network(), self.groups, s, self.runtime, 0, count)
             probe.run_epoch(data, lambda *_: None)
             start = time.perf_counter()
             for _ in range(2):
                 probe.run_epoch(data, lambda *_: None)
             step = (time.perf_counter() - start) / 2
-        # A forward pass is about a third of a training step.
-        return s.epochs * step / count * (train + validation / 3)
+        # A forward pass is about a third of a training step; processes share the images.
+        return s.epochs * step / count * (train + validation / 3) / ranks.world_size()
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
-        s = self.settings
-        data, held = self._read_images(train, run), self._read_images(validation, run)
-        sizes = [sample.mask().shape for sample in validation]
-        training = self._training(run, len(train))
-        checkpoint, best_path = run.checkpoints / "last.pt", run.checkpoints / "best.safetensors"
-        if training.resume(checkpoint) and training.epoch and not best_path.exists():
-            training = self._training(run, len(train))  # what it would go on from isn't whole
-        for row in training.history:
-            run.history(**row)
-        while training.epoch < s.epochs:
-            self._train_epoch(training, data, run, checkpoint)
-            self._validate(training, held, sizes, run)
-            run.history(**training.history[-1])
-            if best_epoch(training.history) == training.epoch and processes.is_first():
-                write_tensors(best_path, training.average.network.state_dict())
-            training.save(checkpoint)
-        processes.wait_for_all()
-        self._read(best_path)
+        with self._full_memory_named():
+            data, held = self._read_images(train, run), self._read_images(validation, run)
+            sizes = [sample.mask().shape for sample in validation]
+            training = self._begun(run, len(train))
+            for row in training.history:
+                run.history(**row)
+            while training.epoch < self.settings.epochs:
+                self._train_epoch(training, data, run)
+                self._validate(training, held, sizes, run)
+                run.history(**training.history[-1])
+                self._store(training, run)
+            ranks.wait_for_all()
+            if ranks.is_first():  # which alone goes on, and removes the checkpoints
+                self._read(_best_file(run, training))
         return Fitted(
             "images",
-            len(train) * s.epochs,
-            sum(p.numel() for p in self.network.parameters()),
+            len(train) * self.settings.epochs,
+            sum(p.numel() for p in training.network.parameters()),
             best_epoch(training.history),
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
         )
+
+    @contextmanager
+    def _full_memory_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            s = self.settings
+            raise InputError(
+                f"the memory is full: lower batch_size = {s.batch_size} or size = {s.size}"
+            ) from error
+
+    def _begun(self, run: Run, count: int) -> Training:
+        """The training where a former run left it, or a new one."""
+        training, path = self._training(run, count), run.checkpoints / CHECKPOINT
+        resumed = training.resume(path)
+        if resumed and training.epoch and not _best_file(run, training).exists():
+            training, resumed = self._training(run, count), False  # what it would go on from isn't whole
+        places = ranks.all_parts([(resumed, training.epoch, training.step)])
+        if len(set(places)) > 1:
+            raise InputError(
+                f"the processes don't find the same state in {path}: "
+                "give all machines the same folder, or start over with --fresh"
+            )
+        return training
+
+    def _store(self, training: Training, run: Run) -> None:
+        """What a cut run goes on from; the best weights have the number of their epoch."""
+        if not ranks.is_first():
+            return
+        best = _best_file(run, training)
+        if best_epoch(training.history) == training.epoch:
+            write_tensors(best, training.average.network.state_dict())
+        training.save(run.checkpoints / CHECKPOINT)
+        for former in run.checkpoints.glob("best-*.safetensors"):
+            if former != best:
+                former.unlink()
 
     def _training(self, run: Run, count: int) -> Training:
         require_an_image_each(count, self.settings)
@@ -109,13 +152,22 @@ class NetworkApproach(Approach):
         return Training(network, self.groups, self.settings, self.runtime, run.seed, count)
 
     def _read_images(self, samples: Sequence[Any], run: Run) -> Images:
+        """One process fills the cache, then the others find it."""
+        if not ranks.is_first():
+            ranks.wait_for_all()
+        images = self._read_or_make(samples, run)
+        if ranks.is_first():
+            ranks.wait_for_all()
+        return images
+
+    def _read_or_make(self, samples: Sequence[Any], run: Run) -> Images:
         def report(done: int, total: int) -> None:
             if done % 8 == 0:
                 run.progress(done, total, "reading images")
 
         return read_images(samples, self.settings.size, report)
 
-    def _train_epoch(self, training: Training, data: Images, run: Run, checkpoint: Path) -> None:
+    def _train_epoch(self, training: Training, data: Images, run: Run) -> None:
         epoch, epochs = training.epoch, self.settings.epochs
         last = f", Dice {training.history[-1]['validation_dice']:.4f}" if training.history else ""
 
@@ -123,7 +175,7 @@ class NetworkApproach(Approach):
             text = f"epoch {epoch + 1} of {epochs}, loss {loss:.4f}{last}"
             run.progress(epoch * steps + step, epochs * steps, text)
 
-        loss, accuracy = training.run_epoch(data, progress, checkpoint)
+        loss, accuracy = training.run_epoch(data, progress, run.checkpoints / CHECKPOINT)
         training.history.append(
             {"unit": "epoch", "step": training.epoch, "train_loss": loss, "train_accuracy": accuracy}
         )
@@ -132,7 +184,7 @@ class NetworkApproach(Approach):
     def _validate(self, training: Training, held: Images, sizes: list[tuple[int, int]], run: Run) -> None:
         """Adds loss, accuracy and Dice of the validation images to the last row of the history."""
         predictor = Predictor(training.average.network, self.settings, self.runtime, plain=True)
-        own = processes.own_part(range(len(sizes)))
+        own = ranks.own_part(range(len(sizes)))
         losses, right = [], []
 
         # A batch at a time: at their own sizes all of them together can fill the memory.
@@ -147,11 +199,11 @@ class NetworkApproach(Approach):
                 yield from self.finish(logits.sigmoid(), sizes[part.start : part.stop])
 
         # Image by image and then gathered, so that the mean is one over all of them and not a mean of means.
-        dice = run.score(maps()) if processes.count() == 1 else run.scores(maps(), own)
-        dice = dice if processes.count() == 1 else float(np.mean(processes.all_parts(dice)))
+        dice = run.score(maps()) if ranks.world_size() == 1 else run.scores(maps(), own)
+        dice = dice if ranks.world_size() == 1 else float(np.mean(ranks.all_parts(dice)))
         training.history[-1].update(
-            validation_loss=float(np.mean(processes.all_parts(losses))),
-            validation_accuracy=float(np.mean(processes.all_parts(right))),
+            validation_loss=float(np.mean(ranks.all_parts(losses))),
+            validation_accuracy=float(np.mean(ranks.all_parts(right))),
             validation_dice=dice,
         )
 
@@ -161,18 +213,27 @@ class NetworkApproach(Approach):
     def stages(self) -> list[Stage]:
         if self._predictor is None:
             self._predictor = Predictor(self.network, self.settings, self.runtime)
-        return [Stage("network", lambda batch: self._predictor.logits(batch).sigmoid())]
+        return [Stage("network", lambda batch: self._predictor.logits(batch, self.counted).sigmoid())]
+
+    @property
+    def compile_seconds(self) -> float | None:
+        return self._predictor.compile_seconds if self._predictor else None
+
+    @property
+    def not_compiled(self) -> str | None:
+        return self._predictor.not_compiled if self._predictor else None
 
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())
 
     def _read(self, path: Path) -> None:
-        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
-        network = self.empty_network().to(self.runtime.device, memory_format=layout).eval()
+        network = self.empty_network()
         try:
-            network.load_state_dict(load_file(path, device=str(self.runtime.device)))
+            network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        # After loading: a device called "cuda" is the first one to some libraries, the present one to torch.
+        network.to(self.runtime.device, memory_format=self.runtime.memory_format).eval()
         self.network, self._predictor = network, None
 
     @classmethod
@@ -180,6 +241,10 @@ class NetworkApproach(Approach):
         approach = cls(settings, runtime)
         approach._read(directory / cls.FILE)
         return approach
+
+
+def _best_file(run: Run, training: Training) -> Path:
+    return run.checkpoints / f"best-{best_epoch(training.history)}.safetensors"
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lungseg import ranks
 from lungseg.approaches.approach import Runtime
-from lungseg.approaches.networks import processes
 from lungseg.approaches.networks.schedule import batch_count
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
@@ -25,7 +25,7 @@ def with_shared_norms(network: nn.Module, settings: TrainingSettings, runtime: R
     Raises:
         InputError: they would have to be shared on a CPU, where PyTorch can't.
     """
-    if processes.count() == 1 or settings.freeze_norms:
+    if ranks.world_size() == 1 or settings.freeze_norms:
         return network
     if runtime.device.type != "cuda":
         raise InputError(
@@ -36,7 +36,7 @@ def with_shared_norms(network: nn.Module, settings: TrainingSettings, runtime: R
 
 def shared(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """What is called so that the gradients become means over all processes; the network itself if alone."""
-    if processes.count() == 1:
+    if ranks.world_size() == 1:
         return network
     # Buffers are the same everywhere by themselves: norms are shared or frozen.
     return DistributedDataParallel(network, **{_SEND_BUFFERS: False})
@@ -45,8 +45,8 @@ def shared(network: nn.Module) -> Callable[[Tensor], Tensor]:
 def require_an_image_each(count: int, settings: TrainingSettings) -> None:
     """Raises InputError if the smallest batch of `count` images has fewer than there are processes."""
     smallest = count // batch_count(count, settings.batch_size)
-    if smallest < processes.count():
+    if smallest < ranks.world_size():
         raise InputError(
             f"batch_size = {settings.batch_size} makes batches of {smallest} images, fewer than the "
-            f"{processes.count()} processes: raise it, or use fewer processes"
+            f"{ranks.world_size()} processes: raise it, or use fewer processes"
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lungseg.approaches.networks import processes
+from lungseg import ranks
 from lungseg.approaches.networks.images import Images
 
 AHEAD = 2  # batches that are read before they are asked for
@@ -63,9 +63,9 @@ class Feed:
 
     def _read(self, chosen: Tensor) -> Batch:
         indices = chosen.tolist()
-        own = processes.own_part(range(len(indices)))
+        own = ranks.own_part(range(len(indices)))
         images, masks = self._data.batch([indices[place] for place in own])
-        if self._device.type == "cuda":  # pinned memory is copied while the device computes
+        if self._device.type == "cuda":  # from pinned memory a copy is only queued, and nobody waits for it
             images, masks = images.pin_memory(), masks.pin_memory()
         names = [self._data.names[indices[place]] for place in own]
         return Batch(images, masks, names, own.start, len(indices))

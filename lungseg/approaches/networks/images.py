@@ -6,8 +6,10 @@ a changed image has another name. A cache that can't be written is none: the ima
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import lungseg.data as data_package
 from lungseg.approaches import resize
 from lungseg.approaches.resize import shrink_mask, to_batch
 from lungseg.data.audit_cache import cache_folder
+from lungseg.environment import hash_code, module_place
 from lungseg.errors import InputError
 from lungseg.storage import write_array
 
@@ -83,14 +87,22 @@ def _folder(size: int) -> Path | None:
     audits = cache_folder()
     if audits is None:
         return None
-    code = hashlib.sha256(Path(resize.__file__).read_bytes()).hexdigest()[:8]
-    return audits.parent / "images" / f"{size}-{code}"
+    return audits.parent / "images" / f"{size}-{_code()}"
+
+
+@functools.cache
+def _code() -> str:
+    """Changes with all that a file's pixels depend on besides its content: the code and what it stands on."""
+    readers = sorted(Path(data_package.__file__).parent.glob("*.py"))
+    code = hash_code(*readers, Path(resize.__file__), Path(__file__))
+    packages = [version(name) for name in ("numpy", "pillow", "scipy", "torch")]
+    return hashlib.sha256(" ".join([code, *packages]).encode()).hexdigest()[:12]
 
 
 def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
     if folder is None:
         return _prepared(sample, size)
-    path = folder / f"{hashlib.sha256(sample.content()).hexdigest()[:32]}.npy"
+    path = folder / f"{hashlib.sha256(_own_code(type(sample)) + sample.content()).hexdigest()[:32]}.npy"
     if _is_sound(path, size):
         return path
     array = _prepared(sample, size)
@@ -99,6 +111,12 @@ def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
     except InputError:
         return array
     return path
+
+
+@functools.cache
+def _own_code(kind: type) -> bytes:
+    """A class of somebody else may read the same file in its own way."""
+    return hash_code(module_place(kind)).encode()
 
 
 def _is_sound(path: Path, size: int) -> bool:

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.networks.settings import TrainingSettings
 
+FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one; on a GPU float32 may be TF32
 GRAPH_WARMUP = 3  # calls before CUDA records one, so that libraries have chosen their algorithms
 
 
@@ -23,6 +24,7 @@ class Predictor:
 
     Attributes:
         compile_seconds: what torch.compile took at the first call; None if it wasn't asked for or failed.
+        not_compiled: why torch.compile failed; None if it didn't.
     """
 
     def __init__(
@@ -30,49 +32,85 @@ class Predictor:
     ) -> None:
         """`plain`: call the network as it is; for one that is still being trained."""
         self._settings, self._runtime = settings, runtime
-        self._network = network if plain else _cast(folded(network), runtime.dtype)
+        self._network = network if plain else _cast(_folded_if_equal(network, settings.size), runtime.dtype)
         self._call: Callable[[Tensor], Tensor] = self._network
         self._graphs = not plain and runtime.device.type == "cuda" and not runtime.compiled
         self._recorded: dict[torch.Size, _Recorded] = {}
         self.compile_seconds: float | None = None
+        self.not_compiled: str | None = None
         if runtime.compiled and not plain:
             self._call = self._compiled
 
     @torch.inference_mode()
-    def logits(self, images: Tensor) -> Tensor:
-        """Float32 N x 1 x s x s of images N x 1 x s x s in [0, 1] on the device."""
+    def logits(self, images: Tensor, counted: bool = False) -> Tensor:
+        """Float32 N x 1 x s x s of images N x 1 x s x s in [0, 1] on the device.
+
+        Args:
+            counted: operations are being counted, which are none where a graph is replayed.
+        """
+        forward = self._forward
+        if counted:
+            forward = self._uncompiled
+        elif self._graphs and len(images) == 1:
+            forward = self._replayed
         if self._settings.test_time == "none":
-            return self._forward(images)
+            return forward(images)
         count = len(images)
-        both = self._forward(torch.cat([images, images.flip(-1)]))
+        both = forward(torch.cat([images, images.flip(-1)]))
         return (both[:count] + both[count:].flip(-1)) / 2
 
     def _forward(self, images: Tensor) -> Tensor:
-        if self._graphs and len(images) == 1:
-            if images.shape not in self._recorded:
-                self._recorded[images.shape] = _Recorded(self._eager, images)
-            return self._recorded[images.shape](images)
-        return self._eager(images)
-
-    def _eager(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self._runtime.channels_last else torch.contiguous_format
         with self._runtime.autocast():
-            return self._call(images.contiguous(memory_format=layout)).float()
+            return self._call(images.contiguous(memory_format=self._runtime.memory_format)).float()
+
+    def _uncompiled(self, images: Tensor) -> Tensor:
+        with self._runtime.autocast():
+            return self._network(images.contiguous(memory_format=self._runtime.memory_format)).float()
+
+    def _replayed(self, images: Tensor) -> Tensor:
+        if images.shape not in self._recorded:
+            try:
+                self._recorded[images.shape] = _Recorded(self._forward, images)
+            except RuntimeError as error:  # a network that waits for the device can't be recorded
+                warnings.warn(f"no CUDA graph ({_first_line(error)}): the network runs without", stacklevel=2)
+                self._graphs = False
+                return self._forward(images)
+        return self._recorded[images.shape](images)
 
     def _compiled(self, images: Tensor) -> Tensor:
         """The first call: compiles, and goes on without if that fails."""
         start = time.perf_counter()
+        compiled = torch.compile(self._network)
         try:
-            compiled = torch.compile(self._network)
             found = compiled(images)
         except Exception as error:  # its back end raises errors of many kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.warn(f"torch.compile failed ({reason}): the network runs without it", stacklevel=2)
+            self.not_compiled = _first_line(error)
+            warnings.warn(
+                f"torch.compile failed ({self.not_compiled}): the network runs without it", stacklevel=2
+            )
             self._call = self._network
             return self._network(images)
         self.compile_seconds = time.perf_counter() - start
         self._call = compiled
         return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _folded_if_equal(network: nn.Module, size: int) -> nn.Module:
+    """`folded`, unless that computes something else: a norm may not read what stands beside it alone."""
+    whole, lighter = copy.deepcopy(network).eval(), folded(network)
+    where = next(network.parameters()).device
+    images = torch.rand((1, 1, size, size), generator=torch.Generator().manual_seed(0)).to(where)
+    with torch.inference_mode():
+        expected, found = whole(images).float(), lighter(images).float()
+    apart = (found - expected).abs().max().item()
+    if apart <= FOLDING_ERROR * max(1.0, expected.abs().max().item()):
+        return lighter
+    warnings.warn("batch norms of this network can't be folded: it runs with them", stacklevel=3)
+    return whole
 
 
 def _cast(network: nn.Module, precision: torch.dtype) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lungseg.approaches.approach import Settings
 from lungseg.approaches.augmentation import AugmentationSettings
@@ -44,6 +44,8 @@ class TrainingSettings(Settings):
         test_time: what is averaged over at prediction: "none", or "flip", the image and its mirror image.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     recipe: Literal["gpu", "cpu"] = "gpu"
     size: Annotated[int, Field(ge=32, le=4096)] = 512
     weights: Literal["imagenet", "random", "auto"] = "auto"
@@ -68,7 +70,8 @@ class TrainingSettings(Settings):
     @classmethod
     def _with_recipe(cls, values: Any) -> Any:
         """What is given goes before the recipe, key by key, also within `augmentation`."""
-        chosen = RECIPES.get(values.get("recipe")) if isinstance(values, dict) else None
+        named = values.get("recipe") if isinstance(values, dict) else None
+        chosen = RECIPES.get(named) if isinstance(named, str) else None
         if not chosen:
             return values
         joined = {**chosen, **values}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lungseg import ranks
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.augmentation import Augmentation
-from lungseg.approaches.networks import processes
 from lungseg.approaches.networks.checkpoints import load_state, save_state
 from lungseg.approaches.networks.distributed import shared
 from lungseg.approaches.networks.feed import Batch, Feed
@@ -29,8 +30,19 @@ from lungseg.approaches.networks.schedule import batch_count, batches, learning_
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-CHANCE = 1  # keeps the numbers of steps apart from those of epochs
+CHANCE, DROPOUT = 1, 2  # keep the numbers of a step apart from each other
+
+
+def seconds_between_checkpoints() -> float:
+    """LUNGSEG_CHECKPOINT_SECONDS, or a minute. Raises InputError if it isn't a number of at least 0."""
+    text = os.environ.get("LUNGSEG_CHECKPOINT_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputError(f"LUNGSEG_CHECKPOINT_SECONDS={text} is not a number of at least 0: mend or unset it")
+    return seconds
 
 
 class WeightAverage:
@@ -64,7 +76,6 @@ class Training:
         epoch: epochs that are done, validation included.
         step: steps of the present epoch that are done.
         history: a row for each epoch that is done.
-        waited: seconds that the device waited for batches, over all sittings.
     """
 
     def __init__(
@@ -83,8 +94,7 @@ class Training:
         if count < 2:
             raise InputError(f"training a network needs two images at least, the split has {count}")
         self.settings, self.runtime, self.seed = settings, runtime, seed
-        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        self.network = network.to(runtime.device, memory_format=layout)
+        self.network = network.to(runtime.device, memory_format=runtime.memory_format)
         self.average = WeightAverage(self.network, settings.ema_decay)
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
         self.optimiser = self._optimiser(*groups(self.network))
@@ -92,8 +102,9 @@ class Training:
         self.steps = batch_count(count, settings.batch_size)  # of an epoch
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
-        self.waited = 0.0
         self.seconds_before = 0.0
+        self._waited_before = 0.0
+        self._feed: Feed | None = None
         self._losses: list[float] = []
         self._accuracies: list[float] = []
         self._start = time.perf_counter()
@@ -103,6 +114,11 @@ class Training:
     def seconds(self) -> float:
         """Spent so far, over all sittings."""
         return self.seconds_before + time.perf_counter() - self._start
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which a batch was asked for and not read yet, over all sittings."""
+        return self._waited_before + (self._feed.waited if self._feed else 0.0)
 
     def _optimiser(self, backbone: list[nn.Parameter], head: list[nn.Parameter]) -> torch.optim.Optimizer:
         s = self.settings
@@ -134,22 +150,22 @@ class Training:
             mean loss and pixel accuracy over the epoch's batches, as trained on (augmented).
 
         Raises:
-            InputError: the loss is not a finite number, or the device's memory is full.
+            InputError: the loss or a gradient is not a finite number.
         """
         self._train_mode()
         order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
-        feed = Feed(data, order[self.step :], self.runtime.device)
-        stored = time.perf_counter()
-        for batch in feed:
-            loss, accuracy = self._checked_step(batch, checkpoint)
+        self._waited_before = self.waited
+        self._feed = Feed(data, order[self.step :], self.runtime.device)
+        every, stored = seconds_between_checkpoints(), time.perf_counter()
+        for batch in self._feed:
+            loss, accuracy = self.take_step(batch, checkpoint)
             self._losses.append(loss)
             self._accuracies.append(accuracy)
             self.step += 1
             progress(self.step, len(order), loss)
-            if checkpoint is not None and time.perf_counter() - stored > SECONDS_BETWEEN_CHECKPOINTS:
+            if checkpoint is not None and time.perf_counter() - stored >= every:
                 self.save(checkpoint)
                 stored = time.perf_counter()
-        self.waited += feed.waited
         found = float(np.mean(self._losses)), float(np.mean(self._accuracies))
         self.epoch, self.step = self.epoch + 1, 0
         self._losses, self._accuracies = [], []
@@ -162,54 +178,55 @@ class Training:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _checked_step(self, batch: Batch, checkpoint: Path | None) -> tuple[float, float]:
-        try:
-            loss, accuracy = self._step(batch)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"the device's memory is full: lower batch_size = {self.settings.batch_size} "
-                f"or size = {self.settings.size}"
-            ) from error
+    def take_step(self, batch: Batch, checkpoint: Path | None = None) -> tuple[float, float]:
+        """One step of the optimiser; the whole batch's mean loss and pixel accuracy.
+
+        Raises InputError if the loss or a gradient is not a finite number; the weights then stay as they are.
+        """
+        loss, accuracy, gradient = self._step(batch)
         if not math.isfinite(loss):
-            raise InputError(self._not_finite(loss, batch, checkpoint))
+            raise InputError(self._not_finite(f"the loss is {loss}", batch, checkpoint))
+        if not math.isfinite(gradient):
+            raise InputError(self._not_finite(f"the gradient's norm is {gradient}", batch, checkpoint))
         return loss, accuracy
 
-    def _not_finite(self, loss: float, batch: Batch, checkpoint: Path | None) -> str:
+    def _not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:
         kept = ""
         if checkpoint is not None and checkpoint.exists():
-            kept = f"; the last good state is in {checkpoint}, and the same command goes on from it"
+            kept = f"; the last good state is in {checkpoint}"
+        names = ", ".join(ranks.all_parts(batch.names))
         return (
-            f"the loss is {loss} at step {self.step + 1} of epoch {self.epoch + 1} "
-            f"(images {', '.join(batch.names)}){kept}: look at these images, "
-            f"lower learning_rate = {self.settings.learning_rate}, or set runtime.precision=float32"
+            f"{what} at step {self.step + 1} of epoch {self.epoch + 1} (images {names}){kept}: look at these "
+            f"images, or start anew with a lower learning_rate than {self.settings.learning_rate} "
+            "or with runtime.precision=float32"
         )
 
-    def _step(self, batch: Batch) -> tuple[float, float]:
-        """One step of the optimiser; the whole batch's mean loss and pixel accuracy."""
+    def _step(self, batch: Batch) -> tuple[float, float, float]:
+        """Loss, accuracy and the norm of the gradient; a step only if all are finite."""
         s = self.settings
         factor = learning_rate_factor(self.epoch * self.steps + self.step, self.steps * s.epochs, s)
         for group, rate in zip(self.optimiser.param_groups, self.top_rates, strict=True):
             group["lr"] = rate * factor
         number = number_of(self.seed, CHANCE, self.epoch, self.step)
-        torch.manual_seed(number)  # of dropout
         images, masks = self._augmented(batch, torch.Generator().manual_seed(number))
-        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
+        # Of dropout: the parts of a batch mustn't all lose the same units.
+        torch.manual_seed(number_of(self.seed, DROPOUT, self.epoch, self.step, ranks.rank()))
         with self.runtime.autocast():
-            logits = self._forward(images.contiguous(memory_format=layout))
+            logits = self._forward(images.contiguous(memory_format=self.runtime.memory_format))
         # A part's mean weighs as many images as it has: gradients are averaged over processes.
         share = len(images) / batch.whole
         loss = segmentation_loss(logits, masks, s)
         self.optimiser.zero_grad(set_to_none=True)
-        (loss * share * processes.count()).backward()
+        (loss * share * ranks.world_size()).backward()
         right = ((logits.detach() >= 0) == (masks >= 0.5)).float().mean()
-        whole = processes.add_up(torch.stack([loss.detach(), right]) * share)
-        found = whole.tolist()
-        if math.isfinite(found[0]):  # else the weights stay what they were
+        whole = ranks.add_up(torch.stack([loss.detach(), right]) * share)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        # The same on all processes, since gradients are means over them by now.
+        loss, right, norm = [*whole.tolist(), nn.utils.get_total_norm(gradients).item()]
+        if math.isfinite(loss) and math.isfinite(norm):  # else the weights stay what they were
             self.optimiser.step()
             self.average.update(self.network)
-        return found[0], found[1]
+        return loss, right, norm
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.augmentation is None:
@@ -221,7 +238,7 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Writes everything that the next step depends on, whole or not at all; the first process alone."""
-        if not processes.is_first():
+        if not ranks.is_first():
             return
         state = {
             "epoch": self.epoch,
@@ -249,10 +266,5 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         self._losses, self._accuracies = state["losses"], state["accuracies"]
-        self.seconds_before, self.waited = state["seconds"], state["waited"]
+        self.seconds_before, self._waited_before = state["seconds"], state["waited"]
         return True
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # On a CPU it is a plain RuntimeError of torch's allocator.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -48,8 +48,9 @@ class BasePlanes(nn.Module):
 
     def _frozen(self, settings: Vgg19ContextSettings) -> Pyramid:
         # Cast once, and laid out as the images are: on a CPU autocast would do both at every call.
-        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
-        return Pyramid(settings.weights, settings.blocks).to(dtype=self.runtime.dtype, memory_format=layout)
+        return Pyramid(settings.weights, settings.blocks).to(
+            dtype=self.runtime.dtype, memory_format=self.runtime.memory_format
+        )
 
     def fitted(self) -> dict[str, Tensor]:
         """What a fit adds to the frozen network."""
@@ -71,8 +72,7 @@ class BasePlanes(nn.Module):
         """Maps of every block, of normalised images N x 1 x S x S."""
         if self.pyramid is None:
             return []
-        layout = torch.channels_last if self.runtime.channels_last else torch.contiguous_format
-        return self.pyramid(normalised.contiguous(memory_format=layout))
+        return self.pyramid(normalised.contiguous(memory_format=self.runtime.memory_format))
 
     def planes(self, normalised: Tensor, free: dict[int, int] | None = None) -> dict[int, Tensor]:
         """Planes by pixels a side, of normalised images N x 1 x S x S.

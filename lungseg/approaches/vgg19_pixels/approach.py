@@ -62,9 +62,8 @@ class Vgg19Pixels(Approach):
 
     def __init__(self, settings: Vgg19PixelsSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
-        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
         self.network = PixelFeatures(settings.weights).to(runtime.device).eval()
-        self.network.to(memory_format=layout)
+        self.network.to(memory_format=runtime.memory_format)
         self.regressor: Regressor | None = None
 
     @classmethod

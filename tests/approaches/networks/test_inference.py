@@ -85,3 +85,48 @@ def test_the_time_to_compile_is_kept_apart(runtime, monkeypatch):
     predictor = Predictor(lived_in(Small()), TrainingSettings(), replace(runtime, compiled=True))
     predictor.logits(torch.rand(1, 1, 8, 8))
     assert predictor.compile_seconds > 0
+
+
+class Deceiving(nn.Module):
+    """By their names the norm follows the convolution; it doesn't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, images):
+        return self.conv1(self.bn1(images).relu())
+
+
+def test_a_network_that_folding_would_change_is_left_as_it_is(runtime):
+    network = lived_in(Deceiving())
+    network.bn1.running_mean.fill_(0.4)
+    settings = TrainingSettings(size=32)
+    with pytest.warns(UserWarning, match="can't be folded"):
+        predictor = Predictor(network, settings, runtime)
+    images = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(predictor.logits(images), network(images), atol=1e-6, rtol=0)
+
+
+def test_bfloat16_predicts_what_float32_does(runtime):
+    network = lived_in(DeepLabV3Plus(NetworkSettings()))
+    settings = TrainingSettings(size=64)
+    images = torch.rand(2, 1, 64, 64)
+    wide, narrow = (
+        Predictor(network, settings, each).logits(images)
+        for each in (runtime, replace(runtime, precision="bfloat16", channels_last=True))
+    )
+    assert narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow / wide.std(), wide / wide.std(), atol=0.1, rtol=0)
+
+
+def test_while_operations_are_counted_nothing_compiled_is_called(runtime, monkeypatch):
+    def compiler(network):
+        return lambda images: torch.zeros_like(images)
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    network = lived_in(Small())
+    predictor = Predictor(network, TrainingSettings(size=32), replace(runtime, compiled=True))
+    images = torch.rand(1, 1, 8, 8)
+    assert predictor.logits(images).abs().max() == 0
+    torch.testing.assert_close(predictor.logits(images, counted=True), network(images), atol=1e-5, rtol=0)

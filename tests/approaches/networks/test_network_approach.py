@@ -4,6 +4,7 @@ import torch
 from weights import same_weights
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.approaches.networks import training as training_module
 from lungseg.approaches.networks.training import Training
 from lungseg.errors import InputError
 from lungseg.scoring.overlap import mean_dice
@@ -67,7 +68,8 @@ def test_without_the_best_weights_it_starts_over(discs, runtime, settings, new_r
     run = new_run()
     first = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
     first.fit(discs(6), discs(2), run)
-    (run.checkpoints / "best.safetensors").unlink()
+    (best,) = run.checkpoints.glob("best-*.safetensors")
+    best.unlink()
     run.rows.clear()
     again = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
     again.fit(discs(6), discs(2), run)
@@ -104,6 +106,34 @@ def test_averaging_with_the_mirror_image(discs, runtime, settings, new_run):
     logits = [plain.stages()[0].run(each).logit() for each in (batch, batch.flip(-1))]
     expected = ((logits[0] + logits[1].flip(-1)) / 2).sigmoid()
     torch.testing.assert_close(both.stages()[0].run(batch), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_a_full_memory_says_what_to_lower(error, discs, runtime, settings, new_run, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(training_module, "segmentation_loss", fail)
+    with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
+        DeepLabV3PlusResNet50(settings(), runtime).fit(discs(4), discs(2), new_run())
+
+
+def test_another_error_is_not_taken_for_a_full_memory(discs, runtime, settings, new_run, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(training_module, "segmentation_loss", fail)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        DeepLabV3PlusResNet50(settings(), runtime).fit(discs(4), discs(2), new_run())
+    assert DeepLabV3PlusResNet50(settings(), runtime).estimate(10, 2) is None
 
 
 def test_an_estimate_is_made_without_data(runtime, settings):

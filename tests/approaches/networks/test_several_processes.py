@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lungseg.approaches.networks import distributed, processes
+from lungseg import ranks
+from lungseg.approaches.networks import distributed
 from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
 from lungseg.errors import InputError
 from lungseg.results import read_table
@@ -61,6 +62,8 @@ def test_two_processes_learn_what_one_does(tmp_path):
         found.append(torch.load(file, weights_only=True))
     one, two = found
     assert (one["processes"], two["processes"]) == (1, 2)
+    assert len(two["everyone"]) == 2
+    assert len(set(two["everyone"])) == 1  # both hold the same weights, bit for bit
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["row"] == pytest.approx(one["row"], abs=1e-5)
     moved = [(one["weights"][name] - value).abs().max().item() for name, value in one["start"].items()]
@@ -94,17 +97,17 @@ def test_what_can_not_be_shared_is_one_sentence_from_all_processes(tmp_path):
 
 def test_parts_are_whole_and_nearly_equal(monkeypatch):
     for count, items in ((1, 5), (2, 5), (3, 5), (4, 4)):
-        monkeypatch.setattr(processes, "count", lambda count=count: count)
+        monkeypatch.setattr(ranks, "world_size", lambda count=count: count)
         parts = []
         for number in range(count):
-            monkeypatch.setattr(processes, "number", lambda number=number: number)
-            parts.append(list(processes.own_part(range(items))))
+            monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+            parts.append(list(ranks.own_part(range(items))))
         assert [item for part in parts for item in part] == list(range(items))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(settings, monkeypatch):
-    monkeypatch.setattr(distributed.processes, "count", lambda: 4)
+    monkeypatch.setattr(distributed.ranks, "world_size", lambda: 4)
     require_an_image_each(16, settings(batch_size=4))
     with pytest.raises(InputError, match=r"batch_size = 4 makes batches of 3 images, fewer than the 4"):
         require_an_image_each(15, settings(batch_size=4))
@@ -113,7 +116,7 @@ def test_a_batch_smaller_than_the_processes_is_refused(settings, monkeypatch):
 def test_shared_norms_are_asked_for_where_there_are_some(settings, runtime, monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
     assert with_shared_norms(network, settings(), runtime) is network
-    monkeypatch.setattr(distributed.processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed.ranks, "world_size", lambda: 2)
     assert with_shared_norms(network, settings(freeze_norms=True), runtime) is network
     with pytest.raises(InputError, match="freeze_norms = true"):
         with_shared_norms(network, settings(), runtime)
@@ -125,7 +128,7 @@ def test_within_alone_a_process_counts_as_the_only_one(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
-    assert (processes.count(), processes.number(), processes.is_first()) == (3, 2, False)
-    with processes.alone():
-        assert (processes.count(), processes.number(), processes.is_first()) == (1, 0, True)
-    assert processes.count() == 3
+    assert (ranks.world_size(), ranks.rank(), ranks.is_first()) == (3, 2, False)
+    with ranks.alone():
+        assert (ranks.world_size(), ranks.rank(), ranks.is_first()) == (1, 0, True)
+    assert ranks.world_size() == 3

@@ -4,6 +4,7 @@
 """
 
 import copy
+import hashlib
 import sys
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lungseg import ranks
 from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
-from lungseg.approaches.networks import processes
 from lungseg.approaches.networks.images import Images
 from lungseg.ranks import joined
 from lungseg.scoring.overlap import image_dice, mean_dice
@@ -34,6 +35,14 @@ class Smooth(DeepLabV3PlusResNet50):
                 elif isinstance(part, nn.MaxPool2d):
                     setattr(module, name, nn.AvgPool2d(3, 2, 1))
         return network
+
+
+def digest(network: nn.Module) -> str:
+    """Changes with any bit of the weights."""
+    hashed = hashlib.sha256()
+    for value in network.state_dict().values():
+        hashed.update(value.numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def images(count: int, seed: int) -> Images:
@@ -77,13 +86,15 @@ def main(file: Path) -> None:
         losses = training.run_epoch(images(TRAIN, seed=0), lambda *_: None)
         training.history.append({"unit": "epoch", "step": 1})
         approach._validate(training, held, [(SIZE, SIZE)] * HELD, run)
-        if processes.is_first():
+        everyone = ranks.all_parts([digest(training.network)])
+        if ranks.is_first():
             named = training.network.named_parameters()
             found = {
-                "processes": processes.count(),
+                "processes": ranks.world_size(),
                 "losses": losses,
                 "row": training.history[-1],
                 "gradients": {name: value.grad for name, value in named},
+                "everyone": everyone,
                 "start": start,
                 "weights": training.network.state_dict(),
                 "average": training.average.network.state_dict(),
