@@ -29,7 +29,7 @@ def test_few_batches(noise_images, count):
 
 
 def test_a_process_reads_its_own_part(noise_images, monkeypatch):
-    monkeypatch.setattr(module.processes, "own_part", lambda items: items[2:4])
+    monkeypatch.setattr(module.ranks, "own_part", lambda items: items[2:4])
     (batch,) = Feed(noise_images(), [torch.tensor([5, 4, 3, 2, 1])], CPU)
     assert batch.names == ["picture-3", "picture-2"]
     assert (batch.first, batch.whole) == (2, 5)
