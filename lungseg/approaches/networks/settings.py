@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from lungseg.approaches.approach import Settings
 from lungseg.approaches.augmentation import AugmentationSettings
 
-# What a recipe has in place of the defaults below; `docs/deeplab.md` says how they were found.
+# What a recipe has in place of the defaults below.
 RECIPES: dict[str, dict[str, Any]] = {
     "gpu": {},
     "cpu": {"size": 256, "epochs": 24},
