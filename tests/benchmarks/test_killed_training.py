@@ -9,7 +9,7 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys):
-    words = ["--kills", "2", "--epochs", "5", "--size", "32"]
+    words = ["--kills", "2", "--epochs", "6", "--size", "32", "--longest", "1.5"]
     assert study.main(words) == 0
     out = capsys.readouterr().out
     assert out.count("the same bits") == 2
