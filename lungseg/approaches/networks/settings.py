@@ -20,8 +20,8 @@ class TrainingSettings(Settings):
     """The training of a network, and how it predicts.
 
     Attributes:
-        recipe: what all other keys are where a spec doesn't give them: "gpu", or "cpu", which trains on a few
-            hundred images in well under an hour on two cores with bfloat16 units.
+        recipe: what all other keys are where a spec doesn't give them: "gpu", or "cpu", which is smaller
+            and shorter, for a few cores.
         size: images are trained and predicted at size x size pixels.
         weights: of the backbone: "imagenet", "random" or "auto" (ImageNet's if they are on this machine).
         epochs: passes over the training images; the epoch with the best validation Dice is kept.
