@@ -117,12 +117,13 @@ TURNS = [
 
 
 def floor_notes(ceilings: dict[str, Ceilings], runtimes: list[Runtime]) -> list[str]:
-    """`ceilings`: by device."""
+    """`ceilings`: by device, of those that have been measured."""
     return [
         *(
             f"Ceiling of {DEVICES[one.device.type]}, measured in this run: "
             f"{ceilings[one.device.type].gflops:.0f} GFLOP/s of a large matrix product in {one.precision}."
             for one in runtimes
+            if one.device.type in ceilings
         ),
         "GFLOP: 2 a multiply-add of all convolutions of our network, of a whole batch; in training also of "
         "the gradients of weights and maps. floor ms is the time that they take at the ceiling. What was "

@@ -2,14 +2,15 @@
 
 Against segmentation_models_pytorch's DeepLabV3+ in turns on the same images, and against the floor: counted
 operations over the measured speed of matrix products. On the CPU and on a GPU if there is one. Three tables,
-each in a folder of its own: `training`, `inference` and `floor`. Images are noise: no data is read.
+each in a folder of its own: `training`, `inference` and `floor`, are written anew after each size. Images
+are noise: no data is read.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -80,17 +81,15 @@ class Job:
     compiled: bool = False
 
 
-def time_device(job: Job, runtime: Runtime, ceilings: Ceilings) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the three tables for one device."""
-    tables: dict[str, list[dict[str, Any]]] = {TRAINING: [], INFERENCE: [], FLOOR: []}
+def time_device(
+    job: Job, runtime: Runtime, ceilings: Ceilings
+) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """The work, its rows and those of the floor, for each work, size and batch as soon as it is measured."""
     # Predictions first: cuDNN keeps what the training that isn't deterministic lets it try, for all.
     for work in (INFERENCE, TRAINING):
         for size, batch in product(job.sizes, job.batches[work]):
             print(f"{runtime.device.type}: {work}, {size} px, batch {batch}", flush=True)
-            rows, floor = time_work(work, Place(job.network, runtime, size, batch), job, ceilings)
-            tables[work] += rows
-            tables[FLOOR] += floor
-    return tables
+            yield work, *time_work(work, Place(job.network, runtime, size, batch), job, ceilings)
 
 
 def time_work(
@@ -184,32 +183,47 @@ def _ratios(name: str, measured: dict[str, Measured]) -> dict[str, float]:
     return found
 
 
-def measure(arguments: argparse.Namespace) -> list[tuple[str, str, pd.DataFrame, list[str]]]:
-    """All three tables: folder, title, table, notes. Raises InputError for a device that isn't there."""
+def measure(arguments: argparse.Namespace) -> Iterator[list[tuple[str, str, pd.DataFrame, list[str]]]]:
+    """The tables that there is something for so far, after each size: folder, title, table, notes.
+
+    Raises InputError for a device that isn't there.
+    """
     use_threads(arguments.threads)
     wanted = ["cpu", "cuda"] if arguments.device == "auto" else [arguments.device]
     absent = arguments.device == "auto" and not torch.cuda.is_available()
     spec = RuntimeSpec(threads=arguments.threads)
     runtimes = [resolve_runtime(spec, device) for device in wanted if device == "cpu" or not absent]
     job = _job(arguments)
+    last = about(arguments.topology, runtimes, job.library)
+    missing = [{"device": "cuda", "why empty": NO_CUDA}] if absent else []
     found: dict[str, list[dict[str, Any]]] = {TRAINING: [], INFERENCE: [], FLOOR: []}
     ceilings = {}
     for runtime in runtimes:
         device = runtime.device.type
         ceilings[device] = measure_ceilings(runtime, synchronise)
-        for name, rows in time_device(job, runtime, ceilings[device]).items():
-            found[name] += rows
-    missing = [{"device": "cuda", "why empty": NO_CUDA}] if absent else []
-    tables = {name: pd.DataFrame(rows + missing).reindex(columns=COLUMNS) for name, rows in found.items()}
-    last = about(arguments.topology, runtimes, job.library)
-    said = [
-        (TRAINING, "Training DeepLabV3+", training_notes(tables[TRAINING])),
-        (INFERENCE, "Predicting with DeepLabV3+", inference_notes(tables[INFERENCE])),
-        (FLOOR, "The floor under DeepLabV3+", floor_notes(ceilings, runtimes)),
+        for work, rows, floor in time_device(job, runtime, ceilings[device]):
+            found[work] += rows
+            found[FLOOR] += floor
+            tables = {
+                name: pd.DataFrame(rows + missing).reindex(columns=COLUMNS)
+                for name, rows in found.items()
+                if rows
+            }
+            yield _pages(tables, floor_notes(ceilings, runtimes), last)
+
+
+def _pages(
+    tables: dict[str, pd.DataFrame], of_floor: list[str], last: list[str]
+) -> list[tuple[str, str, pd.DataFrame, list[str]]]:
+    said: list[tuple[str, str, Callable[[pd.DataFrame], list[str]]]] = [
+        (TRAINING, "Training DeepLabV3+", training_notes),
+        (INFERENCE, "Predicting with DeepLabV3+", inference_notes),
+        (FLOOR, "The floor under DeepLabV3+", lambda _: of_floor),
     ]
     return [
-        (name, title, with_counts(tables[name].dropna(axis=1, how="all")), notes + last)
+        (name, title, with_counts(tables[name].dropna(axis=1, how="all")), notes(tables[name]) + last)
         for name, title, notes in said
+        if name in tables
     ]
 
 
@@ -239,8 +253,8 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="pixels a side")
     parser.add_argument("--batches", type=int, nargs="+", default=[8], help="of predictions, besides 1")
     parser.add_argument("--train-batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=30, help="of predictions")
-    parser.add_argument("--train-repeats", type=int, default=12, help="of training steps")
+    parser.add_argument("--repeats", type=int, default=16, help="of predictions")
+    parser.add_argument("--train-repeats", type=int, default=8, help="of training steps")
     parser.add_argument("--compiled", action="store_true", help="predictions by torch.compile too")
     arguments = parser.parse_args(words)
     if any(size < SMALLEST or size % STRIDE for size in arguments.sizes):
@@ -259,8 +273,13 @@ def main(words: Sequence[str] | None = None) -> None:
     # cuBLAS repeats its bits only with a workspace of fixed size, and reads this once, before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
-        for folder, title, table, notes in measure(arguments):
-            print(write_study(arguments.out / folder, title, table, notes))
+        written: list[str] = []
+        for pages in measure(arguments):
+            written = [
+                write_study(arguments.out / folder, title, table, notes)
+                for folder, title, table, notes in pages
+            ]
+        print("\n".join(written))
     except InputError as error:
         parser.error(str(error))
     except (RuntimeError, MemoryError) as error:

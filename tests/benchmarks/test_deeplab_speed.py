@@ -119,6 +119,21 @@ def test_all_take_turns_and_three_tables_are_written(library, tmp_path, capsys, 
     assert '"ours, not deterministic", training at 32 px on the CPU, batch 2:' in said
 
 
+def test_what_was_measured_before_an_end_is_stored(library, tmp_path, monkeypatch):
+    whole = speed.time_work
+
+    def cut(work, *rest):
+        if work == ways.TRAINING:
+            raise KeyboardInterrupt
+        return whole(work, *rest)
+
+    monkeypatch.setattr(speed, "time_work", cut)
+    with pytest.raises(KeyboardInterrupt):
+        speed.main([*TINY, "--out", str(tmp_path)])
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["floor", "inference"]
+    assert pd.read_csv(tmp_path / "inference" / "table.csv")["batch"].tolist() == [1, 1, 2, 2]
+
+
 def test_operations_in_the_tables_are_those_worked_by_hand(library, place):
     with_peer = replace(job(), library=library)
     training, of_training = speed.time_work(ways.TRAINING, place, with_peer, CEILINGS)
