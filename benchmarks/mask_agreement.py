@@ -3,7 +3,8 @@
 `python benchmarks/mask_agreement.py RESULTS` reads what a benchmark run stored: its maps of one fold and
 seed, and the annotated masks. Two tables, each in a folder of its own: `pairs`, the mean Dice of any two of
 them and the annotation, and `worst`, the images on which all have the lowest Dice. Where approaches that were
-built and trained in different ways have one answer, and the annotation another, more training won't help.
+built and trained in different ways have one answer, and the annotation another, more training is not likely
+to help.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from PIL import Image
 
 from lungseg.errors import InputError
 from lungseg.scoring.overlap import binarise, confusion, overlap
-from lungseg.storage import read_json
 from lungseg.study import write_study
 
 ANNOTATION = "annotation"
@@ -71,9 +71,10 @@ def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> St
     """
     if not (results / "scores.csv").is_file():
         raise InputError(f"{results} holds no scores.csv: name the results of a benchmark run that ended")
+    scores = pd.read_csv(results / "scores.csv")
+    scores = scores[(scores["fold"] == fold) & (scores["seed"] == seed)]
     part, maps = f"f{fold}-s{seed}", results / "predictions" / "maps"
-    known = [row["name"] for row in read_json(results / "run.json")["approaches"]]
-    having = [name for name in known if (maps / name / part).is_dir()]
+    having = [name for name in scores["approach"].unique() if (maps / name / part).is_dir()]
     for name in approaches:
         if name not in having:
             raise InputError(
@@ -83,8 +84,6 @@ def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> St
     chosen = list(approaches) or having
     if len(chosen) < 2:
         raise InputError(f"{results} has maps of {len(chosen)} approach: two at least are compared")
-    scores = pd.read_csv(results / "scores.csv")
-    scores = scores[(scores["fold"] == fold) & (scores["seed"] == seed)]
     rows = {name: scores[scores["approach"] == name][KEYS] for name in chosen}
     thresholds = {name: float(own["threshold"].iloc[0]) for name, own in rows.items()}
     return Stored(results, part, rows[chosen[0]][KEYS[:2]].reset_index(drop=True), thresholds)
