@@ -45,6 +45,13 @@ def seconds_between_checkpoints() -> float:
     return seconds
 
 
+def order_in_memory(weight: Tensor) -> tuple[int, ...]:
+    """Dimensions of a weight from the outermost to the innermost: a convolution's may be channels last."""
+    if weight.ndim == 4 and not weight.is_contiguous():
+        return 0, 2, 3, 1
+    return tuple(range(weight.ndim))
+
+
 class WeightAverage:
     """Exponential running mean of a network's weights; batch norm's own statistics are copied.
 
@@ -97,6 +104,12 @@ class Training:
         self.network = network.to(runtime.device, memory_format=runtime.memory_format)
         self.average = WeightAverage(self.network, settings.ema_decay)
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
+        self._parameters = list(self.network.parameters())
+        self._orders = [order_in_memory(parameter) for parameter in self._parameters]
+        # The same memory as contiguous tensors: the fused optimiser of a CPU copies all others at each step.
+        self._stored = [
+            p.detach().permute(order) for p, order in zip(self._parameters, self._orders, strict=True)
+        ]
         self.optimiser = self._optimiser(*groups(self.network))
         self.top_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.steps = batch_count(count, settings.batch_size)  # of an epoch
@@ -122,11 +135,12 @@ class Training:
 
     def _optimiser(self, backbone: list[nn.Parameter], head: list[nn.Parameter]) -> torch.optim.Optimizer:
         s = self.settings
+        stored = dict(zip(self._parameters, self._stored, strict=True))
         groups = []
         for parameters, rate in ((backbone, s.learning_rate * s.backbone_factor), (head, s.learning_rate)):
             # Decay pulls on directions; a batch norm's scale or a bias has none.
-            matrices = [p for p in parameters if p.ndim > 1]
-            vectors = [p for p in parameters if p.ndim <= 1]
+            matrices = [stored[p] for p in parameters if p.ndim > 1]
+            vectors = [stored[p] for p in parameters if p.ndim <= 1]
             groups += [
                 {"params": matrices, "lr": rate, "weight_decay": s.weight_decay},
                 {"params": vectors, "lr": rate, "weight_decay": 0.0},
@@ -216,17 +230,22 @@ class Training:
         # A part's mean weighs as many images as it has: gradients are averaged over processes.
         share = len(images) / batch.whole
         loss = segmentation_loss(logits, masks, s)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         (loss * share * ranks.world_size()).backward()
         right = ((logits.detach() >= 0) == (masks >= 0.5)).float().mean()
         whole = ranks.add_up(torch.stack([loss.detach(), right]) * share)
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         # The same on all processes, since gradients are means over them by now.
         loss, right, norm = [*whole.tolist(), nn.utils.get_total_norm(gradients).item()]
         if math.isfinite(loss) and math.isfinite(norm):  # else the weights stay what they were
-            self.optimiser.step()
-            self.average.update(self.network)
+            self._update()
         return loss, right, norm
+
+    def _update(self) -> None:
+        for parameter, order, stored in zip(self._parameters, self._orders, self._stored, strict=True):
+            stored.grad = None if parameter.grad is None else parameter.grad.permute(order)
+        self.optimiser.step()
+        self.average.update(self.network)
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.augmentation is None:
