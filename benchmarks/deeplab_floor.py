@@ -10,29 +10,34 @@ import torch
 from pixel_ceilings import Ceilings
 from pixel_floor import floor_ms
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from lungseg.approaches.approach import Runtime
 
 SHARE = "floor / measured"
 
 
-def operations(network: nn.Module, batch: int, size: int, training: bool) -> int:
+def operations(network: nn.Module, runtime: Runtime, batch: int, size: int, training: bool) -> int:
     """Floating-point operations of one pass, 2 for each multiply-add of convolutions and matrix products.
 
     Args:
-        network: grey images N x 1 x H x W -> logits. It is moved to torch's device "meta", where shapes are
-            followed and nothing is computed: it is of no other use afterwards.
+        network: grey images N x 1 x H x W -> logits. It is of no other use afterwards.
+        runtime: which convolutions leave out what meets padding alone depends on device and memory layout.
         batch: images.
         size: pixels a side.
         training: forward and backward, to the weights alone (an image has no gradient); else forward.
     """
-    network = network.to("meta").train(training)
-    images = torch.empty((batch, 1, size, size), device="meta")
     formulas = {torch.ops.aten.convolution_backward: backward_operations}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with torch.set_grad_enabled(training), counter:
-        logits = network(images)
-        if training:
-            logits.sum().backward()
+    network = network.to(runtime.device, memory_format=runtime.memory_format).train(training)
+    # Tensors without content: shapes are followed and nothing is computed.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty((batch, 1, size, size), device=runtime.device)
+        with torch.set_grad_enabled(training), counter, runtime.autocast():
+            logits = network(images.contiguous(memory_format=runtime.memory_format))
+            if training:
+                logits.sum().backward()
     return counter.get_total_flops()
 
 

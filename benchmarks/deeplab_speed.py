@@ -165,11 +165,12 @@ def _alone(ways: Sequence[Way], batch: Batch, empty: dict[str, str]) -> dict[str
 
 def _operations(work: str, at: Place, library: Any | None) -> dict[str, int]:
     """Of a batch, by OURS and PEER."""
-    networks = {OURS: DeepLabV3Plus(at.network)}
+    networks = {OURS: (DeepLabV3Plus(at.network), at.runtime)}
     if library is not None:
-        networks[PEER] = peer_network(library)
+        networks[PEER] = peer_network(library), Runtime(at.runtime.device)
     return {
-        name: operations(network, at.batch, at.size, work == TRAINING) for name, network in networks.items()
+        name: operations(network, runtime, at.batch, at.size, work == TRAINING)
+        for name, (network, runtime) in networks.items()
     }
 
 

@@ -15,6 +15,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.deeplabv3plus import network as our_network
 from lungseg.approaches.deeplabv3plus.network import NetworkSettings
+from lungseg.approaches.networks.convolutions import AtrousConv2d, PointwiseConv2d
 from lungseg.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -152,8 +153,22 @@ def test_grouped_convolutions_are_counted_as_they_are():
         return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1, groups=4))
 
     first, second = (2 * 2 * 8**2 * weights for weights in (4 * 1 * 3 * 3, 8 * 1 * 3 * 3))
-    assert floor.operations(network(), 2, 8, training=False) == first + second
-    assert floor.operations(network(), 2, 8, training=True) == 2 * first + 3 * second
+    runtime = Runtime(torch.device("cpu"))
+    assert floor.operations(network(), runtime, 2, 8, training=False) == first + second
+    assert floor.operations(network(), runtime, 2, 8, training=True) == 2 * first + 3 * second
+
+
+def test_taps_that_meet_padding_alone_are_not_counted_where_they_are_left_out():
+    def network() -> nn.Module:
+        return nn.Sequential(PointwiseConv2d(1, 4, 1), AtrousConv2d(4, 8, 3, padding=6, dilation=6))
+
+    first, tap = 2 * 2 * 8**2 * 4, 2 * 2 * 8**2 * 4 * 8
+    # Of 8 rows and columns the outer taps meet 2.
+    met = tap * (1 + 2 * 2 / 8) ** 2
+    whole, sparing = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), "bfloat16", True)
+    assert floor.operations(network(), whole, 2, 8, training=False) == first + 9 * tap
+    assert floor.operations(network(), sparing, 2, 8, training=False) == first + met
+    assert floor.operations(network(), sparing, 2, 8, training=True) == 2 * first + 3 * met
 
 
 def test_the_floor_worked_by_hand():

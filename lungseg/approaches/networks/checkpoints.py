@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lungseg.errors import InputError, is_out_of_memory
 from lungseg.storage import unwritable
 
 
@@ -31,8 +33,21 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save_state` wrote; None if it isn't there, was cut short or is of another version."""
+    """What `save_state` wrote; None if it isn't there, and with a warning if it was cut short or damaged.
+
+    Raises:
+        InputError: it can't be read now, which says nothing of what is in it.
+        RuntimeError: the memory of the device is full.
+    """
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # whatever is wrong with it, it can't be gone on from
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} can't be read ({reason}): make it readable, or use --fresh") from error
+    except Exception as error:  # its content, in whatever way that is wrong
+        if is_out_of_memory(error):
+            raise
+        warnings.warn(f"{path} is damaged: this training starts over", stacklevel=2)
         return None

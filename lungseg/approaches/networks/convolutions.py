@@ -2,7 +2,7 @@
 
 oneDNN computes the gradient of a 1 x 1 convolution's weights at half the speed of the same matrix product,
 and a dilated convolution on a small map as if its taps met the image everywhere. Elsewhere, on a GPU or with
-images stored channel by channel, everything here is what `nn.Conv2d` does.
+images stored channel by channel, torch's own convolution is called, without the taps that meet padding alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def use_products(network: nn.Module) -> None:
     """Makes the convolutions that gain by it PointwiseConv2d or AtrousConv2d, in place; weights stay."""
     for module in network.modules():
         if type(module) is not nn.Conv2d or module.groups > 1 or module.stride != (1, 1):
+            continue
+        if module.padding_mode != "zeros":
             continue
         if module.kernel_size == (1, 1) and module.padding == (0, 0):
             module.__class__ = PointwiseConv2d
@@ -57,8 +59,7 @@ class AtrousConv2d(nn.Conv2d):
         if reach and self.groups == 1 and _is_for_products(x):
             if torch.is_autocast_enabled(x.device.type):
                 x = x.to(torch.get_autocast_dtype(x.device.type))
-            found = _TapByTap.apply(x, self.weight, self.dilation)
-            return found if self.bias is None else found + self.bias.to(found.dtype).view(1, -1, 1, 1)
+            return _TapByTap.apply(x, self.weight, self.bias, self.dilation)
         reaches = [side > rate for side, rate in zip(x.shape[-2:], self.dilation, strict=True)]
         if all(reaches):
             return super().forward(x)
@@ -78,15 +79,21 @@ class _Tap(NamedTuple):
 
 
 class _TapByTap(torch.autograd.Function):
-    """A dilated 3 x 3 convolution as a sum of matrix products: one for each tap, of the pixels it meets."""
+    """A dilated 3 x 3 convolution as a sum of matrix products: one for each tap, of the pixels it meets.
+
+    Sums are taken in float32 at least: nine roundings to bfloat16 would add up.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]
+    ) -> Tensor:
         taps = _taps(x.shape[-2:], dilation)
         pixels = _pixels(x)
         matrices = [weight[:, :, tap.row, tap.column].to(x.dtype) for tap in taps]
-        # In float32: nine roundings to bfloat16 would add up.
-        total = x.new_zeros((*pixels.shape[:3], len(weight)), dtype=torch.float32)
+        total = x.new_zeros((*pixels.shape[:3], len(weight)), dtype=_sum_type(x))
+        if bias is not None:
+            total += bias
         for tap, matrix in zip(taps, matrices, strict=True):
             met = total[:, *tap.to]
             met += functional.linear(_as_rows(pixels[:, *tap.of]), matrix).view(met.shape)
@@ -96,20 +103,19 @@ class _TapByTap(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         x, *matrices = ctx.saved_tensors
         pixels, gradients = _pixels(x), _pixels(gradient)
-        of_x = torch.zeros_like(pixels, dtype=torch.float32)
+        of_x = torch.zeros_like(pixels, dtype=_sum_type(x))
         outputs, inputs = matrices[0].shape
-        of_weight = x.new_zeros(
-            (outputs, 3, 3, inputs), dtype=ctx.weight_type
-        )  # channels last, as the weight
+        of_weight = x.new_zeros((outputs, 3, 3, inputs), dtype=ctx.weight_type)
         for tap, matrix in zip(ctx.taps, matrices, strict=True):
             above, below = _as_rows(gradients[:, *tap.to]), pixels[:, *tap.of]
             met = of_x[:, *tap.of]
             met += (above @ matrix).view(met.shape)
             of_weight[:, tap.row, tap.column] = above.T @ _as_rows(below)
-        return of_x.to(x.dtype).permute(0, 3, 1, 2), of_weight.permute(0, 3, 1, 2), None
+        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return of_x.to(x.dtype).permute(0, 3, 1, 2), of_weight.permute(0, 3, 1, 2), of_bias, None
 
 
 def _taps(sides: tuple[int, int], dilation: tuple[int, int]) -> list[_Tap]:
@@ -125,6 +131,10 @@ def _spans(side: int, rate: int) -> list[tuple[int, slice, slice]]:
         return [(1, whole, whole)]
     late, early = slice(rate, side), slice(0, side - rate)
     return [(0, late, early), (1, whole, whole), (2, early, late)]
+
+
+def _sum_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _is_for_products(x: Tensor) -> bool:

@@ -93,8 +93,7 @@ def _folder(size: int) -> Path | None:
 @functools.cache
 def _code() -> str:
     """Changes with all that a file's pixels depend on besides its content: the code and what it stands on."""
-    readers = sorted(Path(data_package.__file__).parent.glob("*.py"))
-    code = hash_code(*readers, Path(resize.__file__), Path(__file__))
+    code = hash_code(Path(data_package.__file__).parent, Path(resize.__file__), Path(__file__))
     packages = [version(name) for name in ("numpy", "pillow", "scipy", "torch")]
     return hashlib.sha256(" ".join([code, *packages]).encode()).hexdigest()[:12]
 

@@ -106,7 +106,7 @@ class Training:
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
         self._parameters = list(self.network.parameters())
         self._orders = [order_in_memory(parameter) for parameter in self._parameters]
-        # The same memory as contiguous tensors: the fused optimiser of a CPU copies all others at each step.
+        # The same memory as contiguous tensors: of any other a CPU's fused optimiser copies the gradient.
         self._stored = [
             p.detach().permute(order) for p, order in zip(self._parameters, self._orders, strict=True)
         ]
@@ -245,6 +245,7 @@ class Training:
         for parameter, order, stored in zip(self._parameters, self._orders, self._stored, strict=True):
             stored.grad = None if parameter.grad is None else parameter.grad.permute(order)
         self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)  # else old gradients stay in memory beside the new ones
         self.average.update(self.network)
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,8 @@ def test_without_the_best_weights_it_starts_over(discs, runtime, settings, new_r
 def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, settings, new_run):
     run = new_run()
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    fitted = DeepLabV3PlusResNet50(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
+    with pytest.warns(UserWarning, match="damaged"):
+        fitted = DeepLabV3PlusResNet50(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
     assert fitted.best_step == 1
 
 

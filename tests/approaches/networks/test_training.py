@@ -1,3 +1,4 @@
+import copy
 import itertools
 from dataclasses import replace
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from weights import same_weights
 
+from lungseg.approaches.approach import Runtime
 from lungseg.approaches.networks import training as module
 from lungseg.approaches.networks.training import Training, WeightAverage
 from lungseg.errors import InputError
@@ -27,13 +29,18 @@ class Cut(Exception):
     pass
 
 
+FAST = Runtime(torch.device("cpu"), precision="bfloat16", channels_last=True)
+
+
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])  # of two epochs of two
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
-    steps, network_training, noise_images, tmp_path, monkeypatch
+    steps, fast, network_training, noise_images, tmp_path, monkeypatch, runtime
 ):
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     data, path = noise_images(7), tmp_path / "last.pt"
-    values = {"count": 7, "epochs": 2, "network": {"topology": "seed", "dropout": 0.5}}
+    network = {"topology": "seed", "dropout": 0.5}
+    values = {"count": 7, "epochs": 2, "network": network, "runtime": FAST if fast else runtime}
     whole = network_training(**values)
     expected = [whole.run_epoch(data, nothing) for _ in range(2)]
 
@@ -66,6 +73,28 @@ def test_a_training_cut_after_any_step_ends_with_the_same_bits(
     assert same_weights(resumed.average.network, whole.average.network)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_update_is_that_of_torchs_plain_optimiser(layout, network_training):
+    runtime = Runtime(torch.device("cpu"), channels_last=layout is torch.channels_last)
+    training = network_training(runtime=runtime, backbone_factor=1.0, weight_decay=0.0)
+    plain = copy.deepcopy(training.network)
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0, foreach=False)
+    for group in training.optimiser.param_groups:
+        group["lr"] = 1e-3
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        for one, two in zip(training.network.parameters(), plain.parameters(), strict=True):
+            gradient = torch.randn(one.shape, generator=generator)
+            one.grad, two.grad = gradient.clone(memory_format=torch.preserve_format), gradient
+            if one.ndim == 4:
+                one.grad = gradient.contiguous(memory_format=layout)
+        training._update()
+        optimiser.step()
+    for one, two in zip(training.network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+    assert training.optimiser.param_groups[0]["params"][0].is_contiguous()
+
+
 def test_another_seed_gives_other_weights(network_training, noise_images):
     found = [network_training(seed=seed) for seed in (0, 0, 1)]
     for training in found:
@@ -74,14 +103,33 @@ def test_another_seed_gives_other_weights(network_training, noise_images):
     assert not same_weights(found[0].network, found[2].network)
 
 
-@pytest.mark.parametrize("damage", [None, b"", b"PK\x03\x04 not a checkpoint"])
-def test_a_missing_or_damaged_checkpoint_is_none(damage, network_training, tmp_path):
-    path = tmp_path / "last.pt"
-    if damage is not None:
-        path.write_bytes(damage)
+def test_a_missing_checkpoint_is_none(network_training, tmp_path):
     training = network_training()
-    assert not training.resume(path)
+    assert not training.resume(tmp_path / "last.pt")
     assert (training.epoch, training.step) == (0, 0)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a checkpoint"])
+def test_a_damaged_checkpoint_is_none_and_is_named(damage, network_training, tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_bytes(damage)
+    training = network_training()
+    with pytest.warns(UserWarning, match=r"last\.pt is damaged: this training starts over"):
+        assert not training.resume(path)
+    assert (training.epoch, training.step) == (0, 0)
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(network_training, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    path = tmp_path / "last.pt"
+    training = network_training()
+    training.save(path)
+    monkeypatch.setattr(torch, "load", failing)
+    with pytest.raises(InputError, match=r"last\.pt can't be read \(Input/output error\)"):
+        training.resume(path)
+    assert path.exists()
 
 
 def test_a_full_disk_at_a_checkpoint_is_a_sentence(network_training, tmp_path, monkeypatch):
