@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lungseg.approaches.approach import WeightsInfo
 from lungseg.approaches.deeplabv3plus.network import IMAGENET_MEAN, IMAGENET_STD
 from lungseg.approaches.networks.approach import NetworkApproach
+from lungseg.approaches.networks.convolutions import use_products
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.approaches.weights import find_weights, load_weights, weights_info
 from lungseg.errors import InputError
@@ -82,6 +83,7 @@ class OnGrey(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        use_products(model)  # computed as fast as lungseg's own
         self.model = model
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)

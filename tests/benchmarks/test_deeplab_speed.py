@@ -159,16 +159,16 @@ def test_grouped_convolutions_are_counted_as_they_are():
 
 
 def test_taps_that_meet_padding_alone_are_not_counted_where_they_are_left_out():
-    def network() -> nn.Module:
-        return nn.Sequential(PointwiseConv2d(1, 4, 1), AtrousConv2d(4, 8, 3, padding=6, dilation=6))
+    def network(kind: type[nn.Conv2d]) -> nn.Module:
+        return nn.Sequential(kind(1, 4, 1), AtrousConv2d(4, 8, 3, padding=6, dilation=6))
 
     first, tap = 2 * 2 * 8**2 * 4, 2 * 2 * 8**2 * 4 * 8
     # Of 8 rows and columns the outer taps meet 2.
     met = tap * (1 + 2 * 2 / 8) ** 2
     whole, sparing = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), "bfloat16", True)
-    assert floor.operations(network(), whole, 2, 8, training=False) == first + 9 * tap
-    assert floor.operations(network(), sparing, 2, 8, training=False) == first + met
-    assert floor.operations(network(), sparing, 2, 8, training=True) == 2 * first + 3 * met
+    assert floor.operations(network(nn.Conv2d), whole, 2, 8, training=False) == first + 9 * tap
+    assert floor.operations(network(PointwiseConv2d), sparing, 2, 8, training=False) == first + met
+    assert floor.operations(network(PointwiseConv2d), sparing, 2, 8, training=True) == 2 * first + 3 * met
 
 
 def test_the_floor_worked_by_hand():
