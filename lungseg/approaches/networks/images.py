@@ -48,9 +48,11 @@ class Images:
 
         Raises InputError if a file is gone or damaged.
         """
-        stacked = np.stack([self._array(index) for index in chosen]).astype(np.float32) / LEVELS
-        both = torch.from_numpy(stacked)
-        return both[:, :1].contiguous(), both[:, 1:].contiguous()
+        stacked = np.stack([self._array(index) for index in chosen])
+        # By numpy: in the thread that reads, torch would start OpenMP threads of its own, and when there are
+        # more of them than cores, those that train sleep after each operation instead of awaiting the next.
+        images, masks = (stacked[:, [kind]].astype(np.float32) / LEVELS for kind in (0, 1))
+        return torch.from_numpy(images), torch.from_numpy(masks)
 
     def _array(self, index: int) -> np.ndarray:
         found = self._arrays[index]

@@ -12,7 +12,7 @@ from lungseg.approaches.augmentation import AugmentationSettings
 # What a recipe has in place of the defaults below.
 RECIPES: dict[str, dict[str, Any]] = {
     "gpu": {},
-    "cpu": {"size": 256, "epochs": 24},
+    "cpu": {"size": 256, "epochs": 20},
 }
 
 
