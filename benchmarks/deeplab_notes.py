@@ -99,17 +99,20 @@ def inference_notes(table: pd.DataFrame) -> list[str]:
         "A turn goes from a batch that lies on the device to its logits there. Ours: batch norms folded into "
         "convolutions, and a CUDA graph for batch 1 on a GPU. ms at batch 1 is the latency. All with torch's "
         "own switches, as a benchmark's timings have them.",
-        "compile s: the first call of torch.compile, less where its cache on disk has the code from a former "
-        "run.",
+        *COMPILE * bool(table["compile s"].notna().any()),
         *TURNS,
     ]
 
 
+COMPILE = [
+    "compile s: the first call of torch.compile; less where its cache on disk has the code of a former run.",
+]
 TURNS = [
     f"ms, p10 and p90 are the median and the percentiles of a whole batch. times as fast: the time of {PEER} "
     "over this one's, by the medians of turns A B, B A on the same images; the median of the turns, the "
     f'lowest and the highest. times ours: the same against "{OURS}". GFLOP an image: 2 a multiply-add of '
-    "convolutions, in training forward and backward.",
+    f"convolutions, in training forward and backward; of {PEER} whole, of ours less the taps of dilated "
+    "convolutions that are left out because they meet padding.",
     "peak MiB: each way alone, before the turns, built and run twice; on a CPU the resident set of the whole "
     "process, of which MiB before was there already (libraries, mostly), on a GPU what the allocator gave "
     "out. It isn't measured of a compiled network: the compiler's own memory would be in it.",

@@ -2,7 +2,8 @@
 
 `python benchmarks/killed_training.py --kills 10`: trains a DeepLabV3+ on phantoms by the command line, once
 in one go and once killed (SIGKILL) at random moments and started again with the same command, and compares
-the stored weights and scores. Exit code 1 if they differ.
+the stored weights and scores. Exit code 1 if they differ, or if the training ended before the last kill.
+The table in `--out` says how far each kill let it come.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from lungseg.approaches.networks.checkpoints import load_state
+from lungseg.study import write_study
 
 SPEC = """
 name = "killed-training"
 seeds = [0]
-runtime = {{ device = "cpu", threads = 1 }}
+runtime = {{ device = "cpu", threads = {threads} }}
 [data]
 dataset = "phantom"
 count = 24
@@ -43,7 +45,6 @@ network = {{ topology = "{topology}" }}
 [timing]
 enabled = false
 """
-SPREAD = 1.0  # a kill comes after half the longest wait as a rule, and takes what wasn't stored yet with it
 COMPARED = ("models/network/f0-s0/deeplabv3plus.safetensors", "parts/network/f0-s0/scores.csv")
 FITTED = "parts/network/f0-s0/fit.json"
 CHECKPOINT = "parts/network/f0-s0/checkpoints/last.pt"
@@ -80,23 +81,26 @@ def seconds_of_training(process: subprocess.Popen, out: Path) -> tuple[float, fl
 
 
 def kill_once(spec: Path, out: Path, wait: float) -> str | None:
-    """Starts the command and kills it after `wait` seconds; a sentence, or None if it was trained before."""
+    """Starts the command and kills it after `wait` seconds; what was stored, or None if it was trained."""
     process = start(spec, out)
-    with suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(wait)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    else:
+        finish(process)
     if (out / FITTED).exists():
         return None
-    return f"killed {wait:.2f} s after its start, {_reached(out)}"
+    return _reached(out)
 
 
 def _reached(out: Path) -> str:
     """How far the stored state has come."""
     state = load_state(out / CHECKPOINT, torch.device("cpu"))
     if state is None:
-        return "nothing stored yet"
-    return f"stored: {state['epoch']} epochs and {state['step']} steps"
+        return "nothing"
+    return f"{state['epoch']} epochs and {state['step']} steps"
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -111,39 +115,57 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--topology", default="seed", choices=["standard", "smp", "seed"])
     longest = "seconds of training before a kill at most (default: such that the kills are spread over it)"
     parser.add_argument("--longest", type=float, help=longest)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, default=Path("results/killed-training"))
     chosen = parser.parse_args(words)
     too_short = chosen.longest is not None and chosen.longest <= 0
-    if min(chosen.kills, chosen.epochs) < 1 or chosen.size < 32 or too_short:
-        parser.error("--kills and --epochs are at least 1, --size at least 32, --longest above 0")
+    if min(chosen.kills, chosen.epochs, chosen.threads) < 1 or chosen.size < 32 or too_short:
+        parser.error("--kills, --epochs, --threads are at least 1, --size at least 32, --longest above 0")
     with tempfile.TemporaryDirectory(prefix="lungseg-killed-") as folder:
         return _compare(Path(folder), chosen)
 
 
 def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     spec = folder / "spec.toml"
-    spec.write_text(SPEC.format(size=chosen.size, epochs=chosen.epochs, topology=chosen.topology))
+    keys = ("size", "epochs", "topology", "threads")
+    spec.write_text(SPEC.format(**{key: getattr(chosen, key) for key in keys}))
     begun = time.perf_counter()
     process = start(spec, folder / "whole")
     before, after = seconds_of_training(process, folder / "whole")
     finish(process)
     took = time.perf_counter() - begun
     print(f"in one go: {took:.1f} s, of which {after - before:.1f} s were training", flush=True)
-    longest = chosen.longest or SPREAD * (after - before) / chosen.kills
-    rng, kills = random.Random(chosen.seed), 0
-    while kills < chosen.kills:
+    # As a rule a kill comes after half of it, and takes what wasn't stored yet with it.
+    longest = chosen.longest or (after - before) / chosen.kills
+    rng, rows = random.Random(chosen.seed), []
+    while len(rows) < chosen.kills:
         # Drawn from the training's own time: a kill while libraries are imported shows nothing.
-        sentence = kill_once(spec, folder / "cut", before + rng.uniform(0, longest))
-        if sentence is None:
-            print(f"it was trained after {kills} kills: give more --epochs, or a shorter --longest")
+        wait = before + rng.uniform(0, longest)
+        reached = kill_once(spec, folder / "cut", wait)
+        if reached is None:
+            print(f"it was trained after {len(rows)} kills: give more --epochs, or a shorter --longest")
             return 1
-        kills += 1
-        print(f"{kills}: {sentence}", flush=True)
+        rows.append({"kill": len(rows) + 1, "s after its start": wait, "stored by then": reached})
+        print(f"{len(rows)}: killed {wait:.2f} s after its start, stored: {reached}", flush=True)
     finish(start(spec, folder / "cut"))
     whole, cut = digest(folder / "whole"), digest(folder / "cut")
-    for name in COMPARED:
-        print(f"{name}: {'the same bits' if whole[name] == cut[name] else 'DIFFERENT'} ({cut[name][:12]})")
+    verdicts = [
+        f"{name}: {'the same bits' if whole[name] == cut[name] else 'DIFFERENT'} ({cut[name][:12]})"
+        for name in COMPARED
+    ]
+    said = [*verdicts, *notes(chosen)]
+    print(write_study(chosen.out, "A training killed again and again", pd.DataFrame(rows), said))
     return int(whole != cut)
+
+
+def notes(chosen: argparse.Namespace) -> list[str]:
+    return [
+        "Compared with the same training in one go. Each kill is a SIGKILL to all processes of the command, "
+        "at a random moment of the training; then the same command was given again.",
+        f"DeepLabV3+, topology {chosen.topology}, {chosen.size} px, {chosen.epochs} epochs of 24 phantoms, "
+        f"threads: {chosen.threads}; its state was stored at every step.",
+    ]
 
 
 if __name__ == "__main__":

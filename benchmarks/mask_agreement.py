@@ -1,10 +1,10 @@
 """Do approaches agree with one another where they differ from the annotation?
 
 `python benchmarks/mask_agreement.py RESULTS` reads what a benchmark run stored: its maps of one fold and
-seed, and the annotated masks. Two tables, each in a folder of its own: `pairs`, the mean Dice of any two of
-them and the annotation, and `worst`, the images on which all have the lowest Dice. Where approaches that were
-built and trained in different ways have one answer, and the annotation another, more training is not likely
-to help.
+seed, and the annotated masks. Baselines are left out unless they are named. Two tables, each in a folder of
+its own: `pairs`, the mean Dice of any two of them and the annotation, and `worst`, the images on which all
+have the lowest Dice. Where approaches that were built and trained in different ways have one answer, and the
+annotation another, more training is not likely to help.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import pandas as pd
 from PIL import Image
 
 from lungseg.errors import InputError
+from lungseg.report.contents import BASELINES
 from lungseg.scoring.overlap import binarise, confusion, overlap
+from lungseg.storage import read_json
 from lungseg.study import write_study
 
 ANNOTATION = "annotation"
@@ -64,10 +66,10 @@ def _read(path: Path) -> np.ndarray:
 
 
 def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> Stored:
-    """What a run stored of these approaches; without any, of all that have maps.
+    """What a run stored of these approaches; without any, of all that have maps and aren't baselines.
 
     Raises:
-        InputError: no results, an approach without maps, or fewer than two approaches.
+        InputError: no results, an approach without maps or with images of its own, or fewer than two.
     """
     if not (results / "scores.csv").is_file():
         raise InputError(f"{results} holds no scores.csv: name the results of a benchmark run that ended")
@@ -81,12 +83,26 @@ def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> St
                 f"{results} has no maps of {name!r} for fold {fold}, seed {seed}: "
                 f"there are {', '.join(having) or 'none'}"
             )
-    chosen = list(approaches) or having
+    chosen = list(approaches) or [name for name in having if name not in _baselines(results)]
     if len(chosen) < 2:
-        raise InputError(f"{results} has maps of {len(chosen)} approach: two at least are compared")
+        raise InputError(
+            f"{results} has maps of {len(chosen)} of the approaches for fold {fold}, seed {seed} "
+            f"({', '.join(chosen) or 'none'}): two at least are compared"
+        )
     rows = {name: scores[scores["approach"] == name][KEYS] for name in chosen}
+    for name, own in rows.items():
+        if set(own["image_id"]) != set(rows[chosen[0]]["image_id"]):
+            raise InputError(
+                f"{name} was scored on other images than {chosen[0]}: compare those of one split"
+            )
     thresholds = {name: float(own["threshold"].iloc[0]) for name, own in rows.items()}
     return Stored(results, part, rows[chosen[0]][KEYS[:2]].reset_index(drop=True), thresholds)
+
+
+def _baselines(results: Path) -> set[str]:
+    """Names of the approaches that both sides must beat, which say nothing of the annotation."""
+    entries = read_json(results / "run.json")["approaches"]
+    return {entry["name"] for entry in entries if entry["use"] in BASELINES}
 
 
 def compared(run: Stored) -> pd.DataFrame:
@@ -161,7 +177,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("results", type=Path, help="results of a benchmark run")
     parser.add_argument(
-        "--approaches", nargs="+", default=[], help="names in its spec; default: all with maps"
+        "--approaches", nargs="+", default=[], help="names in its spec; default: all but the baselines"
     )
     parser.add_argument("--worst", type=int, default=20, help="images in the table `worst`")
     parser.add_argument("--fold", type=int, default=0)

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _which_process() -> str:
-    """ " (process 2)" of several processes; what all of them meet is said by each."""
+    """Says which one this is, as in " (process 2)", where there are several: each reports what it meets."""
     number = int(os.environ.get("RANK", "0"))
     return f" (process {number})" if number else ""
 
@@ -61,7 +61,7 @@ def benchmark(
     read = read_spec(spec, set_ or [])
     directory = out or Path("results") / read.name
     try:
-        with joined(device):
+        with joined(device or read.runtime.device):
             summary = run(read, directory, device, fresh)
     except KeyboardInterrupt:
         print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)

@@ -112,7 +112,7 @@ def use_threads(threads: int) -> None:
 def be_deterministic() -> None:
     """Asks torch for algorithms that repeat their bits; where CUDA has none it warns and goes on."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would also fill each new tensor, which is a tenth of a training step on a CPU; nothing here reads
+    # It would also fill each new tensor, a noticeable part of a training step on a CPU; nothing here reads
     # what it hasn't written.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False

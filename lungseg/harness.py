@@ -45,7 +45,7 @@ def benchmark(
         fresh: start over: what a former benchmark left there is removed first.
 
     Returns:
-        The summary in Markdown.
+        The summary in Markdown; empty in all but the first of several processes.
 
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.

@@ -68,7 +68,7 @@ def _take_a_gpu(number: int) -> None:
     if wanted > there:
         raise InputError(
             f"{wanted} processes on a machine with {there} GPUs: "
-            f"give torchrun --nproc-per-node {there} at most, or lungseg --device cpu"
+            f"give torchrun --nproc-per-node {there} at most, or lungseg benchmark --device cpu"
         )
     torch.cuda.set_device(number)
 

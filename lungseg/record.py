@@ -15,8 +15,8 @@ from lungseg.results import FORMAT
 from lungseg.storage import read_json
 
 NOT_MEASURED = {
-    "share of training time spent waiting for data, of what is no network": (
-        "it reads its images before it trains"
+    "share of training time spent waiting for data (of approaches that are no networks)": (
+        "they read their images before they train"
     )
 }
 
@@ -59,11 +59,18 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "seeds": list(plan.spec.seeds),
         "approaches": approaches,
         "parts": [],
-        "empty": {c.spec.name: c.skipped for c in plan.contestants if c.skipped} | NOT_MEASURED,
+        "empty": _empty(plan),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
         "seconds": None,
     }
+
+
+def _empty(plan: Plan) -> dict[str, str]:
+    """What the tables leave empty whatever happens, with its reason."""
+    skipped = {c.spec.name: c.skipped for c in plan.contestants if c.skipped}
+    only_networks = all(c.kind.many_processes for c in plan.contestants)
+    return skipped if only_networks else skipped | NOT_MEASURED
 
 
 def _other_libraries(plan: Plan) -> list[str]:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from lungseg.storage import read_json, write_atomically, write_json
 
-__all__ = ["FORMAT", "TABLES", "read_json", "read_table", "write_json", "write_table"]
+__all__ = ["FORMAT", "LATER", "TABLES", "read_json", "read_table", "write_json", "write_table"]
 
 FORMAT = 2  # of the results directory; a new one starts every part anew
+LATER = {"timings": {"compile_s"}}  # columns that came within a format: older results lack them
 
 # Identity of a row in scores.csv, then counts of pixels, then metrics of the binary mask.
 SCORE_KEYS = [

@@ -71,7 +71,7 @@ class ApproachSpec(BaseModel):
         split: a rule of its own instead of the one in `[data]`. Its row can't be compared image by image with
             the others then; meant for repeating what somebody else did.
         trainings: it is trained with the first so many of the spec's seeds; with all if not given. For what
-            takes long: what is said of a single training stands in the report.
+            takes long. The report names the approaches with fewer seeds.
         group: of an ablation, one name or a list of them. The report then shows each group as a table and a
             panel of its own, its rows in the order of the spec. It changes nothing that is computed.
     """

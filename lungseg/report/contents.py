@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lungseg.errors import InputError
-from lungseg.results import FORMAT, TABLES, read_json, read_table
+from lungseg.results import FORMAT, LATER, TABLES, read_json, read_table
 
 READABLE = (1, FORMAT)  # results of format 1 have fewer columns
 NEEDED = ("name", "data", "splits", "approaches")
@@ -135,9 +135,8 @@ def _read_table(directory: Path, name: str, written_in: int) -> pd.DataFrame:
         table = read_table(directory, name)
     except (ValueError, pd.errors.ParserError):  # ValueError: also undecodable bytes and an empty file
         raise InputError(f"{path} is damaged: run the benchmark again") from None
-    missing = [column for column in TABLES[name] if column not in table]
-    if written_in < FORMAT:  # what wasn't measured then is empty
-        return table.reindex(columns=TABLES[name])
-    if missing:
+    later = LATER.get(name, set())
+    missing = [column for column in TABLES[name] if column not in table and column not in later]
+    if missing and written_in == FORMAT:
         raise InputError(f"{path} has no column '{missing[0]}': run the benchmark again with --fresh")
-    return table
+    return table.reindex(columns=TABLES[name])  # what wasn't measured then is empty

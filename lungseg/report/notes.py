@@ -75,10 +75,13 @@ def seeds(contents: Contents) -> str:
     if len(values) < 2:
         return f"one seed ({values[0]})" if values else ""
     text = f"{len(values)} seeds ({', '.join(str(seed) for seed in values)})"
-    once = [name for name in contents.ranked() if contents.statistic(name, "dice")["seeds"] == 1]
+    counts = {name: int(contents.statistic(name, "dice")["seeds"]) for name in contents.ranked()}
+    once = [name for name, count in counts.items() if count == 1]
     fixed = [name for name in once if name not in contents.trained_once]
     once = [name for name in once if name in contents.trained_once]
+    some = [f"{name} with {count}" for name, count in counts.items() if 1 < count < len(values)]
     text += f", but one training where chance plays no part ({', '.join(fixed)})" if fixed else ""
+    text += f"; trained with fewer seeds: {', '.join(some)}" if some else ""
     return text + (f"; trained with seed {values[0]} alone: {', '.join(once)}" if once else "")
 
 

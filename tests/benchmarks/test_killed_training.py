@@ -1,19 +1,43 @@
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 study = importlib.import_module("killed_training")
 
 
-def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys):
-    words = ["--kills", "2", "--epochs", "6", "--size", "32", "--longest", "1.5"]
+def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path):
+    words = ["--kills", "2", "--epochs", "8", "--size", "32", "--out", str(tmp_path)]
     assert study.main(words) == 0
-    out = capsys.readouterr().out
-    assert out.count("the same bits") == 2
-    assert out.count("killed") == 2
+    assert capsys.readouterr().out.count("s after its start, stored: ") == 2
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 2
+    assert (tmp_path / "table.md").read_text().count("the same bits") == 2
+
+
+def command(*words) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def test_a_run_that_ends_by_itself_was_trained(tmp_path, monkeypatch):
+    (tmp_path / study.FITTED).parent.mkdir(parents=True)
+    (tmp_path / study.FITTED).touch()
+    monkeypatch.setattr(study, "start", lambda spec, out: command("pass"))
+    assert study.kill_once(tmp_path, tmp_path, 60) is None
+
+
+def test_a_run_that_fails_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "start", lambda spec, out: command("import sys; sys.exit('the disk is full')"))
+    with pytest.raises(SystemExit, match="ended with 1: the disk is full"):
+        study.kill_once(tmp_path, tmp_path, 60)
 
 
 def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):
@@ -25,7 +49,7 @@ def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):
     assert "trained after 0 kills" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--kills", "0"], ["--size", "8"], ["--longest", "0"]])
+@pytest.mark.parametrize("words", [["--kills", "0"], ["--size", "8"], ["--longest", "0"], ["--threads", "0"]])
 def test_numbers_that_can_not_be_used_end_in_a_sentence(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         study.main(words)

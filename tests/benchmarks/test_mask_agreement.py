@@ -1,6 +1,7 @@
 """The script `benchmarks/mask_agreement.py` on results whose masks are known."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lungseg.errors import InputError
 from lungseg.storage import write_grey
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -38,6 +40,8 @@ def results(tmp_path) -> Path:
             rows.append([name, 0, 0, image, "clinic", threshold])
     columns = ["approach", "fold", "seed", "image_id", "source", "threshold"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "scores.csv", index=False)
+    entries = [{"name": name, "use": "vgg19-context"} for name in ("one", "two")]
+    (folder / "run.json").write_text(json.dumps({"approaches": entries}))
     # Maps that no score belongs to, as a run with other approaches leaves them.
     (folder / "predictions" / "maps" / "former" / "f0-s0").mkdir(parents=True)
     (folder / "predictions" / "maps" / "one" / "f0-s1").mkdir(parents=True)
@@ -91,8 +95,8 @@ def test_worst_images_stand_in_order(results):
     ("words", "sentence"),
     [
         (["--approaches", "one", "three"], "no maps of 'three' for fold 0, seed 0: there are one, two"),
-        (["--approaches", "one"], "maps of 1 approach: two at least are compared"),
-        (["--seed", "1"], "maps of 0 approach"),
+        (["--approaches", "one"], "maps of 1 of the approaches for fold 0, seed 0 (one): two at least"),
+        (["--seed", "1"], "maps of 0 of the approaches for fold 0, seed 1 (none)"),
         (["--worst", "0"], "--worst is at least 1"),
     ],
 )
@@ -100,6 +104,24 @@ def test_what_can_not_be_compared_ends_in_a_sentence(words, sentence, results, c
     with pytest.raises(SystemExit, match="2"):
         agreement.main([str(results), *words])
     assert sentence in capsys.readouterr().err
+
+
+def test_baselines_are_left_out_unless_they_are_named(results, tmp_path):
+    uses = {"one": "vgg19-context", "two": "mean-mask"}
+    entries = [{"name": name, "use": use} for name, use in uses.items()]
+    (results / "run.json").write_text(json.dumps({"approaches": entries}))
+    with pytest.raises(InputError, match=r"maps of 1 of the approaches .* \(one\)"):
+        agreement.stored(results, [], 0, 0)
+    assert list(agreement.stored(results, ["two", "one"], 0, 0).thresholds) == ["two", "one"]
+
+
+def test_approaches_with_images_of_their_own_are_not_compared(results):
+    scores = pd.read_csv(results / "scores.csv")
+    scores[~((scores["approach"] == "two") & (scores["image_id"] == "good"))].to_csv(
+        results / "scores.csv", index=False
+    )
+    with pytest.raises(InputError, match="two was scored on other images than one"):
+        agreement.stored(results, [], 0, 0)
 
 
 def test_a_folder_of_no_run_and_a_missing_map_end_in_a_sentence(results, tmp_path, capsys):

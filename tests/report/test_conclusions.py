@@ -276,6 +276,15 @@ def test_what_was_trained_once_beside_seeds_of_others_is_named(results: Path) ->
     )
 
 
+def test_what_was_trained_with_fewer_seeds_is_named(results: Path) -> None:
+    write_json(results / "run.json", {**run_record(), "seeds": [0, 1, 2]})
+    table = read_table(results, "statistics")
+    table.loc[table["kind"] == "mean", "seeds"] = 3
+    table.loc[(table["approach"] == "pixels") & (table["kind"] == "mean"), "seeds"] = 2
+    write_table(results / "statistics.csv", "statistics", table)
+    assert seeds(read_contents(results)) == "3 seeds (0, 1, 2); trained with fewer seeds: pixels with 2"
+
+
 def test_the_spread_of_training_is_the_pairs_own_or_both_together(results: Path) -> None:
     # Each approach's seeds spread by 0.0141; two independent ones by sqrt(2) as much.
     contents = read_contents(results)

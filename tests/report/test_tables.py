@@ -11,8 +11,11 @@ from results_directory import run_record
 
 from lungseg.errors import InputError
 from lungseg.report import write_tables
+from lungseg.report.contents import read_contents
 from lungseg.report.markup import amount, difference, duration, escape_tex, p_value, signed, without_folders
 from lungseg.results import FORMAT, read_table, write_json, write_table
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 def rows_of(markdown: str, title: str) -> list[list[str]]:
@@ -205,6 +208,18 @@ def test_unusable_table_is_one_sentence_that_names_it(results: Path) -> None:
     (results / "timings.csv").write_text("")
     with pytest.raises(InputError, match=r"timings\.csv is damaged"):
         write_tables(results)
+
+
+def test_results_from_before_a_column_came_are_read(results: Path) -> None:
+    path = results / "timings.csv"
+    pd.read_csv(path).drop(columns="compile_s").to_csv(path, index=False)
+    write_tables(results)
+    assert read_contents(results).timings["compile_s"].isna().all()
+
+
+@pytest.mark.parametrize("published", sorted(REFERENCE.glob("*/run.json")), ids=lambda path: path.parent.name)
+def test_published_results_can_be_read(published: Path) -> None:
+    assert len(read_contents(published.parent).scores)
 
 
 def test_run_json_with_unknown_keys_is_read(results: Path) -> None:

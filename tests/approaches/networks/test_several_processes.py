@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lungseg import ranks
+from lungseg import environment, ranks
 from lungseg.approaches.networks import distributed
 from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
 from lungseg.errors import InputError
 from lungseg.results import read_table
+from lungseg.spec import RuntimeSpec
 
 SCRIPT = Path(__file__).with_name("three_steps.py")
 SPEC = """
@@ -122,6 +123,31 @@ def test_shared_norms_are_asked_for_where_there_are_some(settings, runtime, monk
         with_shared_norms(network, settings(), runtime)
     cuda = replace(runtime, device=torch.device("cuda"))
     assert isinstance(with_shared_norms(network, settings(), cuda)[1], torch.nn.SyncBatchNorm)
+
+
+@pytest.fixture
+def started_by_torchrun(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    monkeypatch.setenv("WORLD_SIZE", "32")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch, started_by_torchrun):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    ranks._take_a_gpu(1)
+    assert taken == [1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"3 processes on a machine with 2 GPUs: .* --nproc-per-node 2"):
+        ranks._take_a_gpu(1)
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch, started_by_torchrun):
+    monkeypatch.setattr(environment, "usable_cores", lambda: 8)
+    for processes, threads in ((1, 8), (3, 2), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert environment.resolve_runtime(RuntimeSpec(), "cpu").threads == threads
 
 
 def test_within_alone_a_process_counts_as_the_only_one(monkeypatch):
