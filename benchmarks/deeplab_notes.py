@@ -93,20 +93,21 @@ def training_notes(table: pd.DataFrame) -> list[str]:
 
 
 def inference_notes(table: pd.DataFrame) -> list[str]:
+    compiled = table["compile s"].notna().any()
     return [
         *verdicts(INFERENCE, table),
         *variants(INFERENCE, table),
         "A turn goes from a batch that lies on the device to its logits there. Ours: batch norms folded into "
         "convolutions, and a CUDA graph for batch 1 on a GPU. ms at batch 1 is the latency. All with torch's "
         "own switches, as a benchmark's timings have them.",
-        *COMPILE * bool(table["compile s"].notna().any()),
+        *([COMPILE] if compiled else []),
         *TURNS,
     ]
 
 
-COMPILE = [
-    "compile s: the first call of torch.compile; less where its cache on disk has the code of a former run.",
-]
+COMPILE = (
+    "compile s: the first call of torch.compile; less where its cache on disk has the code of a former run."
+)
 TURNS = [
     f"ms, p10 and p90 are the median and the percentiles of a whole batch. times as fast: the time of {PEER} "
     "over this one's, by the medians of turns A B, B A on the same images; the median of the turns, the "
