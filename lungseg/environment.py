@@ -94,7 +94,9 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
     threads = spec.threads or max(1, usable_cores() // local_world_size())
-    return Runtime(torch.device(wanted), precision, precision == "bfloat16", spec.compiled, threads)
+    # oneDNN takes maps as they lie if channels are last; else it reorders them for each convolution.
+    channels_last = wanted == "cpu" or precision == "bfloat16"
+    return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
 
 
 def _multiplies_bfloat16(device: str) -> bool:

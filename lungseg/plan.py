@@ -202,7 +202,7 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
         "code": hash_code(*code, ROOT / "fits.py"),
         "dataset": hash_code(module_place(type(trained.dataset))),
         "versions": versions(),
-        "runtime": [str(runtime.device), runtime.precision, runtime.threads, runtime.compiled],
+        "runtime": {**asdict(runtime), "device": str(runtime.device)},
         "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),
     }
 

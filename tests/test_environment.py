@@ -38,6 +38,23 @@ def test_cuda_is_refused_without_a_device(monkeypatch):
     assert resolve_runtime(RuntimeSpec(threads=3, precision="float32")).threads == 3
 
 
+@pytest.mark.parametrize(
+    ("device", "multiplies", "precision", "expected"),
+    [
+        ("cpu", True, "auto", ("bfloat16", True)),
+        ("cpu", False, "auto", ("float32", True)),
+        ("cpu", True, "float32", ("float32", True)),
+        ("cuda", True, "auto", ("bfloat16", True)),
+        ("cuda", False, "auto", ("float32", False)),
+    ],
+)
+def test_precision_and_layout_follow_the_device(device, multiplies, precision, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "_multiplies_bfloat16", lambda _: multiplies)
+    found = resolve_runtime(RuntimeSpec(device=device, precision=precision))
+    assert (found.precision, found.channels_last) == expected
+
+
 def test_versions_name_what_computes_and_what_is_missing(monkeypatch):
     found = versions()
     assert found["llvmlite"] == version("llvmlite")
