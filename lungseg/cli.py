@@ -50,6 +50,9 @@ def benchmark(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, e.g. seeds=[0] or approach.NAME.epochs=3")
     ] = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="a published result: trainings that nothing has changed for stay")
+    ] = None,
 ) -> None:
     """Runs a benchmark, or goes on with one that was cut, and prints its summary."""
     from lungseg.harness import benchmark as run
@@ -62,7 +65,7 @@ def benchmark(
     directory = out or Path("results") / read.name
     try:
         with joined(device or read.runtime.device):
-            summary = run(read, directory, device, fresh)
+            summary = run(read, directory, device, fresh, reuse=reuse)
     except KeyboardInterrupt:
         print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -20,6 +20,7 @@ from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
 from lungseg.results import FORMAT, TABLES, read_table, write_table
+from lungseg.reuse import PART_TABLES, take_over
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
 from lungseg.storage import make_folder, read_json, unwritable, write_atomically, write_grey, write_json
@@ -35,6 +36,7 @@ def benchmark(
     device: str | None = None,
     fresh: bool = False,
     reporter: Reporter | None = None,
+    reuse: Path | None = None,
 ) -> str:
     """Runs or resumes a benchmark and writes its results directory.
 
@@ -43,6 +45,7 @@ def benchmark(
         directory: where results go; made if it isn't there.
         device: "auto", "cpu" or "cuda", over what the spec says.
         fresh: start over: what a former benchmark left there is removed first.
+        reuse: folder of a published result; see `reuse.take_over`.
 
     Returns:
         The summary in Markdown; empty in all but the first of several processes.
@@ -64,9 +67,12 @@ def benchmark(
     with reporter.bar("leak audit") as move:
         audit = audit_plan(plan, move)
     _claim(directory, spec, fresh)
+    taken = [] if reuse is None else take_over(plan.parts, directory, reuse)
     use_threads(plan.runtime.threads)
     be_deterministic()
     _announce(plan, directory, reporter)
+    if reuse is not None:
+        _say_what_was_taken(taken, reuse, reporter)
     for kind, sentences in (
         ("LEAK, allowed by the spec", audit.leaks),
         ("to be looked at", audit.lookalikes),
@@ -82,7 +88,7 @@ def benchmark(
         with reporter.bar(part.label) as move:
             run_part(part, directory, move)
     _store_pictures(plan, directory)
-    for table in ("scores", "calibration", "history", "training", "importance"):
+    for table in PART_TABLES:
         rows = merge(plan.parts, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
@@ -179,6 +185,11 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     reporter.say(f"  parts     {len(plan.parts)}, of which {len(plan.parts) - len(left)} are stored already")
     reporter.say(f"  results   {directory}")
     reporter.say(f"  time      {_estimate(plan, left)}\n")
+
+
+def _say_what_was_taken(taken: Sequence[Part], reuse: Path, reporter: Reporter) -> None:
+    why = "" if taken else ": its trainings are other ones, or have other code, data, versions or machines"
+    reporter.say(f"  reused    {len(taken)} of them from {reuse}{why}\n")
 
 
 def _weights_text(contestant: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lungseg.report.contents import Contents
 from lungseg.report.markup import count, duration, without_folders
 
@@ -196,8 +198,24 @@ def provenance(contents: Contents) -> list[str]:
         f"Weights: {weights(contents)}",
         f"Code: revision {revision}",
         f"Run: {duration(run['seconds'])} in all, finished {run['finished']}" if run.get("finished") else "",
+        _taken_over(run),
     ]
     return [_sentence(without_folders(line)) for line in lines if line]
+
+
+def _taken_over(run: dict[str, Any]) -> str:
+    """The trainings whose rows a former result gave; "" without any."""
+    seeds: dict[str, list[str]] = {}
+    for part in run.get("parts", []):
+        if part.get("taken_over"):
+            seeds.setdefault(part["approach"], []).append(f"fold {part['fold']} seed {part['seed']}")
+    if not seeds:
+        return ""
+    named = "; ".join(f"{name}, {', '.join(which)}" for name, which in seeds.items())
+    return (
+        "Taken over from a former result with the same code, data, settings, versions and kind of machine: "
+        f"{named}"
+    )
 
 
 def weights(contents: Contents) -> str:
