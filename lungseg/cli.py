@@ -51,7 +51,7 @@ def benchmark(
         list[str] | None, typer.Option("--set", help="key=value, e.g. seeds=[0] or approach.NAME.epochs=3")
     ] = None,
     reuse: Annotated[
-        Path | None, typer.Option(help="a published result: trainings that nothing has changed for stay")
+        Path | None, typer.Option(help="a published result: rows of trainings that are the same come from it")
     ] = None,
 ) -> None:
     """Runs a benchmark, or goes on with one that was cut, and prints its summary."""

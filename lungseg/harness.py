@@ -20,7 +20,7 @@ from lungseg.record import new_record, part_record
 from lungseg.report.figures import draw_figures
 from lungseg.report.tables import write_tables
 from lungseg.results import FORMAT, TABLES, read_table, write_table
-from lungseg.reuse import PART_TABLES, take_over
+from lungseg.reuse import PART_TABLES, read_published, take_over
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
 from lungseg.storage import make_folder, read_json, unwritable, write_atomically, write_grey, write_json
@@ -45,7 +45,7 @@ def benchmark(
         directory: where results go; made if it isn't there.
         device: "auto", "cpu" or "cuda", over what the spec says.
         fresh: start over: what a former benchmark left there is removed first.
-        reuse: folder of a published result; see `reuse.take_over`.
+        reuse: folder of a published result, whose rows of unchanged trainings are taken over; see `reuse`.
 
     Returns:
         The summary in Markdown; empty in all but the first of several processes.
@@ -58,6 +58,7 @@ def benchmark(
         _help(make_plan(spec, device), directory)
         return ""
     reporter = reporter or Reporter()
+    published = None if reuse is None else read_published(reuse)  # --fresh may be about to remove it
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
     wait_for_all()
@@ -67,20 +68,19 @@ def benchmark(
     with reporter.bar("leak audit") as move:
         audit = audit_plan(plan, move)
     _claim(directory, spec, fresh)
-    taken = [] if reuse is None else take_over(plan.parts, directory, reuse)
     use_threads(plan.runtime.threads)
     be_deterministic()
+    record = new_record(plan) | audit.record()
+    write_json(directory / "run.json", record)
+    if published is not None:
+        _say_what_was_taken(take_over(plan.parts, directory, published), reuse, reporter)
     _announce(plan, directory, reporter)
-    if reuse is not None:
-        _say_what_was_taken(taken, reuse, reporter)
     for kind, sentences in (
         ("LEAK, allowed by the spec", audit.leaks),
         ("to be looked at", audit.lookalikes),
     ):
         for sentence in sentences:
             reporter.say(f"{kind}: {sentence}")
-    record = new_record(plan) | audit.record()
-    write_json(directory / "run.json", record)
     for part in plan.parts:
         if is_done(part, directory):
             reporter.say(f"{part.label}: stored by a former run")
@@ -95,7 +95,8 @@ def benchmark(
     record["empty"] |= _unit_gap(directory) | time_plan(plan, directory, reporter)
     record["parts"] = [part_record(part, directory) for part in plan.parts]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    record["seconds"] = round(sum(part["seconds"] for part in record["parts"]) + timing_seconds(directory), 1)
+    own = (part["seconds"] for part in record["parts"] if "taken_over" not in part)
+    record["seconds"] = round(sum(own) + timing_seconds(directory), 1)
     write_json(directory / "run.json", record)
     summary = write_tables(directory)
     make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
@@ -188,8 +189,11 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
 
 
 def _say_what_was_taken(taken: Sequence[Part], reuse: Path, reporter: Reporter) -> None:
-    why = "" if taken else ": its trainings are other ones, or have other code, data, versions or machines"
-    reporter.say(f"  reused    {len(taken)} of them from {reuse}{why}\n")
+    why = (
+        ": what isn't stored here yet is of an approach's first seed, or not there with the same code, data, "
+        "settings, versions and kind of machine"
+    )
+    reporter.say(f"{len(taken)} parts taken over from {reuse}{'' if taken else why}")
 
 
 def _weights_text(contestant: Any) -> str:

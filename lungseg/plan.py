@@ -199,7 +199,7 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "data": [trained.name, trained.sha256],
-        "code": hash_code(*code, ROOT / "fits.py"),
+        "code": hash_code(*code, *(ROOT / f"{name}.py" for name in ("environment", "fits", "ranks"))),
         "dataset": hash_code(module_place(type(trained.dataset))),
         "versions": versions(),
         "runtime": {**asdict(runtime), "device": str(runtime.device)},

@@ -2,85 +2,133 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lungseg.errors import InputError
+from lungseg.fits import is_fitted
 from lungseg.parts import Part, is_done
-from lungseg.results import TABLES
+from lungseg.results import FORMAT, TABLES, TEXT_COLUMNS
 from lungseg.storage import make_folder, read_json, write_atomically, write_json
 
 PART_TABLES = ("scores", "calibration", "history", "training", "importance")
+MAY_BE_EMPTY = {"history", "importance"}  # of an approach that learns in one step, or can't tell
 
 
-def take_over(parts: Iterable[Part], directory: Path, published: Path) -> list[Part]:
+@dataclass(frozen=True)
+class Published:
+    """A finished result as it was read.
+
+    Attributes:
+        folder: where it lies.
+        records: entries of run.json's `parts` by their key.
+        tables: all columns as text, so that no digit changes.
+        origin: name, revision, devices and time of that run, for the record of what is taken over.
+    """
+
+    folder: Path
+    records: dict[str, dict[str, Any]]
+    tables: dict[str, pd.DataFrame]
+    origin: dict[str, Any]
+
+
+def read_published(folder: Path) -> Published:
+    """Reads a result to take rows over from, before anything of the run is written.
+
+    Args:
+        folder: with run.json and tables, such as results/reference/NAME.
+
+    Raises:
+        InputError: no finished results of this format there, or a table is missing or damaged.
+    """
+    run = read_json(folder / "run.json")
+    if run.get("format") != FORMAT or not run.get("finished"):
+        raise InputError(
+            f"{folder / 'run.json'} is not of a finished benchmark of this version: choose another result "
+            "with --reuse, or leave it out"
+        )
+    origin = {name: run.get(name) for name in ("name", "git", "devices", "finished")}
+    return Published(
+        folder, _records(folder, run), {name: _read(folder, name) for name in PART_TABLES}, origin
+    )
+
+
+def take_over(parts: Iterable[Part], directory: Path, published: Published) -> list[Part]:
     """Stores the rows that a result has of parts under their own key, as if they had been computed here.
 
     A key takes in code, data, split, settings, versions and the kind of machine. Parts of the first seed are
-    left out: pictures and timings need their maps and models, which no published result has.
+    left out: pictures and timings need their maps and models, which no published result has. So are parts
+    that are fitted here already.
 
     Args:
-        parts: of the plan; those that are done stay as they are.
+        parts: of the plan.
         directory: results directory of the run.
-        published: folder with run.json and tables, such as results/reference/NAME.
+        published: what `read_published` has read.
 
     Returns:
         the parts that were taken over.
 
     Raises:
-        InputError: `published` holds no results, a damaged table, or one without the rows that its run.json
-            tells of.
+        InputError: the result hasn't the rows that its run.json tells of, or `directory` can't be written.
     """
-    records = {record.get("key"): record for record in _parts_of(published)}
     wanted = [
-        part for part in parts if part.key in records and not part.keep_maps and not is_done(part, directory)
+        part
+        for part in parts
+        if part.key in published.records
+        and not part.keep_maps
+        and not is_done(part, directory)
+        and not is_fitted(part, directory)
     ]
-    if not wanted:
-        return []
-    tables = {table: _read(published, table) for table in PART_TABLES}
-    for part in wanted:
-        _store(part, directory, published, tables, records[part.key])
+    rows = [_rows(part, published) for part in wanted]  # of all, before the first is stored
+    for part, tables in zip(wanted, rows, strict=True):
+        _store(part, directory, tables, published)
     return wanted
 
 
-def _parts_of(published: Path) -> list[dict[str, Any]]:
-    found = read_json(published / "run.json").get("parts", [])
-    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
-        raise InputError(f"{published / 'run.json'} has no list of parts: reuse another result")
-    return found
+def _records(folder: Path, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    records = run.get("parts")
+    if not isinstance(records, list) or not all(_is_whole(record) for record in records):
+        raise InputError(f"{folder / 'run.json'} has a damaged list of parts: choose another result")
+    return {record["key"]: record for record in records}
 
 
-def _read(published: Path, table: str) -> pd.DataFrame:
-    """As text, so that no digit changes; empty if the result has no such table."""
-    path = published / f"{table}.csv"
-    if not path.exists():
-        return pd.DataFrame(columns=TABLES[table])
+def _is_whole(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("key"), str)
+        and isinstance(record.get("started"), str)
+        and isinstance(record.get("seconds"), int | float)
+    )
+
+
+def _read(folder: Path, table: str) -> pd.DataFrame:
+    path = folder / f"{table}.csv"
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(found.columns) != TABLES[table]:
+            raise ValueError("other columns than this version writes")
+        for column in set(found.columns) - TEXT_COLUMNS:
+            pd.to_numeric(found[column])
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}): reuse another result") from error
-    if list(found.columns) != TABLES[table]:
-        raise InputError(f"{path} has other columns than this version writes: reuse another result")
+        raise InputError(f"{path} can't be used ({error}): choose another result with --reuse") from error
     return found
 
 
-def _store(
-    part: Part, directory: Path, published: Path, tables: dict[str, pd.DataFrame], record: dict[str, Any]
-) -> None:
-    rows = {table: _of(part, frame) for table, frame in tables.items()}
-    if sorted(rows["scores"]["image_id"]) != sorted(sample.id for sample in part.evaluated):
+def _rows(part: Part, published: Published) -> dict[str, pd.DataFrame]:
+    rows = {table: _of(part, frame) for table, frame in published.tables.items()}
+    images = sorted(sample.id for sample in part.evaluated)
+    missing = [table for table, frame in rows.items() if frame.empty and table not in MAY_BE_EMPTY]
+    if missing or sorted(rows["scores"]["image_id"]) != images or len(rows["training"]) != 1:
         raise InputError(
-            f"{published / 'scores.csv'} has not one row for each evaluated image of {part.label}, which "
-            "its run.json tells of: reuse another result"
+            f"{published.folder} hasn't all rows of {part.label}, which its run.json tells of: choose "
+            "another result with --reuse"
         )
-    folder = make_folder(part.folder(directory), empty=True)
-    for table, frame in rows.items():
-        write_atomically(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    told = {name: record.get(name) for name in ("started", "seconds")}
-    write_json(folder / "part.json", {"key": part.key, **told, "taken_over": True})
+    return rows
 
 
 def _of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
@@ -89,3 +137,15 @@ def _of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
     for column, value in names.items():
         chosen &= frame[column] == value
     return frame[chosen]
+
+
+def _store(part: Part, directory: Path, rows: dict[str, pd.DataFrame], published: Published) -> None:
+    for stale in (part.model(directory), part.maps(directory)):  # of another fit of this name
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = make_folder(part.folder(directory), empty=True)
+    for table, frame in rows.items():
+        write_atomically(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    record = published.records[part.key]
+    told = {name: record[name] for name in ("started", "seconds")}
+    origin = record.get("taken_over") or published.origin
+    write_json(folder / "part.json", {"key": part.key, **told, "taken_over": origin})

@@ -67,6 +67,7 @@ def test_bad_specs_and_flags(spec, tmp_path):
         assert_refused(lungseg("benchmark", spec(), "--device", "cuda"), "CUDA")
     assert_refused(lungseg("report", str(tmp_path)), "run.json")
     assert_refused(lungseg("publish", str(tmp_path)), "run.json")
+    assert_refused(lungseg("benchmark", spec(), "--reuse", str(tmp_path)), "run.json")
 
 
 def test_data_that_is_not_there(spec, tmp_path):

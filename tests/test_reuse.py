@@ -1,15 +1,18 @@
 """`--reuse`: rows of a published result in place of trainings that would give the same."""
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from tiny import NO_TIMING
 
+from lungseg import plan
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
+from lungseg.plan import make_plan
 from lungseg.publish import publish
-from lungseg.results import read_json
+from lungseg.results import read_json, read_table, write_json
 from lungseg.spec import read_spec
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -43,15 +46,61 @@ def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, compu
     for table in ("scores", "calibration", "statistics"):
         assert (out / f"{table}.csv").read_bytes() == (published / f"{table}.csv").read_bytes()
     parts = {(p["approach"], p["seed"]): p for p in read_json(out / "run.json")["parts"]}
-    assert parts["pixels", 1]["taken_over"] is True
     assert "taken_over" not in parts["pixels", 0]
-    first = {(p["approach"], p["seed"]): p for p in read_json(published / "run.json")["parts"]}
+    former, record = read_json(published / "run.json"), read_json(out / "run.json")
+    first = {(p["approach"], p["seed"]): p for p in former["parts"]}
     assert parts["pixels", 1]["seconds"] == first["pixels", 1]["seconds"]
-    assert "Taken over" in summary
-    assert "pixels, fold 0 seed 1" in summary
+    assert parts["pixels", 1]["taken_over"]["finished"] == former["finished"]
+    assert record["seconds"] == pytest.approx(
+        sum(p["seconds"] for p in parts.values() if "taken_over" not in p)
+    )
+    assert training(out, 1).equals(training(published, 1))
+    assert "Taken over with their training times from tiny" in summary
+    assert "pixels fold 0 seed 1" in summary
     computed.clear()
     benchmark(read_spec(spec_file, NO_TIMING), out)
     assert computed == []
+
+
+def test_what_was_taken_over_twice_still_names_the_first_source(spec_file, tmp_path, published):
+    out, again = tmp_path / "out", tmp_path / "again"
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    benchmark(read_spec(spec_file, NO_TIMING), again, reuse=out)
+    origins = [read_json(folder / "run.json")["parts"][-1]["taken_over"] for folder in (out, again)]
+    assert origins[0] == origins[1]
+    assert origins[0]["finished"] == read_json(published / "run.json")["finished"]
+
+
+def test_starting_over_in_the_folder_that_is_reused(spec_file, tmp_path, published, computed):
+    benchmark(read_spec(spec_file, NO_TIMING), published, fresh=True, reuse=published)
+    assert "pixels, fold 0, seed 1" not in computed
+
+
+def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, tmp_path, published, computed):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    computed.clear()
+    (out / "parts/pixels/f0-s1/part.json").unlink()
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert computed == ["pixels, fold 0, seed 1"]
+    assert (out / "models/pixels/f0-s1").is_dir()
+
+
+def test_a_model_of_former_settings_does_not_stay_beside_rows_taken_over(spec_file, tmp_path, published):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert not (out / "models/pixels/f0-s1").exists()
+
+
+def test_the_layout_of_images_counts(spec_file, monkeypatch):
+    keys = [make_plan(read_spec(spec_file)).parts[1].fit_key]
+    original = plan.resolve_runtime
+    monkeypatch.setattr(
+        plan, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
+    )
+    keys.append(make_plan(read_spec(spec_file)).parts[1].fit_key)
+    assert len(set(keys)) == 2
 
 
 def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, computed):
@@ -68,18 +117,53 @@ def test_what_is_stored_already_stays(spec_file, tmp_path, published, computed):
     assert not any("taken_over" in part for part in read_json(out / "run.json")["parts"])
 
 
-@pytest.mark.parametrize("damage", ["no run", "rows", "columns", "text"])
-def test_a_result_that_is_not_whole_is_refused(spec_file, tmp_path, published, damage):
-    scores = published / "scores.csv"
-    frame = pd.read_csv(scores, dtype=str, keep_default_na=False)
-    if damage == "no run":
-        shutil.rmtree(published)
-    elif damage == "rows":
-        frame[:-1].to_csv(scores, index=False)
-    elif damage == "columns":
-        frame.drop(columns="dice").to_csv(scores, index=False)
-    else:
-        scores.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"run\.json" if damage in ("no run", "rows") else r"scores\.csv"):
+@pytest.mark.parametrize(
+    ("damage", "names"),
+    [
+        ("no run", r"run\.json"),
+        ("unfinished", r"run\.json"),
+        ("record", r"run\.json"),
+        ("rows", "published/tiny hasn't all rows of pixels"),
+        ("training", "published/tiny hasn't all rows of pixels"),
+        ("columns", r"scores\.csv"),
+        ("number", r"scores\.csv"),
+        ("bytes", r"scores\.csv"),
+        ("no table", r"calibration\.csv"),
+    ],
+)
+def test_a_result_that_is_not_whole_is_refused(spec_file, tmp_path, published, damage, names):
+    harm(published, damage)
+    with pytest.raises(InputError, match=names):
         benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out", reuse=published)
-    assert not (tmp_path / "out/parts/pixels/f0-s1/part.json").exists()
+    assert not (tmp_path / "out/parts").exists()
+
+
+def harm(published, damage):
+    run, scores = published / "run.json", published / "scores.csv"
+    record = read_json(run)
+    frame = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    match damage:
+        case "no run":
+            shutil.rmtree(published)
+        case "unfinished":
+            write_json(run, record | {"finished": None})
+        case "record":
+            write_json(run, record | {"parts": [record["parts"][0] | {"seconds": None}]})
+        case "rows":
+            frame[:-1].to_csv(scores, index=False)
+        case "training":
+            path = published / "training.csv"
+            path.write_text(path.read_text().splitlines()[0] + "\n")
+        case "columns":
+            frame.drop(columns="dice").to_csv(scores, index=False)
+        case "number":
+            frame.assign(dice="good").to_csv(scores, index=False)
+        case "bytes":
+            scores.write_bytes(b"\xff\xfe\x00")
+        case "no table":
+            (published / "calibration.csv").unlink()
+
+
+def training(folder, seed):
+    rows = read_table(folder, "training")
+    return rows[(rows["approach"] == "pixels") & (rows["seed"] == seed)].reset_index(drop=True)

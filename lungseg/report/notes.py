@@ -204,17 +204,18 @@ def provenance(contents: Contents) -> list[str]:
 
 
 def _taken_over(run: dict[str, Any]) -> str:
-    """The trainings whose rows a former result gave; "" without any."""
-    seeds: dict[str, list[str]] = {}
+    """The trainings whose rows former results gave, and which results those were; "" without any."""
+    found: dict[str, list[str]] = {}
     for part in run.get("parts", []):
-        if part.get("taken_over"):
-            seeds.setdefault(part["approach"], []).append(f"fold {part['fold']} seed {part['seed']}")
-    if not seeds:
-        return ""
-    named = "; ".join(f"{name}, {', '.join(which)}" for name, which in seeds.items())
-    return (
-        "Taken over from a former result with the same code, data, settings, versions and kind of machine: "
-        f"{named}"
+        if origin := part.get("taken_over"):
+            revision = ((origin.get("git") or {}).get("revision") or "unknown")[:12]
+            source = f"{origin['name']} (revision {revision}, finished {origin['finished']})"
+            label = f"{part['approach']} fold {part['fold']} seed {part['seed']}"
+            found.setdefault(source, []).append(label)
+    return "; ".join(
+        f"Taken over with their training times from {source}, where all that they depend on was the same: "
+        f"{', '.join(labels)}"
+        for source, labels in found.items()
     )
 
 
