@@ -24,7 +24,7 @@ batch_sizes = [1]
 precision = "bfloat16"
 compiled = true
 """
-OWN, VARIANT = "cpu", "cpu, bfloat16, contiguous, compiled"
+OWN, VARIANT = "cpu", "cpu, bfloat16, channels-last, compiled"
 
 
 @pytest.fixture

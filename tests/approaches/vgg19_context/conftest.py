@@ -65,7 +65,7 @@ def shared(fitted):
     def make(**values):
         key = json.dumps(values)
         if key not in FITS:
-            FITS[key] = fitted(folder="shared", **values)
+            FITS[key] = fitted(folder=f"shared-{len(FITS)}", **values)
         return FITS[key]
 
     return make
