@@ -1,8 +1,10 @@
 """Convolutions as matrix products, where these are the faster way: on a CPU, of images stored channels last.
 
-oneDNN computes the gradient of a 1 x 1 convolution's weights at half the speed of the same matrix product,
-and a dilated convolution on a small map as if its taps met the image everywhere. Elsewhere, on a GPU or with
-images stored channel by channel, torch's own convolution is called, without the taps that meet padding alone.
+oneDNN computes the gradient of a 1 x 1 convolution's weights at half the speed of the same matrix product, on
+large maps in float32 also that of a 3 x 3 convolution's (seen with AVX2; in bfloat16 it wasn't measured and
+is left to oneDNN), and a dilated convolution on a small map as if its taps met the image everywhere. On a GPU
+or with images stored channel by channel, torch's own convolution is called, without the taps that meet
+padding alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ LEAST_DILATION = 1 / 4
 
 
 def use_products(network: nn.Module) -> None:
-    """Makes the convolutions that gain by it PointwiseConv2d or AtrousConv2d, in place; weights stay."""
+    """Makes convolutions that gain PointwiseConv2d, DenseConv2d or AtrousConv2d, in place; weights stay."""
     for module in network.modules():
         if type(module) is not nn.Conv2d or module.groups > 1 or module.stride != (1, 1):
             continue
@@ -29,8 +31,8 @@ def use_products(network: nn.Module) -> None:
             continue
         if module.kernel_size == (1, 1) and module.padding == (0, 0):
             module.__class__ = PointwiseConv2d
-        elif module.kernel_size == (3, 3) and module.padding == module.dilation != (1, 1):
-            module.__class__ = AtrousConv2d
+        elif module.kernel_size == (3, 3) and module.padding == module.dilation:
+            module.__class__ = DenseConv2d if module.dilation == (1, 1) else AtrousConv2d
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -43,6 +45,18 @@ class PointwiseConv2d(nn.Conv2d):
         count, _, height, width = x.shape
         found = functional.linear(_as_rows(_pixels(x)), self.weight.flatten(1), self.bias)
         return found.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+
+class DenseConv2d(nn.Conv2d):
+    """A 3 x 3 convolution of stride 1 and padding 1, without groups or dilation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C' x H x W of N x C x H x W."""
+        full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if not (full and learns and _is_for_products(x)):
+            return super().forward(x)
+        return _WeightsTapByTap.apply(x, self.weight, self.bias)
 
 
 class AtrousConv2d(nn.Conv2d):
@@ -76,6 +90,44 @@ class _Tap(NamedTuple):
     column: int
     to: tuple[slice, slice]
     of: tuple[slice, slice]
+
+
+class _WeightsTapByTap(torch.autograd.Function):
+    """torch's 3 x 3 convolution, the gradient of whose weights is a matrix product for each tap.
+
+    With a border of zeros around each map, what a tap meets is the whole row of pixels of all images, moved
+    by a constant: no tap needs a copy of its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return functional.conv2d(x, weight, bias, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, padding=1)
+        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return of_x, _of_weight(x, gradient), of_bias
+
+
+def _of_weight(x: Tensor, gradient: Tensor) -> Tensor:
+    """C' x C x 3 x 3, of what a 3 x 3 convolution has read and of its output's gradient, channels last."""
+    inputs, outputs = (functional.pad(_pixels(maps), (0, 0, 1, 1, 1, 1)) for maps in (x, gradient))
+    row = inputs.shape[2]
+    inputs, outputs = _as_rows(inputs), _as_rows(outputs)
+    edge = row + 1  # of the first and the last image: nothing but border
+    met = outputs[edge:-edge].T
+    found = x.new_empty((outputs.shape[1], 3, 3, inputs.shape[1]))
+    for i, j in product(range(3), range(3)):
+        start = i * row + j
+        found[:, i, j] = met @ inputs[start : start + met.shape[1]]
+    return found.permute(0, 3, 1, 2)
 
 
 class _TapByTap(torch.autograd.Function):

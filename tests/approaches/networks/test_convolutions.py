@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from lungseg.approaches.networks.convolutions import AtrousConv2d, PointwiseConv2d, use_products
+from lungseg.approaches.networks.convolutions import (
+    AtrousConv2d,
+    DenseConv2d,
+    PointwiseConv2d,
+    use_products,
+)
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 # Maps lower, narrower, as large and larger than the dilation of 5, and one on which oneDNN's own is used.
@@ -54,6 +59,32 @@ def test_a_pointwise_convolution_equals_torchs_in_double_precision(layout, size,
         torch.testing.assert_close(two, one, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dense_convolution_equals_torchs_in_double_precision(layout, size, bias):
+    torch.manual_seed(0)
+    whole = nn.Conv2d(4, 8, 3, padding=1, bias=bias).double().to(memory_format=layout)
+    expected = maps_and_gradients(whole, size, torch.contiguous_format)
+    found = maps_and_gradients(like(whole, DenseConv2d), size, layout)
+    for one, two in zip(expected, found, strict=True):
+        torch.testing.assert_close(two, one, atol=1e-12, rtol=1e-12)
+
+
+def test_a_dense_convolution_of_images_that_learn_nothing():
+    convolution = DenseConv2d(4, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    convolution(images).square().sum().backward()
+    found = convolution.weight.grad.clone()
+    convolution.zero_grad()
+    convolution(images.contiguous()).square().sum().backward()  # torch's own
+    torch.testing.assert_close(found, convolution.weight.grad, atol=1e-3, rtol=1e-4)
+    convolution.weight.requires_grad_(False)
+    learning = images.clone().requires_grad_()
+    convolution(learning).sum().backward()
+    assert learning.grad is not None
+
+
 @pytest.mark.parametrize(
     ("kind", "options"), [(AtrousConv2d, {"padding": 3, "dilation": 3}), (PointwiseConv2d, {})]
 )
@@ -73,10 +104,11 @@ def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(kind, options):
         assert 0 < apart < 1.5 * usual
 
 
-@pytest.mark.parametrize("kind", [AtrousConv2d, PointwiseConv2d])
+@pytest.mark.parametrize("kind", [AtrousConv2d, DenseConv2d, PointwiseConv2d])
 def test_maps_and_gradients_stay_channels_last(kind):
-    options = {"padding": 3, "dilation": 3} if kind is AtrousConv2d else {}
-    convolution = kind(4, 8, 3 if options else 1, bias=False, **options).to(memory_format=torch.channels_last)
+    options = {AtrousConv2d: {"padding": 3, "dilation": 3}, DenseConv2d: {"padding": 1}}.get(kind)
+    convolution = kind(4, 8, 3 if options else 1, bias=False, **(options or {}))
+    convolution = convolution.to(memory_format=torch.channels_last)
     maps, *gradients = maps_and_gradients(convolution, (5, 6), torch.channels_last)
     for one in (maps, *gradients):
         assert one.is_contiguous(memory_format=torch.channels_last)
@@ -95,7 +127,7 @@ def test_only_convolutions_that_gain_are_replaced_and_they_keep_their_weights():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     use_products(network)
     kinds = [type(module) for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert kinds == [PointwiseConv2d, AtrousConv2d, *[nn.Conv2d] * 6]
+    assert kinds == [PointwiseConv2d, AtrousConv2d, nn.Conv2d, DenseConv2d, *[nn.Conv2d] * 4]
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -32,7 +32,7 @@ class Cut(Exception):
 FAST = Runtime(torch.device("cpu"), precision="bfloat16", channels_last=True)
 
 
-@pytest.mark.parametrize(("steps", "fast"), [(1, True), (2, True), (3, True), (4, True), (3, False)])
+@pytest.mark.parametrize(("steps", "fast"), [(1, False), (2, True), (3, False), (4, False)])
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
     steps, fast, network_training, noise_images, tmp_path, monkeypatch, runtime
 ):
