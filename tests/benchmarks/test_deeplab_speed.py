@@ -15,7 +15,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.deeplabv3plus import network as our_network
 from lungseg.approaches.deeplabv3plus.network import NetworkSettings
-from lungseg.approaches.networks.convolutions import AtrousConv2d, PointwiseConv2d
+from lungseg.approaches.networks.convolutions import AtrousConv2d, DenseConv2d, PointwiseConv2d
 from lungseg.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -156,6 +156,13 @@ def test_grouped_convolutions_are_counted_as_they_are():
     runtime = Runtime(torch.device("cpu"))
     assert floor.operations(network(), runtime, 2, 8, training=False) == first + second
     assert floor.operations(network(), runtime, 2, 8, training=True) == 2 * first + 3 * second
+
+
+def test_the_border_that_products_take_in_is_not_counted():
+    network = nn.Sequential(DenseConv2d(1, 4, 3, padding=1), DenseConv2d(4, 8, 3, padding=1))
+    first, second = (2 * 2 * 8**2 * weights for weights in (4 * 1 * 3 * 3, 8 * 4 * 3 * 3))
+    runtime = Runtime(torch.device("cpu"), channels_last=True)
+    assert floor.operations(network, runtime, 2, 8, training=True) == 2 * first + 3 * second
 
 
 def test_taps_that_meet_padding_alone_are_not_counted_where_they_are_left_out():
