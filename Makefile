@@ -23,7 +23,7 @@ setup: $(READY) ## Make the virtual environment and install lungseg in it
 benchmark: $(READY) ## Run or resume a benchmark: tables and pictures in results/
 	$(BIN)/lungseg benchmark $(SPEC) $(ARGS)
 
-# A thread each that waits without spinning: threads of two processes that spin on the same cores hold one another up.
+# Threads wait without spinning: those of two processes that spin on the same cores hold one another up.
 test: $(TEST_READY) ## Run the tests, two at a time
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 

@@ -58,13 +58,13 @@ def benchmark(
         _help(make_plan(spec, device), directory)
         return ""
     reporter = reporter or Reporter()
-    published = None if reuse is None else read_published(reuse)  # --fresh may be about to remove it
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
     wait_for_all()
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
+    published = None if reuse is None else read_published(reuse, plan.parts, directory)
     with reporter.bar("leak audit") as move:
         audit = audit_plan(plan, move)
     _claim(directory, spec, fresh)

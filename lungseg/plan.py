@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from torch.backends.cpu import get_cpu_capability
 
 from lungseg.approaches import APPROACHES
 from lungseg.approaches.approach import Approach, Runtime, WeightsInfo
@@ -203,7 +204,7 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
         "dataset": hash_code(module_place(type(trained.dataset))),
         "versions": versions(),
         "runtime": {**asdict(runtime), "device": str(runtime.device)},
-        "machine": cuda_name() if runtime.device.type == "cuda" else cpu_name(),
+        "machine": cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()],
     }
 
 

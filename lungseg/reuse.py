@@ -22,30 +22,36 @@ MAY_BE_EMPTY = {"history", "importance"}  # of an approach that learns in one st
 
 @dataclass(frozen=True)
 class Published:
-    """A finished result as it was read.
+    """What a finished result has of a plan; a key here is a part's, with all that its rows depend on.
 
     Attributes:
-        folder: where it lies.
-        records: entries of run.json's `parts` by their key.
-        tables: all columns as text, so that no digit changes.
+        records: by key, entries of run.json's `parts`.
+        rows: by key, the part's rows of each table, as text so that no digit changes.
         origin: name, revision, devices and time of that run, for the record of what is taken over.
     """
 
-    folder: Path
     records: dict[str, dict[str, Any]]
-    tables: dict[str, pd.DataFrame]
+    rows: dict[str, dict[str, pd.DataFrame]]
     origin: dict[str, Any]
 
 
-def read_published(folder: Path) -> Published:
-    """Reads a result to take rows over from, before anything of the run is written.
+def read_published(folder: Path, parts: Iterable[Part], directory: Path) -> Published:
+    """Reads from a result what it has of a plan's parts, before anything of the run is written.
 
     Args:
         folder: with run.json and tables, such as results/reference/NAME.
+        parts: of the plan.
+        directory: results directory of the run.
 
     Raises:
-        InputError: no finished results of this format there, or a table is missing or damaged.
+        InputError: `folder` is `directory`, holds no finished results of this format, has a damaged table, or
+            hasn't the rows that its run.json tells of.
     """
+    if folder.resolve() == directory.resolve():
+        raise InputError(
+            f"--reuse names the results directory {directory} itself: leave it out, what is stored there is "
+            "used anyway"
+        )
     run = read_json(folder / "run.json")
     if run.get("format") != FORMAT or not run.get("finished"):
         raise InputError(
@@ -53,9 +59,11 @@ def read_published(folder: Path) -> Published:
             "with --reuse, or leave it out"
         )
     origin = {name: run.get(name) for name in ("name", "git", "devices", "finished")}
-    return Published(
-        folder, _records(folder, run), {name: _read(folder, name) for name in PART_TABLES}, origin
-    )
+    if not _is_origin(origin):
+        raise InputError(f"{folder / 'run.json'} is damaged: choose another result with --reuse")
+    records = _records(folder, run)
+    tables = {name: _read(folder, name) for name in PART_TABLES}
+    return Published(records, {p.key: _rows(p, tables, folder) for p in parts if p.key in records}, origin)
 
 
 def take_over(parts: Iterable[Part], directory: Path, published: Published) -> list[Part]:
@@ -74,19 +82,18 @@ def take_over(parts: Iterable[Part], directory: Path, published: Published) -> l
         the parts that were taken over.
 
     Raises:
-        InputError: the result hasn't the rows that its run.json tells of, or `directory` can't be written.
+        InputError: `directory` can't be written.
     """
     wanted = [
         part
         for part in parts
-        if part.key in published.records
+        if part.key in published.rows
         and not part.keep_maps
         and not is_done(part, directory)
         and not is_fitted(part, directory)
     ]
-    rows = [_rows(part, published) for part in wanted]  # of all, before the first is stored
-    for part, tables in zip(wanted, rows, strict=True):
-        _store(part, directory, tables, published)
+    for part in wanted:
+        _store(part, directory, published)
     return wanted
 
 
@@ -103,7 +110,14 @@ def _is_whole(record: Any) -> bool:
         and isinstance(record.get("key"), str)
         and isinstance(record.get("started"), str)
         and isinstance(record.get("seconds"), int | float)
+        and (record.get("taken_over") is None or _is_origin(record["taken_over"]))
     )
+
+
+def _is_origin(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("git"), dict | None):
+        return False
+    return isinstance(value.get("name"), str) and isinstance(value.get("finished"), str)
 
 
 def _read(folder: Path, table: str) -> pd.DataFrame:
@@ -119,13 +133,13 @@ def _read(folder: Path, table: str) -> pd.DataFrame:
     return found
 
 
-def _rows(part: Part, published: Published) -> dict[str, pd.DataFrame]:
-    rows = {table: _of(part, frame) for table, frame in published.tables.items()}
+def _rows(part: Part, tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, pd.DataFrame]:
+    rows = {table: _of(part, frame) for table, frame in tables.items()}
     images = sorted(sample.id for sample in part.evaluated)
     missing = [table for table, frame in rows.items() if frame.empty and table not in MAY_BE_EMPTY]
     if missing or sorted(rows["scores"]["image_id"]) != images or len(rows["training"]) != 1:
         raise InputError(
-            f"{published.folder} hasn't all rows of {part.label}, which its run.json tells of: choose "
+            f"{folder} hasn't all rows of {part.label}, which its run.json tells of: choose "
             "another result with --reuse"
         )
     return rows
@@ -139,11 +153,11 @@ def _of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[chosen]
 
 
-def _store(part: Part, directory: Path, rows: dict[str, pd.DataFrame], published: Published) -> None:
+def _store(part: Part, directory: Path, published: Published) -> None:
     for stale in (part.model(directory), part.maps(directory)):  # of another fit of this name
         shutil.rmtree(stale, ignore_errors=True)
     folder = make_folder(part.folder(directory), empty=True)
-    for table, frame in rows.items():
+    for table, frame in published.rows[part.key].items():
         write_atomically(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
     record = published.records[part.key]
     told = {name: record[name] for name in ("started", "seconds")}

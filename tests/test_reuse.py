@@ -71,9 +71,19 @@ def test_what_was_taken_over_twice_still_names_the_first_source(spec_file, tmp_p
     assert origins[0]["finished"] == read_json(published / "run.json")["finished"]
 
 
-def test_starting_over_in_the_folder_that_is_reused(spec_file, tmp_path, published, computed):
-    benchmark(read_spec(spec_file, NO_TIMING), published, fresh=True, reuse=published)
-    assert "pixels, fold 0, seed 1" not in computed
+def test_the_results_directory_itself_is_refused(spec_file, published):
+    with pytest.raises(InputError, match="leave it out"):
+        benchmark(read_spec(spec_file, NO_TIMING), published, fresh=True, reuse=published / "../tiny")
+    assert read_json(published / "run.json")["finished"]
+
+
+def test_a_damaged_result_clears_nothing(spec_file, tmp_path, published):
+    out = tmp_path / "first"
+    harm(published, "rows")
+    with pytest.raises(InputError, match="hasn't all rows"):
+        benchmark(read_spec(spec_file, NO_TIMING), out, fresh=True, reuse=published)
+    assert (out / "models/pixels/f0-s1").is_dir()
+    assert read_json(out / "run.json")["finished"]
 
 
 def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, tmp_path, published, computed):
@@ -123,8 +133,9 @@ def test_what_is_stored_already_stays(spec_file, tmp_path, published, computed):
         ("no run", r"run\.json"),
         ("unfinished", r"run\.json"),
         ("record", r"run\.json"),
+        ("origin", r"run\.json"),
         ("rows", "published/tiny hasn't all rows of pixels"),
-        ("training", "published/tiny hasn't all rows of pixels"),
+        ("training", "published/tiny hasn't all rows of mean-mask"),
         ("columns", r"scores\.csv"),
         ("number", r"scores\.csv"),
         ("bytes", r"scores\.csv"),
@@ -149,6 +160,8 @@ def harm(published, damage):
             write_json(run, record | {"finished": None})
         case "record":
             write_json(run, record | {"parts": [record["parts"][0] | {"seconds": None}]})
+        case "origin":
+            write_json(run, record | {"parts": [record["parts"][0] | {"taken_over": True}]})
         case "rows":
             frame[:-1].to_csv(scores, index=False)
         case "training":

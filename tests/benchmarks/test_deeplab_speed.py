@@ -159,10 +159,10 @@ def test_grouped_convolutions_are_counted_as_they_are():
 
 
 def test_the_border_that_products_take_in_is_not_counted():
-    network = nn.Sequential(DenseConv2d(1, 4, 3, padding=1), DenseConv2d(4, 8, 3, padding=1))
-    first, second = (2 * 2 * 8**2 * weights for weights in (4 * 1 * 3 * 3, 8 * 4 * 3 * 3))
+    network = nn.Sequential(PointwiseConv2d(1, 48, 1), DenseConv2d(48, 48, 3, padding=1))
+    first, second = (2 * 2 * 16**2 * weights for weights in (48, 48 * 48 * 3 * 3))
     runtime = Runtime(torch.device("cpu"), channels_last=True)
-    assert floor.operations(network, runtime, 2, 8, training=True) == 2 * first + 3 * second
+    assert floor.operations(network, runtime, 2, 16, training=True) == 2 * first + 3 * second
 
 
 def test_taps_that_meet_padding_alone_are_not_counted_where_they_are_left_out():

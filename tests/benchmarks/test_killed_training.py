@@ -11,7 +11,7 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path):
-    words = ["--kills", "1", "--epochs", "4", "--size", "32", "--longest", "3", "--out", str(tmp_path)]
+    words = ["--kills", "1", "--epochs", "6", "--size", "32", "--longest", "2", "--out", str(tmp_path)]
     assert study.main(words) == 0
     assert capsys.readouterr().out.count("s after its start, stored: ") == 1
     assert len(pd.read_csv(tmp_path / "table.csv")) == 1

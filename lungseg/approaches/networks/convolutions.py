@@ -20,6 +20,9 @@ from torch.nn import functional
 # Below this share of the map's side a dilated convolution's taps meet the image nearly everywhere, and
 # oneDNN's own convolution is the faster one.
 LEAST_DILATION = 1 / 4
+# On smaller maps (pixels a side) or with fewer channels oneDNN's gradient of a 3 x 3 convolution's weights is
+# the faster one: the border takes a larger share of the work.
+LEAST_SIDE, LEAST_CHANNELS = 16, 48
 
 
 def use_products(network: nn.Module) -> None:
@@ -52,11 +55,14 @@ class DenseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C' x H x W of N x C x H x W."""
+        if self._gains(x) and torch.is_grad_enabled() and self.weight.requires_grad:
+            return _WeightsTapByTap.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+    def _gains(self, x: Tensor) -> bool:
+        large = min(x.shape[-2:]) >= LEAST_SIDE and min(self.weight.shape[:2]) >= LEAST_CHANNELS
         full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if not (full and learns and _is_for_products(x)):
-            return super().forward(x)
-        return _WeightsTapByTap.apply(x, self.weight, self.bias)
+        return large and full and _is_for_products(x)
 
 
 class AtrousConv2d(nn.Conv2d):
@@ -111,7 +117,10 @@ class _WeightsTapByTap(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, padding=1)
+            one = (1, 1)
+            of_x, _, _ = torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, one, one, one, False, (0, 0), 1, (True, False, False)
+            )
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         return of_x, _of_weight(x, gradient), of_bias
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from lungseg.approaches.networks import convolutions
 from lungseg.approaches.networks.convolutions import (
     AtrousConv2d,
     DenseConv2d,
@@ -24,6 +25,12 @@ def maps_and_gradients(convolution, size, layout, autocast=False):
         maps = convolution(images)
     loss = (maps.double() * torch.randn(maps.shape, generator=generator)).sum()
     return maps, *torch.autograd.grad(loss, [images, *convolution.parameters()])
+
+
+@pytest.fixture
+def everything_gains(monkeypatch):
+    monkeypatch.setattr(convolutions, "LEAST_SIDE", 1)
+    monkeypatch.setattr(convolutions, "LEAST_CHANNELS", 1)
 
 
 def like(convolution, kind):
@@ -62,7 +69,7 @@ def test_a_pointwise_convolution_equals_torchs_in_double_precision(layout, size,
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 4)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_dense_convolution_equals_torchs_in_double_precision(layout, size, bias):
+def test_a_dense_convolution_equals_torchs_in_double_precision(layout, size, bias, everything_gains):
     torch.manual_seed(0)
     whole = nn.Conv2d(4, 8, 3, padding=1, bias=bias).double().to(memory_format=layout)
     expected = maps_and_gradients(whole, size, torch.contiguous_format)
@@ -71,7 +78,7 @@ def test_a_dense_convolution_equals_torchs_in_double_precision(layout, size, bia
         torch.testing.assert_close(two, one, atol=1e-12, rtol=1e-12)
 
 
-def test_a_dense_convolution_of_images_that_learn_nothing():
+def test_a_dense_convolution_of_images_that_learn_nothing(everything_gains):
     convolution = DenseConv2d(4, 8, 3, padding=1).to(memory_format=torch.channels_last)
     images = torch.randn(2, 4, 5, 6).contiguous(memory_format=torch.channels_last)
     convolution(images).square().sum().backward()
@@ -83,6 +90,24 @@ def test_a_dense_convolution_of_images_that_learn_nothing():
     learning = images.clone().requires_grad_()
     convolution(learning).sum().backward()
     assert learning.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "autocast", "gains"),
+    [
+        ((48, 48), (16, 16), False, True),
+        ((48, 48), (16, 15), False, False),
+        ((48, 47), (16, 16), False, False),
+        ((47, 48), (16, 16), False, False),
+        ((48, 48), (16, 16), True, False),
+    ],
+)
+def test_small_maps_few_channels_and_bfloat16_are_left_to_torch(channels, size, autocast, gains, monkeypatch):
+    calls, products = [], convolutions._of_weight
+    monkeypatch.setattr(convolutions, "_of_weight", lambda *maps: (calls.append(1), products(*maps))[1])
+    dense = DenseConv2d(*channels, 3, padding=1).to(memory_format=torch.channels_last)
+    maps_and_gradients(dense, size, torch.channels_last, autocast)
+    assert bool(calls) == gains
 
 
 @pytest.mark.parametrize(
@@ -105,7 +130,7 @@ def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(kind, options):
 
 
 @pytest.mark.parametrize("kind", [AtrousConv2d, DenseConv2d, PointwiseConv2d])
-def test_maps_and_gradients_stay_channels_last(kind):
+def test_maps_and_gradients_stay_channels_last(kind, everything_gains):
     options = {AtrousConv2d: {"padding": 3, "dilation": 3}, DenseConv2d: {"padding": 1}}.get(kind)
     convolution = kind(4, 8, 3 if options else 1, bias=False, **(options or {}))
     convolution = convolution.to(memory_format=torch.channels_last)

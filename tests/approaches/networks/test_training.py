@@ -32,15 +32,18 @@ class Cut(Exception):
 FAST = Runtime(torch.device("cpu"), precision="bfloat16", channels_last=True)
 
 
-@pytest.mark.parametrize(("steps", "fast"), [(1, False), (2, True), (3, False), (4, False)])
+PLAIN, LAST = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), channels_last=True)
+
+
+@pytest.mark.parametrize(("steps", "runtime"), [(1, LAST), (2, FAST), (3, PLAIN), (3, LAST), (4, LAST)])
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
-    steps, fast, network_training, noise_images, tmp_path, monkeypatch, runtime
+    steps, runtime, network_training, noise_images, tmp_path, monkeypatch
 ):
     # `steps` of two epochs of two.
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     data, path = noise_images(7), tmp_path / "last.pt"
     network = {"topology": "seed", "dropout": 0.5}
-    values = {"count": 7, "epochs": 2, "network": network, "runtime": FAST if fast else runtime}
+    values = {"count": 7, "epochs": 2, "network": network, "runtime": runtime}
     whole = network_training(**values)
     expected = [whole.run_epoch(data, nothing) for _ in range(2)]
 
