@@ -190,10 +190,10 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
 
 def _say_what_was_taken(taken: Sequence[Part], reuse: Path, reporter: Reporter) -> None:
     why = (
-        ": what isn't stored here yet is of an approach's first seed, or not there with the same code, data, "
+        "; what isn't stored here yet is of an approach's first seed, or not there with the same code, data, "
         "settings, versions and kind of machine"
     )
-    reporter.say(f"{len(taken)} parts taken over from {reuse}{'' if taken else why}")
+    reporter.say(f"parts taken over from {reuse}: {len(taken)}{'' if taken else why}")
 
 
 def _weights_text(contestant: Any) -> str:
