@@ -61,7 +61,8 @@ def _run(train: Callable[[], Any], outcome: Outcome) -> None:
 
 def _workers(client: Client) -> set[tuple[str, str]]:
     """Address and folder of each worker; one that a nanny restarts may keep its address."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # Not `scheduler_info`: what it returns may be the refresh without workers that runs every few seconds.
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     return {(address, worker["local_directory"]) for address, worker in workers.items()}
 
 

@@ -17,6 +17,7 @@ from distributed.utils import get_mp_context
 from lungseg.approaches.vgg19_pixels.approach import Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.distributed import fit_distributed, fit_locally
 from lungseg.approaches.vgg19_pixels.features import PixelFeatures
+from lungseg.approaches.vgg19_pixels.worker_watch import _workers
 from lungseg.data.sample import Sample
 from lungseg.errors import InputError
 
@@ -65,6 +66,9 @@ def client():
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
         ) as cluster,
+        # A refresh of what the client knows of the scheduler, thousands of times as often as by default: no
+        # look at the workers may meet the moment in which it knows of none.
+        dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
         Client(cluster) as client,
     ):
         client.register_plugin(SameSearchPath())
@@ -88,6 +92,10 @@ def unseen():
     images = np.random.default_rng(5).uniform(0, 1, (3, 1, 32, 32)).astype(np.float32)
     maps = PixelFeatures("random")(torch.from_numpy(images))
     return maps.permute(0, 2, 3, 1).reshape(-1, 64).numpy()
+
+
+def test_workers_that_are_there_are_seen_at_each_look(client):
+    assert {len(_workers(client)) for _ in range(300)} == {2}
 
 
 def test_two_workers_give_the_local_model(client, samples, unseen):
