@@ -45,12 +45,12 @@ class SmpSettings(TrainingSettings):
     """The keys that every trained network has, and no others: the network is the library's default.
 
     Attributes:
-        MULTIPLE: `size` has to be a multiple of it.
+        MULTIPLE: `size` and `small_size` have to be multiples of it.
     """
 
     MULTIPLE: ClassVar[int] = 1
 
-    @field_validator("size")
+    @field_validator("size", "small_size")
     @classmethod
     def _can_be_taken(cls, size: int) -> int:
         below = size - size % cls.MULTIPLE

@@ -21,6 +21,7 @@ from lungseg.approaches.networks.distributed import require_an_image_each, with_
 from lungseg.approaches.networks.images import Images, read_images
 from lungseg.approaches.networks.inference import Predictor
 from lungseg.approaches.networks.losses import segmentation_loss
+from lungseg.approaches.networks.schedule import small_epochs, working_size
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.approaches.networks.training import Training
 from lungseg.approaches.resize import to_batch
@@ -63,7 +64,7 @@ class NetworkApproach(Approach):
         return network
 
     def estimate(self, train: int, validation: int) -> float | None:
-        """Seconds by two timed epochs of one step after one to warm up; None if these can't be done."""
+        """Seconds, by two timed steps a size after one to warm up; None if these can't be done."""
         try:
             return self._estimate(train, validation)
         except (InputError, RuntimeError):  # the training itself says what is wrong
@@ -72,28 +73,40 @@ class NetworkApproach(Approach):
     def _estimate(self, train: int, validation: int) -> float:
         s = self.settings
         count = min(s.batch_size, max(2, train))
-        noise = np.random.default_rng(0).integers(0, 65536, (count, 2, s.size, s.size), np.uint16)
-        data = Images([str(number) for number in range(count)], list(noise))
         with ranks.alone():
             probe = Training(self.empty_network(), self.groups, s, self.runtime, 0, count)
-            probe.run_epoch(data, lambda *_: None)
-            start = time.perf_counter()
-            for _ in range(2):
-                probe.run_epoch(data, lambda *_: None)
-            step = (time.perf_counter() - start) / 2
+            steps = {size: self._step_seconds(probe, size, count) for size in self._sizes()}
         # A forward pass is about a third of a training step; processes share the images.
-        return s.epochs * step / count * (train + validation / 3) / ranks.world_size()
+        seconds = sum(steps[working_size(epoch, s)] for epoch in range(s.epochs))
+        return seconds / count * (train + validation / 3) / ranks.world_size()
+
+    def _step_seconds(self, probe: Training, size: int, count: int) -> float:
+        noise = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
+        data = Images([str(number) for number in range(count)], list(noise))
+        probe.run_epoch(data, lambda *_: None)
+        start = time.perf_counter()
+        for _ in range(2):
+            probe.run_epoch(data, lambda *_: None)
+        return (time.perf_counter() - start) / 2
+
+    def _sizes(self) -> list[int]:
+        """Of the images that a training sees."""
+        return sorted({working_size(epoch, self.settings) for epoch in (0, self.settings.epochs - 1)})
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
         with self._full_memory_named():
-            data, held = self._read_images(train, run), self._read_images(validation, run)
-            sizes = [sample.mask().shape for sample in validation]
+            data, held = (
+                {size: self._read_images(samples, size, run) for size in self._sizes()}
+                for samples in (train, validation)
+            )
+            shapes = [sample.mask().shape for sample in validation]
             training = self._begun(run, len(train))
             for row in training.history:
                 run.history(**row)
             while training.epoch < self.settings.epochs:
-                self._train_epoch(training, data, run)
-                self._validate(training, held, sizes, run)
+                size = working_size(training.epoch, self.settings)
+                self._train_epoch(training, data[size], run)
+                self._validate(training, held[size], shapes, run)
                 run.history(**training.history[-1])
                 self._store(training, run)
             ranks.wait_for_all()
@@ -103,7 +116,7 @@ class NetworkApproach(Approach):
             "images",
             len(train) * self.settings.epochs,
             sum(p.numel() for p in training.network.parameters()),
-            best_epoch(training.history),
+            best_epoch(training),
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
         )
@@ -139,7 +152,7 @@ class NetworkApproach(Approach):
         if not ranks.is_first():
             return
         best = _best_file(run, training)
-        if best_epoch(training.history) == training.epoch:
+        if best_epoch(training) == training.epoch:
             write_tensors(best, training.average.network.state_dict())
         training.save(run.checkpoints / CHECKPOINT)
         for former in run.checkpoints.glob("best-*.safetensors"):
@@ -151,21 +164,21 @@ class NetworkApproach(Approach):
         network = with_shared_norms(self.new_network(run.seed), self.settings, self.runtime)
         return Training(network, self.groups, self.settings, self.runtime, run.seed, count)
 
-    def _read_images(self, samples: Sequence[Any], run: Run) -> Images:
+    def _read_images(self, samples: Sequence[Any], size: int, run: Run) -> Images:
         """One process fills the cache, then the others find it."""
         if not ranks.is_first():
             ranks.wait_for_all()
-        images = self._read_or_make(samples, run)
+        images = self._read_or_make(samples, size, run)
         if ranks.is_first():
             ranks.wait_for_all()
         return images
 
-    def _read_or_make(self, samples: Sequence[Any], run: Run) -> Images:
+    def _read_or_make(self, samples: Sequence[Any], size: int, run: Run) -> Images:
         def report(done: int, total: int) -> None:
             if done % 8 == 0:
                 run.progress(done, total, "reading images")
 
-        return read_images(samples, self.settings.size, report)
+        return read_images(samples, size, report)
 
     def _train_epoch(self, training: Training, data: Images, run: Run) -> None:
         epoch, epochs = training.epoch, self.settings.epochs
@@ -181,10 +194,10 @@ class NetworkApproach(Approach):
         )
 
     @torch.inference_mode()
-    def _validate(self, training: Training, held: Images, sizes: list[tuple[int, int]], run: Run) -> None:
+    def _validate(self, training: Training, held: Images, shapes: list[tuple[int, int]], run: Run) -> None:
         """Adds loss, accuracy and Dice of the validation images to the last row of the history."""
         predictor = Predictor(training.average.network, self.settings, self.runtime, plain=True)
-        own = ranks.own_part(range(len(sizes)))
+        own = ranks.own_part(range(len(shapes)))
         losses, right = [], []
 
         # A batch at a time: at their own sizes all of them together can fill the memory.
@@ -196,7 +209,7 @@ class NetworkApproach(Approach):
                 for logit, mask in zip(logits.split(1), masks.split(1), strict=True):
                     losses.append(float(segmentation_loss(logit, mask, self.settings)))
                     right.append(float(((logit >= 0) == (mask >= 0.5)).float().mean()))
-                yield from self.finish(logits.sigmoid(), sizes[part.start : part.stop])
+                yield from self.finish(logits.sigmoid(), shapes[part.start : part.stop])
 
         # Image by image and then gathered, so that the mean is one over all of them and not a mean of means.
         dice = run.score(maps()) if ranks.world_size() == 1 else run.scores(maps(), own)
@@ -244,9 +257,10 @@ class NetworkApproach(Approach):
 
 
 def _best_file(run: Run, training: Training) -> Path:
-    return run.checkpoints / f"best-{best_epoch(training.history)}.safetensors"
+    return run.checkpoints / f"best-{best_epoch(training)}.safetensors"
 
 
-def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The first epoch with the best validation Dice."""
-    return max(history, key=lambda row: row["validation_dice"])["step"]
+def best_epoch(training: Training) -> int:
+    """The first epoch with the best validation Dice, of those at the final size as soon as there are any."""
+    final = training.history[small_epochs(training.settings) :]
+    return max(final or training.history, key=lambda row: row["validation_dice"])["step"]

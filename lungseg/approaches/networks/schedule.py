@@ -1,4 +1,4 @@
-"""How fast a network learns at each step, and which images it learns from."""
+"""How fast a network learns at each step, from which images, and of what size."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ def learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> f
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def small_epochs(settings: TrainingSettings) -> int:
+    """Epochs at `small_size`, before those at `size`, of which there is one at least."""
+    if settings.small_size >= settings.size:
+        return 0
+    return min(round(settings.small_share * settings.epochs), settings.epochs - 1)
+
+
+def working_size(epoch: int, settings: TrainingSettings) -> int:
+    """Pixels a side of the images of an epoch, counted from 0, and of those that it is validated on."""
+    return settings.small_size if epoch < small_epochs(settings) else settings.size
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

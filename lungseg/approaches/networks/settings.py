@@ -24,7 +24,13 @@ class TrainingSettings(Settings):
             and shorter, for a few cores.
         size: images are trained and predicted at size x size pixels.
         weights: of the backbone: "imagenet", "random" or "auto" (ImageNet's if they are on this machine).
-        epochs: passes over the training images; the epoch with the best validation Dice is kept.
+        epochs: passes over the training images; the epoch with the best validation Dice is kept, of those
+            at `size`.
+        small_share: share of the epochs, at the start, in which images have `small_size` x `small_size`
+            pixels, as far as that is less than `size`; the last epoch has `size` in any case. Small images
+            teach most of it in a fraction of the time (progressive resizing: Howard 2018 for ImageNet in
+            DAWNBench, Tan and Le 2021).
+        small_size: see `small_share`.
         batch_size: images a step at most, over all processes; an epoch is cut into batches of nearly equal
             size, so that none has a single image (batch norm over one pooled pixel has no spread).
         optimiser: "adamw", or "adam" as the original recipe had it.
@@ -50,6 +56,8 @@ class TrainingSettings(Settings):
     size: Annotated[int, Field(ge=32, le=4096)] = 512
     weights: Literal["imagenet", "random", "auto"] = "auto"
     epochs: Annotated[int, Field(ge=1)] = 60
+    small_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    small_size: Annotated[int, Field(ge=32, le=4096)] = 128
     batch_size: Annotated[int, Field(ge=2)] = 8
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
