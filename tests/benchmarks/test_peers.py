@@ -150,16 +150,17 @@ def test_the_published_specs_train_every_network_alike(spec, ours, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "ways"),
+    ("name", "key", "size", "ways"),
     [
-        ("SmpUnetPlusPlus", 100, "multiples of 32 pixels: set it to 96 or 128"),
-        ("SmpUnetPlusPlus", 48, "multiples of 32 pixels: set it to 32 or 64"),
-        ("SmpDeepLabV3Plus", 100, "multiples of 16 pixels: set it to 96 or 112"),
+        ("SmpUnetPlusPlus", "size", 100, "multiples of 32 pixels: set it to 96 or 128"),
+        ("SmpUnetPlusPlus", "size", 48, "multiples of 32 pixels: set it to 32 or 64"),
+        ("SmpDeepLabV3Plus", "size", 100, "multiples of 16 pixels: set it to 96 or 112"),
+        ("SmpUnetPlusPlus", "small_size", 80, "multiples of 32 pixels: set it to 64 or 96"),
     ],
 )
-def test_a_size_that_a_network_can_not_take_is_refused_with_those_that_it_can(name, size, ways):
-    with pytest.raises(InputError, match=rf"size = {size} can't be used: .*{ways}"):
-        validate(getattr(peers, name).Settings, {"size": size}, "approach 'peer'")
+def test_a_size_that_a_network_can_not_take_is_refused_with_those_that_it_can(name, key, size, ways):
+    with pytest.raises(InputError, match=rf"{key} = {size} can't be used: .*{ways}"):
+        validate(getattr(peers, name).Settings, {key: size}, "approach 'peer'")
 
 
 @torch.no_grad()

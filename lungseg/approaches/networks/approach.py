@@ -21,7 +21,7 @@ from lungseg.approaches.networks.distributed import require_an_image_each, with_
 from lungseg.approaches.networks.images import Images, read_images
 from lungseg.approaches.networks.inference import Predictor
 from lungseg.approaches.networks.losses import segmentation_loss
-from lungseg.approaches.networks.schedule import small_epochs, working_size
+from lungseg.approaches.networks.schedule import cost, small_epochs, working_size
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.approaches.networks.training import Training
 from lungseg.approaches.resize import to_batch
@@ -186,7 +186,8 @@ class NetworkApproach(Approach):
 
         def progress(step: int, steps: int, loss: float) -> None:
             text = f"epoch {epoch + 1} of {epochs}, loss {loss:.4f}{last}"
-            run.progress(epoch * steps + step, epochs * steps, text)
+            done, total = (cost(*at, steps, self.settings) for at in ((epoch, step), (epochs, 0)))
+            run.progress(done, total, text)
 
         loss, accuracy = training.run_epoch(data, progress, run.checkpoints / CHECKPOINT)
         training.history.append(

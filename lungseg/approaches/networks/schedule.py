@@ -33,6 +33,15 @@ def working_size(epoch: int, settings: TrainingSettings) -> int:
     return settings.small_size if epoch < small_epochs(settings) else settings.size
 
 
+def cost(epoch: int, step: int, steps: int, settings: TrainingSettings) -> int:
+    """Work up to a step of an epoch of so many, in steps of the smallest images: it goes by their pixels."""
+    small = small_epochs(settings)
+    if epoch < small:
+        return epoch * steps + step
+    factor = (settings.size / working_size(0, settings)) ** 2
+    return small * steps + round(((epoch - small) * steps + step) * factor)
+
+
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """A random order of `count` images in `batch_count` batches, whose sizes differ by one at most."""
     generator = torch.Generator().manual_seed(number_of(seed, epoch))

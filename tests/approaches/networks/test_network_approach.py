@@ -64,6 +64,63 @@ def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, mo
     assert same_weights(whole.network, resumed.network)
 
 
+def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
+    discs, runtime, settings, new_run, monkeypatch
+):
+    s = settings(epochs=5, small_share=0.4, small_size=32)
+    seen, dice = [], iter([0.9, 0.95, 0.5, 0.7, 0.6])
+    epoch, validate = Training.run_epoch, DeepLabV3PlusResNet50._validate
+
+    def run_epoch(training, data, *others):
+        seen.append(("train", data.batch([0])[0].shape[-1]))
+        return epoch(training, data, *others)
+
+    def validated(approach, training, held, *others):
+        seen.append(("validate", held.batch([0])[0].shape[-1]))
+        return validate(approach, training, held, *others)
+
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    monkeypatch.setattr(DeepLabV3PlusResNet50, "_validate", validated)
+
+    def score(maps) -> float:
+        assert {each.shape for each in maps} == {(64, 64)}  # the images' own size, whatever the network saw
+        return next(dice)
+
+    run = new_run(score=score)
+    fitted = DeepLabV3PlusResNet50(s, runtime).fit(discs(6), discs(2, seed=3), run)
+    assert seen == [(kind, size) for size in (32, 32, 48, 48, 48) for kind in ("train", "validate")]
+    assert fitted.best_step == 4
+    assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
+    epochs, discs, runtime, settings, new_run, monkeypatch
+):
+    s = settings(epochs=4, small_share=0.5, small_size=32)
+    whole, whole_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="whole")
+    whole.fit(discs(9), discs(2, seed=3), whole_run)
+
+    class Cut(Exception):
+        pass
+
+    save = Training.save
+
+    def cut(training, path):
+        save(training, path)
+        if training.epoch == epochs:
+            raise Cut
+
+    monkeypatch.setattr(Training, "save", cut)
+    with pytest.raises(Cut):
+        DeepLabV3PlusResNet50(s, runtime).fit(discs(9), discs(2, seed=3), new_run(folder="cut"))
+    monkeypatch.setattr(Training, "save", save)
+    resumed, resumed_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="cut")
+    resumed.fit(discs(9), discs(2, seed=3), resumed_run)
+    assert resumed_run.rows == whole_run.rows
+    assert same_weights(whole.network, resumed.network)
+
+
 def test_without_the_best_weights_it_starts_over(discs, runtime, settings, new_run):
     run = new_run()
     first = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
@@ -141,3 +198,11 @@ def test_an_estimate_is_made_without_data(runtime, settings):
     approach = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
     short, long = approach.estimate(10, 2), approach.estimate(10_000, 2)
     assert 0 < short < long
+
+
+def test_an_estimate_counts_the_epochs_of_each_size(runtime, settings, monkeypatch):
+    approach = DeepLabV3PlusResNet50(settings(epochs=10, small_share=0.7, small_size=32), runtime)
+    seconds = {32: 1.0, 48: 5.0}
+    monkeypatch.setattr(DeepLabV3PlusResNet50, "_step_seconds", lambda *given: seconds[given[2]])
+    # Batches of four; a validation image is a third of a training one.
+    assert approach.estimate(8, 12) == pytest.approx((7 * 1.0 + 3 * 5.0) / 4 * (8 + 12 / 3))

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from lungseg.approaches.networks.schedule import batches, learning_rate_factor, number_of
+from lungseg.approaches.networks.schedule import (
+    batches,
+    cost,
+    learning_rate_factor,
+    number_of,
+    small_epochs,
+    working_size,
+)
 from lungseg.approaches.networks.settings import TrainingSettings
 
 
@@ -33,3 +40,32 @@ def test_numbers_of_other_words_differ():
     numbers = {number_of(*each) for each in words}
     assert len(numbers) == len(words)
     assert all(0 <= number < 2**63 for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"),
+    [
+        ({}, [256] * 4),
+        ({"small_share": 0.5}, [128, 128, 256, 256]),
+        ({"small_share": 0.5, "small_size": 64}, [64, 64, 256, 256]),
+        ({"small_share": 0.99}, [128, 128, 128, 256]),
+        ({"small_share": 0.1}, [256] * 4),
+        ({"small_share": 0.5, "size": 128}, [128] * 4),
+        ({"small_share": 0.5, "size": 96}, [96] * 4),
+    ],
+)
+def test_small_images_come_first(values, sizes):
+    s = TrainingSettings(**{"size": 256, "epochs": 4, **values})
+    assert [working_size(epoch, s) for epoch in range(4)] == sizes
+    assert small_epochs(s) == sum(size < s.size for size in sizes)
+
+
+def test_a_single_epoch_has_the_full_size():
+    assert working_size(0, TrainingSettings(size=256, epochs=1, small_share=0.9)) == 256
+
+
+def test_the_cost_of_a_step_goes_by_its_pixels():
+    s = TrainingSettings(size=256, epochs=5, small_share=0.6)
+    assert [cost(*at, 10, s) for at in ((0, 3), (3, 0), (3, 1), (5, 0))] == [3, 30, 34, 110]
+    plain = TrainingSettings(size=256, epochs=5)
+    assert [cost(*at, 10, plain) for at in ((0, 3), (3, 1), (5, 0))] == [3, 31, 50]
