@@ -26,7 +26,13 @@ from lungseg.approaches.networks.distributed import shared
 from lungseg.approaches.networks.feed import Batch, Feed
 from lungseg.approaches.networks.images import Images
 from lungseg.approaches.networks.losses import segmentation_loss
-from lungseg.approaches.networks.schedule import batch_count, batches, learning_rate_factor, number_of
+from lungseg.approaches.networks.schedule import (
+    batch_count,
+    batches,
+    cost,
+    learning_rate_factor,
+    number_of,
+)
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
 
@@ -218,7 +224,9 @@ class Training:
     def _step(self, batch: Batch) -> tuple[float, float, float]:
         """Loss, accuracy and the norm of the gradient; a step only if all are finite."""
         s = self.settings
-        factor = learning_rate_factor(self.epoch * self.steps + self.step, self.steps * s.epochs, s)
+        # By work, not steps: those at the full size are few and last, and would have the lowest rates alone.
+        done, whole = (cost(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
+        factor = learning_rate_factor(done, whole, s)
         for group, rate in zip(self.optimiser.param_groups, self.top_rates, strict=True):
             group["lr"] = rate * factor
         number = number_of(self.seed, CHANCE, self.epoch, self.step)

@@ -212,3 +212,13 @@ def test_bfloat16_trains_in_the_layout_of_the_runtime(network_training, noise_im
     assert 0 < loss < 10
     assert 0 <= accuracy <= 1
     assert next(training.network.parameters()).dtype == torch.float32
+
+
+def test_rates_fall_with_the_work_that_is_done(network_training, noise_images):
+    sizes = {"size": 64, "small_size": 32, "small_share": 0.34}
+    training = network_training(count=4, epochs=3, warmup_share=0, **sizes)
+    factors = []
+    for size in (32, 64, 64):  # of one step each, which cost 1, 4 and 4
+        training.run_epoch(noise_images(4, size), nothing)
+        factors.append(training.optimiser.param_groups[0]["lr"] / training.top_rates[0])
+    assert factors == pytest.approx([1, 1, 0.5])
