@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ CHECKPOINT = "last.pt"
 
 
 class NetworkApproach(Approach):
-    """A network at a fixed working size; the map is resized to the image's own size."""
+    """A network that predicts at a fixed working size; the map is resized to the image's own size."""
 
     Settings: ClassVar[type[TrainingSettings]] = TrainingSettings
     many_processes = True
@@ -81,8 +82,7 @@ class NetworkApproach(Approach):
         return seconds / count * (train + validation / 3) / ranks.world_size()
 
     def _step_seconds(self, probe: Training, size: int, count: int) -> float:
-        noise = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
-        data = Images([str(number) for number in range(count)], list(noise))
+        data = _noise(count, size)
         probe.run_epoch(data, lambda *_: None)
         start = time.perf_counter()
         for _ in range(2):
@@ -100,6 +100,7 @@ class NetworkApproach(Approach):
                 for samples in (train, validation)
             )
             shapes = [sample.mask().shape for sample in validation]
+            self._try_full_size(len(train))
             training = self._begun(run, len(train))
             for row in training.history:
                 run.history(**row)
@@ -120,6 +121,15 @@ class NetworkApproach(Approach):
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
         )
+
+    def _try_full_size(self, count: int) -> None:
+        """A step at the size that comes last: if it doesn't fit, no epochs at the smaller one are lost."""
+        if not small_epochs(self.settings):
+            return
+        count = max(2, math.ceil(min(count, self.settings.batch_size) / ranks.world_size()))
+        with ranks.alone():
+            probe = Training(self.empty_network(), self.groups, self.settings, self.runtime, 0, count)
+            probe.run_epoch(_noise(count, self.settings.size), lambda *_: None)
 
     @contextmanager
     def _full_memory_named(self) -> Iterator[None]:
@@ -255,6 +265,11 @@ class NetworkApproach(Approach):
         approach = cls(settings, runtime)
         approach._read(directory / cls.FILE)
         return approach
+
+
+def _noise(count: int, size: int) -> Images:
+    arrays = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
+    return Images([str(number) for number in range(count)], list(arrays))
 
 
 def _best_file(run: Run, training: Training) -> Path:

@@ -1,4 +1,4 @@
-"""Images and masks at the working size: decoded and resized once, then read from mapped files.
+"""Images and masks at a working size: decoded and resized once, then read from mapped files.
 
 A file is named by the content of its image and mask, so folds, seeds, approaches and later runs share it, and
 a changed image has another name. A cache that can't be written is none: the images then stay in memory.

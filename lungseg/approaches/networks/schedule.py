@@ -12,7 +12,10 @@ from lungseg.approaches.networks.settings import TrainingSettings
 
 
 def learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
-    """Share of the top rate at `step` (from 0): linear warm-up, then half a cosine (Loshchilov 2017)."""
+    """Share of the top rate after `step` of `steps`: linear warm-up, then half a cosine (Loshchilov 2017).
+
+    Both are counted as `cost` counts, so a step at the full size is several.
+    """
     if settings.schedule == "constant":
         return 1.0
     warmup = max(1, round(settings.warmup_share * steps))

@@ -38,7 +38,8 @@ class TrainingSettings(Settings):
         backbone_factor: the backbone's learning rate is this share of the head's.
         weight_decay: of AdamW, on weights of convolutions alone.
         warmup_share: share of all steps with a rising learning rate, then a half cosine down to 0;
-            `schedule = "constant"` has neither. A step counts by the pixels of its images.
+            `schedule = "constant"` has neither. A step counts by the pixels of its images, so with
+            `small_share` the warm-up is a larger share of the epochs than of the work.
         loss: pixel cross-entropy, soft Dice, the sum of both, or that sum with the pixels near the lungs'
             border counted `boundary_weight` times.
         boundary_weight: of pixels within `boundary_width` of a border, for the loss "boundary".

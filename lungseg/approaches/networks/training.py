@@ -225,8 +225,8 @@ class Training:
         """Loss, accuracy and the norm of the gradient; a step only if all are finite."""
         s = self.settings
         # By work, not steps: those at the full size are few and last, and would have the lowest rates alone.
-        done, whole = (cost(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
-        factor = learning_rate_factor(done, whole, s)
+        done, total = (cost(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
+        factor = learning_rate_factor(done, total, s)
         for group, rate in zip(self.optimiser.param_groups, self.top_rates, strict=True):
             group["lr"] = rate * factor
         number = number_of(self.seed, CHANCE, self.epoch, self.step)

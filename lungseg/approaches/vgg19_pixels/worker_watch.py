@@ -43,7 +43,7 @@ def unless_a_worker_dies(client: Client, parts: Sequence[Future], train: Callabl
             break
         if done:
             time.sleep(LOOK_SECONDS)  # LightGBM may see a closed socket before the scheduler misses a worker
-        gone = before - _workers(client)
+        gone = before - _seen(client, before)
         if gone:
             left = _give_up(client, parts, before - gone)
             raise InputError(f"a worker of the Dask cluster died while trees grew: {left}") from (
@@ -57,6 +57,17 @@ def _run(train: Callable[[], Any], outcome: Outcome) -> None:
         outcome.set_result(train())
     except BaseException as error:
         outcome.set_exception(error)
+
+
+def _seen(client: Client, otherwise: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The workers, or `otherwise` if the scheduler can't be asked: it is the one to miss a worker.
+
+    Where it can't be reached for good, the client gives up what it waits for, and `train` ends.
+    """
+    try:
+        return _workers(client)
+    except (OSError, AttributeError):  # a client that has closed itself has None for a scheduler
+        return otherwise
 
 
 def _workers(client: Client) -> set[tuple[str, str]]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,8 +90,10 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
 
     run = new_run(score=score)
     fitted = DeepLabV3PlusResNet50(s, runtime).fit(discs(6), discs(2, seed=3), run)
+    assert seen.pop(0) == ("train", 48)  # to see that it fits
     assert seen == [(kind, size) for size in (32, 32, 48, 48, 48) for kind in ("train", "validate")]
     assert fitted.best_step == 4
+    assert [path.name for path in run.checkpoints.glob("best-*")] == ["best-4.safetensors"]
     assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
 
 
@@ -116,9 +120,51 @@ def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
         DeepLabV3PlusResNet50(s, runtime).fit(discs(9), discs(2, seed=3), new_run(folder="cut"))
     monkeypatch.setattr(Training, "save", save)
     resumed, resumed_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="cut")
-    resumed.fit(discs(9), discs(2, seed=3), resumed_run)
+    fitted = resumed.fit(discs(9), discs(2, seed=3), resumed_run)
+    assert fitted.seconds_before > 0  # it did go on, and did not start over
     assert resumed_run.rows == whole_run.rows
     assert same_weights(whole.network, resumed.network)
+
+
+def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
+    discs, runtime, settings, new_run, monkeypatch
+):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+    s = settings(epochs=2, small_share=0.5, small_size=32)
+    whole = DeepLabV3PlusResNet50(s, runtime)
+    whole.fit(discs(9), discs(2, seed=3), new_run(folder="whole"))
+
+    class Cut(Exception):
+        pass
+
+    def progress(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch 2") and done > total / 2:  # not the first of its three steps
+            raise Cut
+
+    run = new_run(folder="cut")
+    with pytest.raises(Cut):
+        DeepLabV3PlusResNet50(s, runtime).fit(discs(9), discs(2, seed=3), replace(run, progress=progress))
+    resumed = DeepLabV3PlusResNet50(s, runtime)
+    assert resumed.fit(discs(9), discs(2, seed=3), run).seconds_before > 0
+    assert same_weights(whole.network, resumed.network)
+
+
+def test_a_size_that_fails_does_so_before_the_smaller_one_is_trained(
+    discs, runtime, settings, new_run, monkeypatch
+):
+    epoch, seen = Training.run_epoch, []
+
+    def run_epoch(training, data, *others):
+        seen.append(data.batch([0])[0].shape[-1])
+        if seen[-1] == 48:
+            raise MemoryError
+        return epoch(training, data, *others)
+
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    approach = DeepLabV3PlusResNet50(settings(small_share=0.5, small_size=32), runtime)
+    with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
+        approach.fit(discs(9), discs(2, seed=3), new_run())
+    assert seen == [48]
 
 
 def test_without_the_best_weights_it_starts_over(discs, runtime, settings, new_run):

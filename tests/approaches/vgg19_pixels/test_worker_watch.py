@@ -22,6 +22,8 @@ class Cluster:
     def identity(self, n_workers: int) -> dict:
         assert n_workers == -1  # all of them
         now = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        if now == "no answer":
+            raise OSError(now)
         pairs = (word.split("@") for word in now.split())
         return {"workers": {address: {"local_directory": folder} for folder, address in pairs}}
 
@@ -55,6 +57,24 @@ def test_a_worker_that_comes_back_at_its_old_address_has_died_too():
     cluster = Cluster("one@a two@b", "one@a three@b")
     with pytest.raises(InputError, match="died while trees grew"):
         unless_a_worker_dies(cluster, [], forever)
+
+
+def test_a_look_that_the_scheduler_does_not_answer_is_no_death():
+    answered = threading.Event()
+
+    def until_answered() -> str:
+        answered.wait(10)
+        return "trees"
+
+    class Deaf(Cluster):
+        def identity(self, n_workers: int) -> dict:
+            if len(self.looks) == 1:
+                answered.set()
+            return super().identity(n_workers)
+
+    cluster = Deaf("one@a", "no answer", "no answer", "one@a")
+    assert unless_a_worker_dies(cluster, [], until_answered) == "trees"
+    assert cluster.cancelled == []
 
 
 def test_workers_that_can_not_be_restarted_are_left_to_the_user():
