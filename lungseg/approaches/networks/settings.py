@@ -27,9 +27,9 @@ class TrainingSettings(Settings):
         epochs: passes over the training images; the epoch with the best validation Dice is kept, of those
             at `size`.
         small_share: share of the epochs, at the start, in which images have `small_size` x `small_size`
-            pixels, as far as that is less than `size`; the last epoch has `size` in any case. Small images
-            teach most of it in a fraction of the time (progressive resizing: Howard 2018 for ImageNet in
-            DAWNBench, Tan and Le 2021).
+            pixels, as far as that is less than `size`; the last epoch has `size` in any case. Progressive
+            resizing (Howard 2018 for ImageNet in DAWNBench, Tan and Le 2021); docs/deeplab.md has what it
+            brought here.
         small_size: see `small_share`.
         batch_size: images a step at most, over all processes; an epoch is cut into batches of nearly equal
             size, so that none has a single image (batch norm over one pooled pixel has no spread).
