@@ -12,7 +12,7 @@ from lungseg.approaches.augmentation import AugmentationSettings
 # What a recipe has in place of the defaults below.
 RECIPES: dict[str, dict[str, Any]] = {
     "gpu": {},
-    "cpu": {"size": 256, "epochs": 20},
+    "cpu": {"size": 256, "epochs": 12, "small_share": 0.67},  # eight epochs at 128 pixels, four at 256
 }
 
 
@@ -21,7 +21,7 @@ class TrainingSettings(Settings):
 
     Attributes:
         recipe: what all other keys are where a spec doesn't give them: "gpu", or "cpu", which is smaller
-            and shorter, for a few cores.
+            and shorter and begins with small images, for a few cores.
         size: images are trained and predicted at size x size pixels.
         weights: of the backbone: "imagenet", "random" or "auto" (ImageNet's if they are on this machine).
         epochs: passes over the training images; the epoch with the best validation Dice is kept, of those
