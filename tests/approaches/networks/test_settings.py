@@ -3,6 +3,7 @@ from pydantic import ValidationError
 
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.approaches.networks import settings as module
+from lungseg.approaches.networks.schedule import working_size
 from lungseg.approaches.networks.settings import RECIPES, TrainingSettings
 
 
@@ -12,6 +13,11 @@ def test_a_recipe_fills_what_is_not_given():
     assert cpu.epochs == 3
     assert DeepLabV3PlusSettings().size == 512
     assert DeepLabV3PlusSettings(recipe="gpu") == DeepLabV3PlusSettings()
+
+
+def test_the_cpu_recipe_is_eight_epochs_of_small_images_and_four_of_larger_ones():
+    cpu = TrainingSettings(recipe="cpu")
+    assert [working_size(epoch, cpu) for epoch in range(cpu.epochs)] == [128] * 8 + [256] * 4
 
 
 def test_keys_within_a_recipes_augmentation_are_changed_one_by_one(monkeypatch):
