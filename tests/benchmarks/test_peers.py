@@ -133,7 +133,7 @@ def test_without_the_library_a_benchmark_goes_on_with_the_rest_and_says_why(spec
     assert INSTALL in read_json(tmp_path / "out" / "run.json")["empty"]["peer"]
 
 
-@pytest.mark.parametrize(("spec", "ours"), [("cxr704-cpu", "128"), ("cxr704", "256")])
+@pytest.mark.parametrize(("spec", "ours"), [("cxr704-cpu", "cpu"), ("cxr704", "256")])
 def test_the_published_specs_train_every_network_alike(spec, ours, monkeypatch):
     monkeypatch.chdir(ROOT)
     trainings = {}
