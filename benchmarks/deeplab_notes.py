@@ -114,9 +114,9 @@ TURNS = [
     f'lowest and the highest. times ours: the same against "{OURS}". GFLOP an image: 2 a multiply-add of '
     f"convolutions, in training forward and backward; of {PEER} whole, of ours less the taps of dilated "
     "convolutions that are left out because they meet padding.",
-    "peak MiB: each way alone, before the turns, built and run twice; on a CPU the resident set of the whole "
-    "process, of which MiB before was there already (libraries, mostly), on a GPU what the allocator gave "
-    "out. It isn't measured of a compiled network: the compiler's own memory would be in it.",
+    "peak MiB: each way in a process of its own, built and run twice; on a CPU the resident set of the whole "
+    "process, of which MiB before was there already (libraries, and the batch), on a GPU what the allocator "
+    "gave out. It isn't measured of a compiled network: the compiler's own memory would be in it.",
 ]
 
 

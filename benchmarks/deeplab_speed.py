@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from deeplab_ways import (
     Way,
     compiled_way,
     noise,
-    peak_memory,
+    peak_memory_of,
     peer_network,
     prediction_ways,
     training_ways,
@@ -98,7 +101,7 @@ def time_work(
     """Rows of the work's table, and the row of the floor's (none if ours can't be measured)."""
     batch = noise(at)
     ways, empty = _ways(work, at, batch, job)
-    memory = _alone(ways, batch, empty)
+    memory = _alone(work, ways, at, job, empty)
     chains = {way.name: [("turn", way.ready())] for way in ways if way.name not in empty}
     measured = take_turns(chains, lambda _: batch, job.repeats[work])
     counts = _operations(work, at, job.library)
@@ -148,19 +151,29 @@ def _ways(work: str, at: Place, batch: Batch, job: Job) -> tuple[list[Way], dict
     return ways, empty
 
 
-def _alone(ways: Sequence[Way], batch: Batch, empty: dict[str, str]) -> dict[str, dict[str, float]]:
+def _alone(
+    work: str, ways: Sequence[Way], at: Place, job: Job, empty: dict[str, str]
+) -> dict[str, dict[str, float]]:
     """Peak memory of each way; one that fails is added to `empty` with the reason."""
     memory = {}
     for way in ways:
         if way.built:
             continue
         try:
-            memory[way.name] = peak_memory(way, batch)
+            memory[way.name] = _peak_in_a_process(work, way, at, job)
+        except BrokenProcessPool:
+            empty[way.name] = "its process was ended, as a system does whose memory is full"
         except (InputError, RuntimeError) as error:
             if not (isinstance(error, InputError) or is_out_of_memory(error)):
                 raise
             empty[way.name] = str(error).splitlines()[0]
     return memory
+
+
+def _peak_in_a_process(work: str, way: Way, at: Place, job: Job) -> dict[str, float]:
+    """In one of its own: what others have freed stays with this process, and would hide what a way takes."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(peak_memory_of, work, way.name, at, job.library is not None).result()
 
 
 def _operations(work: str, at: Place, library: Any | None) -> dict[str, int]:

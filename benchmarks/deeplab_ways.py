@@ -6,7 +6,6 @@ images as N x C x H x W, Adam, and the library's Dice loss.
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from peers.smp import load_library
 from torch import nn
 
 from lungseg.approaches.approach import Runtime
@@ -22,7 +22,7 @@ from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.approaches.networks.feed import Batch
 from lungseg.approaches.networks.inference import Predictor
 from lungseg.approaches.networks.training import Training
-from lungseg.environment import PeakMemory, be_deterministic
+from lungseg.environment import PeakMemory, be_deterministic, use_threads
 from lungseg.errors import InputError
 
 TRAINING, INFERENCE = "training", "inference"
@@ -224,9 +224,16 @@ def peer_prediction(at: Place, library: Any) -> Work:
     return predict
 
 
+def peak_memory_of(work: str, name: str, at: Place, with_library: bool) -> dict[str, float]:
+    """`peak_memory` of a way by its name, for a process that has done nothing else."""
+    use_threads(at.runtime.threads)
+    library = load_library() if with_library else None
+    ways = training_ways(at, library) if work == TRAINING else prediction_ways(at, library)
+    return peak_memory(next(way for way in ways if way.name == name), noise(at))
+
+
 def peak_memory(way: Way, batch: Batch) -> dict[str, float]:
     """MiB at the peak of two turns of this way alone, and MiB before it was built."""
-    gc.collect()
     device = batch.images.device
     with PeakMemory(device) as before:
         pass

@@ -40,6 +40,8 @@ name = "network"
 weights = "random"
 size = {size}
 epochs = {epochs}
+small_share = 0.5
+small_size = 32
 batch_size = 4
 network = {{ topology = "{topology}" }}
 [timing]
@@ -80,9 +82,24 @@ def seconds_of_training(process: subprocess.Popen, out: Path) -> tuple[float, fl
     return before, time.perf_counter() - begun
 
 
+def wait_for_a_step(process: subprocess.Popen, out: Path) -> None:
+    """Until it has stored a state, or has ended: a kill while libraries are imported shows nothing."""
+    begun = time.time()
+    stored = out / CHECKPOINT
+    while process.poll() is None and not (out / FITTED).exists():
+        if stored.exists() and stored.stat().st_mtime > begun:
+            return
+        time.sleep(0.02)
+
+
 def kill_once(spec: Path, out: Path, wait: float) -> str | None:
-    """Starts the command and kills it after `wait` seconds; what was stored, or None if it was trained."""
+    """Starts the command and kills it `wait` seconds after it has stored a step.
+
+    Returns:
+        what was stored; None if it was trained by then.
+    """
     process = start(spec, out)
+    wait_for_a_step(process, out)
     try:
         process.wait(wait)
     except subprocess.TimeoutExpired:
@@ -140,14 +157,13 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     longest = chosen.longest or (after - before) / chosen.kills
     rng, rows = random.Random(chosen.seed), []
     while len(rows) < chosen.kills:
-        # Drawn from the training's own time: a kill while libraries are imported shows nothing.
-        wait = before + rng.uniform(0, longest)
+        wait = rng.uniform(0, longest)
         reached = kill_once(spec, folder / "cut", wait)
         if reached is None:
             print(f"it was trained after {len(rows)} kills: give more --epochs, or a shorter --longest")
             return 1
-        rows.append({"kill": len(rows) + 1, "s after its start": wait, "stored by then": reached})
-        print(f"{len(rows)}: killed {wait:.2f} s after its start, stored: {reached}", flush=True)
+        rows.append({"kill": len(rows) + 1, "s after a first step": wait, "stored by then": reached})
+        print(f"{len(rows)}: killed {wait:.2f} s after a first step, stored: {reached}", flush=True)
     finish(start(spec, folder / "cut"))
     whole, cut = digest(folder / "whole"), digest(folder / "cut")
     verdicts = [
@@ -162,8 +178,9 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
 def notes(chosen: argparse.Namespace) -> list[str]:
     return [
         "Compared with the same training in one go. Each kill is a SIGKILL to all processes of the command, "
-        "at a random moment of the training; then the same command was given again.",
+        "at a random moment after it had stored a step of its own; then the same command was given again.",
         f"DeepLabV3+, topology {chosen.topology}, {chosen.size} px, {chosen.epochs} epochs of 24 phantoms, "
+        "the first half of the epochs at 32 px if that is less; "
         f"threads: {chosen.threads}; its state was stored at every step.",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -20,7 +21,7 @@ import threadpoolctl
 import torch
 
 from lungseg.approaches.approach import Runtime
-from lungseg.errors import InputError
+from lungseg.errors import InputError, without_folders
 from lungseg.ranks import local_world_size
 from lungseg.spec import RuntimeSpec
 
@@ -97,6 +98,16 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     # oneDNN takes maps as they lie if channels are last; else it reorders them for each convolution.
     channels_last = wanted == "cpu" or precision == "bfloat16"
     return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
+
+
+@functools.cache
+def why_not_compiled(device: str) -> str | None:
+    """Why torch.compile can't be used here, by compiling a tiny network (seconds, once); None if it can."""
+    try:
+        torch.compile(torch.nn.Softplus())(torch.zeros(8, device=device))
+    except Exception as error:  # its back end raises errors of many kinds
+        return without_folders((str(error).splitlines() or [type(error).__name__])[0])
+    return None
 
 
 def _multiplies_bfloat16(device: str) -> bool:

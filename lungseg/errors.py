@@ -1,4 +1,6 @@
-"""The error a user can do something about, and how a full memory shows."""
+"""The error a user can do something about, how a full memory shows, and what tables quote of either."""
+
+import re
 
 
 class InputError(Exception):
@@ -9,6 +11,8 @@ class InputError(Exception):
     """
 
 
+# A path from the root of a file system (or a Windows drive), but not the second half of "a/b" or of a URL.
+_ABSOLUTE = re.compile(r"(?<![\w./:~-])(?:[A-Za-z]:)?(?:~?[/\\][\w.+@-]+){2,}[/\\]?")
 # A CPU's full memory is a plain RuntimeError of torch's allocator, a GPU's may be one of a library's codes.
 _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
@@ -18,3 +22,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+
+
+def without_folders(text: str) -> str:
+    """Shortens each absolute path in `text` to its last part: they mean nothing on another machine."""
+    return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)

@@ -53,7 +53,11 @@ def fit(part: Part, directory: Path, progress: Progress) -> None:
         "seconds": round(fitted["seconds"], 1),
     }
     write_json(folder / RECORD, record)  # last: it is what makes the fit done
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def drop_checkpoints(part: Part, directory: Path) -> None:
+    """Removes what a fit that is stored went on from."""
+    shutil.rmtree(part.folder(directory) / "checkpoints", ignore_errors=True)
 
 
 def _prepare_folder(part: Part, directory: Path) -> Path:

@@ -13,7 +13,7 @@ from lungseg.errors import InputError
 from lungseg.fits import help_fit
 from lungseg.leaks import audit_plan
 from lungseg.parts import Part, is_done, merge, run_part
-from lungseg.plan import Plan, make_plan
+from lungseg.plan import Plan, make_plan, require_alike
 from lungseg.progress import Reporter
 from lungseg.ranks import ask_for_help, asked_for, is_first, wait_for_all
 from lungseg.record import new_record, part_record
@@ -55,12 +55,15 @@ def benchmark(
     """
     if not is_first():
         wait_for_all()  # the first may have weights to fetch
-        _help(make_plan(spec, device), directory)
+        plan = make_plan(spec, device)
+        require_alike(plan)
+        _help(plan, directory)
         return ""
     reporter = reporter or Reporter()
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
     wait_for_all()
+    require_alike(plan)
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
@@ -178,7 +181,7 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
     )
-    for note in dict.fromkeys(plan.evaluated.notes + plan.trained.notes):
+    for note in dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes, *_hints(plan))):
         reporter.say(f"  note      {note}")
     reporter.say(f"  device    {device}, {plan.runtime.precision}, {plan.runtime.threads} threads")
     for contestant in plan.contestants:
@@ -186,6 +189,20 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     reporter.say(f"  parts     {len(plan.parts)}, of which {len(plan.parts) - len(left)} are stored already")
     reporter.say(f"  results   {directory}")
     reporter.say(f"  time      {_estimate(plan, left)}\n")
+
+
+def _hints(plan: Plan) -> list[str]:
+    """What a user may want to change before hours are spent."""
+    hints = [
+        f"{contestant.spec.name}: {hint}"
+        for contestant in plan.contestants
+        if not contestant.skipped
+        for hint in contestant.kind.hints(contestant.settings, plan.runtime)
+    ]
+    if plan.not_compiled is not None:
+        reason = f"torch.compile can't be used here ({plan.not_compiled})"
+        hints.append(f"{reason}: predictions run without it")
+    return hints
 
 
 def _say_what_was_taken(taken: Sequence[Part], reuse: Path, reporter: Reporter) -> None:

@@ -18,7 +18,7 @@ from lungseg.approaches.approach import Approach, Runtime
 from lungseg.data.sample import Sample
 from lungseg.errors import InputError, is_out_of_memory
 from lungseg.fits import RECORD as FIT_RECORD
-from lungseg.fits import Progress, fit, is_fitted
+from lungseg.fits import Progress, drop_checkpoints, fit, is_fitted
 from lungseg.results import TABLES, write_table
 from lungseg.scoring.calibration import calibration_rows, reliability_bins
 from lungseg.scoring.metrics import score_map
@@ -107,6 +107,7 @@ def _run(part: Part, directory: Path, progress: Progress) -> None:
     folder = part.folder(directory)
     if not is_fitted(part, directory):
         fit(part, directory, progress)
+    drop_checkpoints(part, directory)  # here, since a kill may come right after the fit
     (folder / "part.json").unlink(missing_ok=True)  # not done until it is written again
     start = time.perf_counter()
     approach = _load(part, directory)  # even if it was fitted just now: what is scored is what is stored

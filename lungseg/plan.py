@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,13 @@ from lungseg.environment import (
     module_place,
     resolve_runtime,
     versions,
+    why_not_compiled,
 )
 from lungseg.errors import InputError
 from lungseg.material import Material, load_material
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
-from lungseg.ranks import world_size
+from lungseg.ranks import all_parts, world_size
 from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 
@@ -89,7 +90,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run needs."""
+    """Everything that a run needs.
+
+    Attributes:
+        not_compiled: why predictions run without torch.compile though the spec asks for it, or None.
+    """
 
     spec: Spec
     runtime: Runtime
@@ -98,11 +103,15 @@ class Plan:
     folds: tuple[Fold, ...]
     contestants: tuple[Contestant, ...]
     parts: tuple[Part, ...]
+    not_compiled: str | None = None
 
 
 def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """Raises InputError for whatever would end the run later: names, keys, data, splits, weights, device."""
     runtime = resolve_runtime(spec.runtime, device)
+    problem = why_not_compiled(runtime.device.type) if runtime.compiled else None
+    if problem is not None:
+        runtime = replace(runtime, compiled=False)
     classes = [_resolve(entry) for entry in spec.approach]  # names and keys first: they cost nothing
     options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
     split_options = validate(SplitOptions, options, "[data]")
@@ -119,7 +128,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         for entry, (kind, settings) in zip(spec.approach, classes, strict=True)
     )
     parts = tuple(_parts(spec, runtime, evaluated, trained, contestants))
-    return Plan(spec, runtime, evaluated, trained, folds, contestants, parts)
+    return Plan(spec, runtime, evaluated, trained, folds, contestants, parts, problem)
 
 
 def _resolve(entry: ApproachSpec) -> tuple[type[Approach], Any]:
@@ -206,6 +215,45 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
         "runtime": {**asdict(runtime), "device": str(runtime.device)},
         "machine": cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()],
     }
+
+
+def require_alike(plan: Plan) -> None:
+    """All processes of a run have to learn from the same, with the same code; nothing else would show it.
+
+    Raises:
+        InputError: in each of them, with what differs.
+    """
+    if world_size() == 1:
+        return
+    facts = _facts_of_training(plan)
+    others = all_parts([facts])
+    apart = [name for name in facts if any(other[name] != facts[name] for other in others)]
+    if apart:
+        raise InputError(
+            f"the processes of this run differ in their {', '.join(apart)}: "
+            "give all machines the same code, packages, spec, data and weights"
+        )
+
+
+def _facts_of_training(plan: Plan) -> dict[str, str]:
+    """Hashes of what processes have to have in common; their processors and threads may differ."""
+    fits = _all_fits_depend_on(plan.runtime, plan.trained)
+    own_code = [hash_code(*code_places(c.kind)) for c in plan.contestants if not c.skipped]
+    runtime = [fits["runtime"][key] for key in ("precision", "channels_last")]
+    approaches = [
+        [c.spec.name, c.spec.use, c.settings.model_dump(mode="json"), c.skipped] for c in plan.contestants
+    ]
+    parts = [[p.label, [[s.id for s in side] for side in (p.train, p.validation)]] for p in plan.parts]
+    facts = {
+        "code": [fits["code"], fits["dataset"], own_code],
+        "package versions": fits["versions"],
+        "precision": runtime,
+        "approaches": approaches,
+        "weights": [asdict(c.weights) if c.weights else None for c in plan.contestants],
+        "data": fits["data"],
+        "split": parts,
+    }
+    return {name: hash_of(value) for name, value in facts.items()}
 
 
 def _part(

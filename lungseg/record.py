@@ -69,6 +69,8 @@ def new_record(plan: Plan) -> dict[str, Any]:
 def _empty(plan: Plan) -> dict[str, str]:
     """What the tables leave empty whatever happens, with its reason."""
     skipped = {c.spec.name: c.skipped for c in plan.contestants if c.skipped}
+    if plan.not_compiled is not None:
+        skipped["predictions by torch.compile"] = f"it can't be used here ({plan.not_compiled})"
     only_networks = all(c.kind.many_processes for c in plan.contestants)
     return skipped if only_networks else skipped | NOT_MEASURED
 

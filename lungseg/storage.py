@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,20 @@ from PIL import Image
 from lungseg.errors import InputError
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
+def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> None:
     """Writes a file whole or not at all: a reader, or a kill half-way, never sees a part of it.
+
+    Args:
+        path: the file.
+        data: text is written as UTF-8.
+        shared: other processes may be writing the same file. What a kill leaves half-way is then not
+            written over by the next one, as it has a name of its own.
 
     Raises:
         InputError: the disk is full, or the place can't be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    own = f".{socket.gethostname()}-{os.getpid()}" if shared else ""
+    temporary = path.with_name(f".{path.name}{own}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -86,11 +94,11 @@ def write_grey(path: Path, values: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    """A .npy file, which can be mapped."""
+def write_array(path: Path, array: np.ndarray, shared: bool = False) -> None:
+    """A .npy file, which can be mapped; `shared` as in `write_atomically`."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), shared)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

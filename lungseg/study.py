@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from lungseg.environment import cpu_name, versions
-from lungseg.report.markup import EMPTY, Table, escape_markdown, without_folders
+from lungseg.errors import without_folders
+from lungseg.report.markup import EMPTY, Table, escape_markdown
 from lungseg.storage import write_atomically
 
 

@@ -15,10 +15,10 @@ import torch
 from lungseg.approaches.approach import Runtime
 from lungseg.clock import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
 from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, resolve_runtime
+from lungseg.errors import without_folders
 from lungseg.parts import Part, hash_of
 from lungseg.plan import Plan
 from lungseg.progress import Reporter
-from lungseg.report.markup import without_folders
 from lungseg.results import write_table
 from lungseg.scoring.timing import shares
 from lungseg.spec import TimingSpec, VariantSpec

@@ -14,8 +14,8 @@ import torch
 from tiny import NO_TIMING, SPEC
 
 from lungseg.errors import InputError
-from lungseg.harness import benchmark
-from lungseg.plan import make_plan
+from lungseg.harness import _hints, benchmark
+from lungseg.plan import _facts_of_training, make_plan
 from lungseg.results import FORMAT, read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
@@ -342,3 +342,71 @@ def test_pictures_follow_the_data(spec_file, tmp_path):
     after = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
     assert len(after) == 12
     assert all(after[name] != before[name] for name in before)
+
+
+@pytest.fixture
+def other_process(spec_file, monkeypatch):
+    """A function that makes the processes of a run two: this one, and one whose facts are changed."""
+
+    def make(**changed) -> None:
+        monkeypatch.setattr("lungseg.plan.world_size", lambda: 2)
+        monkeypatch.setattr("lungseg.plan.all_parts", lambda own: [*own, {**own[0], **changed}])
+
+    return make
+
+
+def test_processes_that_would_learn_from_different_things_are_refused(spec_file, tmp_path, other_process):
+    other_process(data="another", weights="none")
+    with pytest.raises(InputError, match="processes of this run differ in their weights, data: give all"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_processes_have_to_share_follows_from_the_plan(spec_file):
+    base = _facts_of_training(make_plan(read_spec(spec_file)))
+    assert base == _facts_of_training(make_plan(read_spec(spec_file)))
+    for change, differ in (
+        ("approach.pixels.size=24", {"approaches"}),
+        ("data.count=13", {"data", "split"}),
+        ("runtime.threads=1", set()),
+        ("runtime.precision=bfloat16", {"precision"}),
+    ):
+        other = _facts_of_training(make_plan(read_spec(spec_file, [change])))
+        assert {name for name in base if base[name] != other[name]} == differ, change
+
+
+@pytest.mark.parametrize("working", [True, False])
+def test_without_a_compiler_predictions_run_uncompiled_and_the_tables_say_so(
+    spec_file, tmp_path, monkeypatch, capsys, working
+):
+    reason = None if working else "no C++ compiler"
+    monkeypatch.setattr("lungseg.plan.why_not_compiled", lambda device: reason)
+    spec = read_spec(spec_file, [*NO_TIMING, "runtime.compiled=true", "seeds=[0]"])
+    assert make_plan(spec).runtime.compiled is working
+    benchmark(spec, tmp_path / "out")
+    empty = read_json(tmp_path / "out" / "run.json")["empty"]
+    assert ("predictions by torch.compile" in empty) is not working
+    assert ("no C++ compiler" in capsys.readouterr().out) is not working
+
+
+def test_a_network_with_the_recipe_for_a_gpu_on_a_cpu_is_told_before_it_trains(spec_file):
+    entry = '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nweights = "random"\n'
+    for keys, told in (("", True), ('recipe = "cpu"\n', False), ("size = 32\n", False)):
+        spec_file.write_text(SPEC.replace("[timing]", f"{entry}{keys}[timing]"))
+        hints = _hints(make_plan(read_spec(spec_file)))
+        assert [hint.startswith("net: its recipe is one for a GPU") for hint in hints] == [True] * told
+
+
+def test_a_kill_right_after_a_fit_leaves_no_checkpoints(spec_file, tmp_path, monkeypatch):
+    spec, out = read_spec(spec_file, [*NO_TIMING, "seeds=[0]"]), tmp_path / "out"
+    monkeypatch.setattr("lungseg.parts.drop_checkpoints", kill)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(spec, out)
+    assert list(out.rglob("checkpoints"))
+    monkeypatch.undo()
+    benchmark(spec, out)
+    assert not list(out.rglob("checkpoints"))
+
+
+def kill(*_):
+    raise KeyboardInterrupt

@@ -21,8 +21,7 @@ from lungseg.approaches.networks.approach import NetworkApproach
 from lungseg.approaches.networks.convolutions import use_products
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.approaches.weights import find_weights, load_weights, weights_info
-from lungseg.errors import InputError
-from lungseg.report.markup import without_folders
+from lungseg.errors import InputError, without_folders
 
 LIBRARY = "segmentation_models_pytorch"
 ENCODER = "resnet50"

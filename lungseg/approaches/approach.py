@@ -150,6 +150,11 @@ class Approach(ABC):
         """Why it can't run here, or None."""
         return None
 
+    @classmethod
+    def hints(cls, settings: Any, runtime: Runtime) -> list[str]:
+        """What a user should know of such settings here before hours are spent, a sentence each."""
+        return []
+
     def weights(self) -> WeightsInfo | None:
         """The pretrained weights that it starts from, or None. Raises InputError if they aren't there."""
         return None

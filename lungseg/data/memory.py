@@ -12,10 +12,14 @@ BUDGET_BYTES = 1 << 29
 
 
 class RememberedSample(Sample):
-    """A sample whose image and mask are made once."""
+    """A sample whose image and mask are made once.
+
+    Attributes:
+        original: what makes them.
+    """
 
     def __init__(self, sample: Sample) -> None:
-        self._sample = sample
+        self.original = sample
         self.id, self.source = sample.id, sample.source
         self.patient, self.label = sample.patient, sample.label
         self.spacing = sample.spacing
@@ -23,7 +27,7 @@ class RememberedSample(Sample):
 
     def _made(self) -> tuple[np.ndarray, np.ndarray]:
         if self._pair is None:
-            self._pair = self._sample.image(), self._sample.mask()
+            self._pair = self.original.image(), self.original.mask()
             for array in self._pair:
                 array.setflags(write=False)  # one array serves all approaches
         return self._pair
@@ -35,7 +39,7 @@ class RememberedSample(Sample):
         return self._made()[1]
 
     def content(self) -> bytes:
-        return self._sample.content()
+        return self.original.content()
 
 
 def remember(samples: Sequence[Sample]) -> list[Sample]:

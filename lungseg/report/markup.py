@@ -26,8 +26,6 @@ _TEX = {
     "|": r"\textbar{}",
     "–": "--",
 }
-# A path from the root of a file system (or a Windows drive), but not the second half of "a/b" or of a URL.
-_ABSOLUTE = re.compile(r"(?<![\w./:~-])(?:[A-Za-z]:)?(?:~?[/\\][\w.+@-]+){2,}[/\\]?")
 
 
 @dataclass
@@ -111,11 +109,6 @@ def escape_markdown(text: str) -> str:
 def escape_tex(text: str) -> str:
     """Text that TeX prints as it stands."""
     return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
-
-
-def without_folders(text: str) -> str:
-    """Shortens each absolute path in `text` to its last part: they mean nothing on another machine."""
-    return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
 
 
 def score(value: float | None) -> str:

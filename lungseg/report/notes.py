@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lungseg.errors import without_folders
 from lungseg.report.contents import Contents
-from lungseg.report.markup import count, duration, without_folders
+from lungseg.report.markup import count, duration
 
 SHOWN = 5  # leaks that are named
 FEW = 50  # patients, below which no known interval of the mean holds when failures are rare

@@ -24,6 +24,7 @@ floor, notes, speed, ways = (
 )
 ceilings, turns = (importlib.import_module(f"pixel_{name}") for name in ("ceilings", "turns"))
 OURS, PLAIN, FREE, COMPILED, PEER = ways.NAMES
+in_a_process = speed._peak_in_a_process
 FOLDERS = ("training", "inference", "floor")
 SEED = NetworkSettings(topology="seed")
 CEILINGS = ceilings.Ceilings(gflops=200.0, gbytes=1.0, visits=None)
@@ -42,6 +43,10 @@ def _quick(monkeypatch):
     monkeypatch.setattr(ceilings, "COPIED_MIB", {"cpu": 1})
     monkeypatch.setattr(ceilings, "VISITS", 256)
     monkeypatch.setattr(turns, "ROUNDS", 1)
+    # A process of its own would import all libraries again, and know nothing of what is patched here.
+    monkeypatch.setattr(
+        speed, "_peak_in_a_process", lambda work, way, at, job: ways.peak_memory(way, ways.noise(at))
+    )
     monkeypatch.setattr(our_network, "resnet50", short_resnet)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.compiler, "reset", lambda: None)
@@ -210,6 +215,13 @@ def test_what_the_memory_can_not_hold_is_an_empty_row_with_the_reason(place, mon
     reasons = {row["way"]: row["why empty"] for row in rows}
     assert reasons == {OURS: "CUDA out of memory.", PEER: "it isn't there"}
     assert floors == []
+
+
+def test_memory_is_measured_where_nothing_else_has_taken_any(place):
+    held = torch.ones(2**28)  # a GiB
+    found = in_a_process(ways.TRAINING, ways.Way(OURS, None), place, job())
+    assert found["MiB before"] < 1024 * held.element_size() / 4
+    assert found["peak MiB"] > found["MiB before"] + 100  # weights, gradients and moments of millions
 
 
 def test_a_compiler_that_fails_is_an_empty_row_and_the_rest_is_measured(place, monkeypatch):

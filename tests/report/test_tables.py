@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from results_directory import run_record
 
-from lungseg.errors import InputError
+from lungseg.errors import InputError, without_folders
 from lungseg.report import write_tables
 from lungseg.report.contents import read_contents
-from lungseg.report.markup import amount, difference, duration, escape_tex, p_value, signed, without_folders
+from lungseg.report.markup import amount, difference, duration, escape_tex, p_value, signed
 from lungseg.results import FORMAT, read_table, write_json, write_table
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

@@ -64,11 +64,18 @@ class NetworkApproach(Approach):
         self.start(network)
         return network
 
+    @classmethod
+    def hints(cls, settings: TrainingSettings, runtime: Runtime) -> list[str]:
+        own = {"recipe", "size", "epochs"} & settings.model_fields_set
+        if runtime.device.type != "cpu" or own:
+            return []
+        return ['its recipe is one for a GPU: on a CPU set recipe = "cpu", or its own size and epochs']
+
     def estimate(self, train: int, validation: int) -> float | None:
         """Seconds, by two timed steps a size after one to warm up; None if these can't be done."""
         try:
             return self._estimate(train, validation)
-        except (InputError, RuntimeError):  # the training itself says what is wrong
+        except (InputError, RuntimeError, MemoryError):  # the training itself says what is wrong
             return None
 
     def _estimate(self, train: int, validation: int) -> float:

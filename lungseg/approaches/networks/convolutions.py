@@ -1,6 +1,6 @@
 """Convolutions as matrix products, where these are the faster way: on a CPU, of images stored channels last.
 
-oneDNN computes the gradient of a 1 x 1 convolution's weights at half the speed of the same matrix product, on
+oneDNN computes the gradient of a 1 x 1 convolution's weights more slowly than the same matrix product, on
 large maps in float32 also that of a 3 x 3 convolution's (seen with AVX2; in bfloat16 it wasn't measured and
 is left to oneDNN), and a dilated convolution on a small map as if its taps met the image everywhere. On a GPU
 or with images stored channel by channel, torch's own convolution is called, without the taps that meet

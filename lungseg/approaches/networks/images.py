@@ -103,21 +103,26 @@ def _code() -> str:
 def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
     if folder is None:
         return _prepared(sample, size)
-    path = folder / f"{hashlib.sha256(_own_code(type(sample)) + sample.content()).hexdigest()[:32]}.npy"
+    path = folder / f"{hashlib.sha256(_own_code(_kind(sample)) + sample.content()).hexdigest()[:32]}.npy"
     if _is_sound(path, size):
         return path
     array = _prepared(sample, size)
     try:
-        write_array(path, array)
+        write_array(path, array, shared=True)
     except InputError:
         return array
     return path
 
 
+def _kind(sample: Any) -> type:
+    """The class that makes its image: one that is kept in memory is wrapped."""
+    return type(getattr(sample, "original", sample))
+
+
 @functools.cache
 def _own_code(kind: type) -> bytes:
     """A class of somebody else may read the same file in its own way."""
-    return hash_code(module_place(kind)).encode()
+    return f"{hash_code(module_place(kind))} {kind.__module__} {kind.__qualname__} ".encode()
 
 
 def _is_sound(path: Path, size: int) -> bool:

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.networks.settings import TrainingSettings
+from lungseg.errors import is_out_of_memory
 
 FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one; on a GPU float32 may be TF32
 GRAPH_WARMUP = 3  # calls before CUDA records one, so that libraries have chosen their algorithms
@@ -23,8 +24,8 @@ class Predictor:
     """Logits of a network in evaluation mode, as fast as the device allows.
 
     Attributes:
-        compile_seconds: what torch.compile took at the first call; None if it wasn't asked for or failed.
-        not_compiled: why torch.compile failed; None if it didn't.
+        compile_seconds: what the first call with torch.compile took; None if there was none or it failed.
+        not_compiled: why torch.compile failed, at whichever call; None if it didn't.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Predictor:
         self._recorded: dict[torch.Size, _Recorded] = {}
         self.compile_seconds: float | None = None
         self.not_compiled: str | None = None
+        self._compile: Callable[[Tensor], Tensor] | None = None
         if runtime.compiled and not plain:
             self._call = self._compiled
 
@@ -78,20 +80,22 @@ class Predictor:
         return self._recorded[images.shape](images)
 
     def _compiled(self, images: Tensor) -> Tensor:
-        """The first call: compiles, and goes on without if that fails."""
+        """Compiles at the first call, and at a later one of another shape; goes on without if that fails."""
         start = time.perf_counter()
-        compiled = torch.compile(self._network)
         try:
-            found = compiled(images)
+            self._compile = self._compile or torch.compile(self._network)
+            found = self._compile(images)
         except Exception as error:  # its back end raises errors of many kinds
+            if is_out_of_memory(error):
+                raise
             self.not_compiled = _first_line(error)
             warnings.warn(
                 f"torch.compile failed ({self.not_compiled}): the network runs without it", stacklevel=2
             )
             self._call = self._network
             return self._network(images)
-        self.compile_seconds = time.perf_counter() - start
-        self._call = compiled
+        if self.compile_seconds is None:
+            self.compile_seconds = time.perf_counter() - start
         return found
 
 

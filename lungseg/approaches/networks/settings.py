@@ -78,13 +78,7 @@ class TrainingSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _with_recipe(cls, values: Any) -> Any:
-        """What is given goes before the recipe, key by key, also within `augmentation`."""
+        """What is given goes before the recipe, key by key."""
         named = values.get("recipe") if isinstance(values, dict) else None
         chosen = RECIPES.get(named) if isinstance(named, str) else None
-        if not chosen:
-            return values
-        joined = {**chosen, **values}
-        for name, own in chosen.items():
-            if isinstance(own, dict) and isinstance(values.get(name), dict):
-                joined[name] = {**own, **values[name]}
-        return joined
+        return {**chosen, **values} if chosen else values

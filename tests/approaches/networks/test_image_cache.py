@@ -6,6 +6,7 @@ import torch
 
 from lungseg.approaches.networks.images import read_images
 from lungseg.approaches.resize import shrink_mask, to_batch
+from lungseg.data.memory import RememberedSample
 from lungseg.errors import InputError
 
 
@@ -89,3 +90,31 @@ def test_without_a_place_for_a_cache_images_stay_in_memory(discs, tmp_path, monk
     images = read_images(discs(3), 32, lambda done, total: steps.append((done, total)))
     assert images.batch([0, 1, 2])[0].shape == (3, 1, 32, 32)
     assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_two_classes_that_name_the_same_content_share_no_file(discs, cache):
+    """Also where what they make is kept in memory by a wrapper."""
+    (sample,) = discs(1)
+
+    class Negative(type(sample)):
+        def image(self):
+            return 1 - super().image()
+
+    other = Negative(sample.id, sample.image(), sample.mask())
+    assert other.content() == sample.content()
+    for wrap in (lambda kept: kept, RememberedSample):
+        first, second = (read_images([wrap(each)], 32).batch([0])[0] for each in (sample, other))
+        torch.testing.assert_close(second, 1 - first, atol=1e-4, rtol=0)
+    assert len(cached(cache)) == 2
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(discs, cache):
+    (sample,) = discs(1)
+    first = read_images([sample], 32).batch([0])
+    (file,) = cached(cache)
+    file.unlink()
+    theirs = file.with_name(f".{file.name}.part")
+    theirs.write_bytes(b"half of it")
+    again = read_images([sample], 32).batch([0])
+    assert torch.equal(first[0], again[0])
+    assert theirs.read_bytes() == b"half of it"

@@ -87,6 +87,27 @@ def test_the_time_to_compile_is_kept_apart(runtime, monkeypatch):
     assert predictor.compile_seconds > 0
 
 
+def test_a_shape_that_can_not_be_compiled_costs_a_warning_too(runtime, monkeypatch):
+    def only_of_one(network):
+        def call(images):
+            if len(images) > 1:
+                raise RuntimeError("no code for this shape")
+            return network(images)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", only_of_one)
+    network = lived_in(Small())
+    predictor = Predictor(network, TrainingSettings(), replace(runtime, compiled=True))
+    predictor.logits(torch.rand(1, 1, 8, 8))
+    assert predictor.not_compiled is None
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.warns(UserWarning, match="no code for this shape"):
+        found = predictor.logits(images)
+    assert predictor.not_compiled == "no code for this shape"
+    torch.testing.assert_close(found, network(images), atol=1e-5, rtol=0)
+
+
 class Deceiving(nn.Module):
     """By their names the norm follows the convolution; it doesn't."""
 

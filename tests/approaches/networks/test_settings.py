@@ -2,7 +2,6 @@ import pytest
 from pydantic import ValidationError
 
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
-from lungseg.approaches.networks import settings as module
 from lungseg.approaches.networks.schedule import working_size
 from lungseg.approaches.networks.settings import RECIPES, TrainingSettings
 
@@ -18,12 +17,6 @@ def test_a_recipe_fills_what_is_not_given():
 def test_the_cpu_recipe_is_eight_epochs_of_small_images_and_four_of_larger_ones():
     cpu = TrainingSettings(recipe="cpu")
     assert [working_size(epoch, cpu) for epoch in range(cpu.epochs)] == [128] * 8 + [256] * 4
-
-
-def test_keys_within_a_recipes_augmentation_are_changed_one_by_one(monkeypatch):
-    monkeypatch.setitem(module.RECIPES, "cpu", {"augmentation": {"rotation": 5.0, "elastic": 0.05}})
-    found = TrainingSettings(recipe="cpu", augmentation={"rotation": 20.0}).augmentation
-    assert (found.rotation, found.elastic) == (20.0, 0.05)
 
 
 def test_what_was_stored_comes_back_the_same():

@@ -1,6 +1,7 @@
 """Three steps of a training and its validation, in as many processes as torchrun starts.
 
-`three_steps.py FILE`: writes the gradients of the last step, the weights, and what was measured.
+`three_steps.py FILE`: writes the gradients of the last step, the weights, and what was measured; and the
+gradients of one step of the network as it is, whose kinks make later steps go apart.
 """
 
 import copy
@@ -52,6 +53,18 @@ def images(count: int, seed: int) -> Images:
     return Images([f"picture-{number}" for number in range(count)], list(arrays))
 
 
+def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.grad for name, value in network.named_parameters()}
+
+
+def first_gradients(settings: DeepLabV3PlusSettings, runtime: Runtime, run: Run) -> dict[str, torch.Tensor]:
+    """Of an epoch of one step, of the network that is shipped."""
+    count = settings.batch_size
+    training = DeepLabV3PlusResNet50(settings, runtime)._training(run, count)
+    training.run_epoch(images(count, seed=0), lambda *_: None)
+    return gradients(training.network)
+
+
 def main(file: Path) -> None:
     torch.set_num_threads(1)
     settings = DeepLabV3PlusSettings(
@@ -77,6 +90,7 @@ def main(file: Path) -> None:
         lambda maps, chosen: image_dice(maps, (masks[index] for index in chosen)),
     )
     with joined():
+        first = first_gradients(settings, runtime, run)
         training = approach._training(run, TRAIN)
         # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far
         # as any other. With a larger term in the denominator such ones stay where they are.
@@ -88,12 +102,12 @@ def main(file: Path) -> None:
         approach._validate(training, held, [(SIZE, SIZE)] * HELD, run)
         everyone = ranks.all_parts([digest(training.network)])
         if ranks.is_first():
-            named = training.network.named_parameters()
             found = {
                 "processes": ranks.world_size(),
                 "losses": losses,
                 "row": training.history[-1],
-                "gradients": {name: value.grad for name, value in named},
+                "first": first,
+                "gradients": gradients(training.network),
                 "everyone": everyone,
                 "start": start,
                 "weights": training.network.state_dict(),
