@@ -158,20 +158,12 @@ def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monke
     assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
 
 
-def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path):
+def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
                          'weights = "random"\nepochs = 5\nnetwork = { topology = "seed" }\n')  # fmt: skip
-    words = [
-        sys.executable,
-        "-m",
-        "lungseg",
-        "benchmark",
-        str(spec_file),
-        "--set",
-        "timing.enabled=false",
-        "--set",
-        "seeds=[0]",
-    ]
+    changes = [*NO_TIMING, "seeds=[0]"]
+    words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file)]
+    words += [word for change in changes for word in ("--set", change)]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL)
     checkpoint = killed / "parts/net/f0-s0/checkpoints/last.pt"
@@ -185,9 +177,10 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     assert not (killed / "scores.csv").exists()
     stored = torch.load(checkpoint, weights_only=True)
     assert 1 <= stored["epoch"] < 5
-    resumed = subprocess.run([*words, "--out", str(killed)], capture_output=True, text=True, check=True)
-    assert "mean-mask, fold 0, seed 0: stored by a former run" in resumed.stdout
-    subprocess.run([*words, "--out", str(whole)], stdout=subprocess.DEVNULL, check=True)
+    spec = read_spec(spec_file, changes)
+    benchmark(spec, killed)
+    assert "mean-mask, fold 0, seed 0: stored by a former run" in capsys.readouterr().out
+    benchmark(spec, whole)
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
