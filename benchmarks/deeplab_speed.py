@@ -9,6 +9,7 @@ are noise: no data is read.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -162,7 +163,7 @@ def _alone(
         try:
             memory[way.name] = _peak_in_a_process(work, way, at, job)
         except BrokenProcessPool:
-            empty[way.name] = "its process was ended, as a system does whose memory is full"
+            empty[way.name] = "its process ended without an answer: a full memory, or a crash"
         except (InputError, RuntimeError) as error:
             if not (isinstance(error, InputError) or is_out_of_memory(error)):
                 raise
@@ -172,6 +173,9 @@ def _alone(
 
 def _peak_in_a_process(work: str, way: Way, at: Place, job: Job) -> dict[str, float]:
     """In one of its own: what others have freed stays with this process, and would hide what a way takes."""
+    gc.collect()
+    if at.runtime.device.type == "cuda":
+        torch.cuda.empty_cache()  # what this process holds idle would be missing to the other
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(peak_memory_of, work, way.name, at, job.library is not None).result()
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -87,8 +88,9 @@ def wait_for_a_step(process: subprocess.Popen, out: Path) -> None:
     begun = time.time()
     stored = out / CHECKPOINT
     while process.poll() is None and not (out / FITTED).exists():
-        if stored.exists() and stored.stat().st_mtime > begun:
-            return
+        with suppress(FileNotFoundError):
+            if stored.stat().st_mtime > begun:
+                return
         time.sleep(0.02)
 
 
@@ -130,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--topology", default="seed", choices=["standard", "smp", "seed"])
-    longest = "seconds of training before a kill at most (default: such that the kills are spread over it)"
+    longest = "seconds at most from a stored step to a kill (default: such that the kills are spread out)"
     parser.add_argument("--longest", type=float, help=longest)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

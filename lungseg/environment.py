@@ -11,6 +11,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ import threadpoolctl
 import torch
 
 from lungseg.approaches.approach import Runtime
-from lungseg.errors import InputError, without_folders
+from lungseg.errors import InputError, first_line, is_out_of_memory, without_folders
 from lungseg.ranks import local_world_size
 from lungseg.spec import RuntimeSpec
 
@@ -100,13 +101,25 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
 
 
+def usable_runtime(spec: RuntimeSpec, device: str | None = None) -> tuple[Runtime, str | None]:
+    """`resolve_runtime` without torch.compile where that can't be used, and why it can't (else None)."""
+    runtime = resolve_runtime(spec, device)
+    problem = why_not_compiled(runtime.device.type) if runtime.compiled else None
+    return (runtime, None) if problem is None else (replace(runtime, compiled=False), problem)
+
+
 @functools.cache
 def why_not_compiled(device: str) -> str | None:
-    """Why torch.compile can't be used here, by compiling a tiny network (seconds, once); None if it can."""
+    """Why torch.compile can't be used here, by compiling a tiny network (seconds, once); None if it can.
+
+    Raises RuntimeError or MemoryError if a memory is full, which says nothing of the compiler.
+    """
     try:
         torch.compile(torch.nn.Softplus())(torch.zeros(8, device=device))
     except Exception as error:  # its back end raises errors of many kinds
-        return without_folders((str(error).splitlines() or [type(error).__name__])[0])
+        if is_out_of_memory(error):
+            raise
+        return without_folders(first_line(error))
     return None
 
 

@@ -24,6 +24,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; of one that wraps another, as torch.compile's do, what that one says."""
+    inner = getattr(error, "inner_exception", None) or error
+    return (str(inner).strip().splitlines() or [type(inner).__name__])[0]
+
+
 def without_folders(text: str) -> str:
     """Shortens each absolute path in `text` to its last part: they mean nothing on another machine."""
     return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)

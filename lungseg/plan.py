@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,14 @@ from lungseg.environment import (
     cuda_name,
     hash_code,
     module_place,
-    resolve_runtime,
+    usable_runtime,
     versions,
-    why_not_compiled,
 )
 from lungseg.errors import InputError
 from lungseg.material import Material, load_material
 from lungseg.parts import Part, hash_of
 from lungseg.plugins import load_class, validate
-from lungseg.ranks import all_parts, world_size
+from lungseg.ranks import all_parts, wait_for_all, world_size
 from lungseg.results import FORMAT
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 
@@ -108,11 +107,8 @@ class Plan:
 
 def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """Raises InputError for whatever would end the run later: names, keys, data, splits, weights, device."""
-    runtime = resolve_runtime(spec.runtime, device)
-    problem = why_not_compiled(runtime.device.type) if runtime.compiled else None
-    if problem is not None:
-        runtime = replace(runtime, compiled=False)
     classes = [_resolve(entry) for entry in spec.approach]  # names and keys first: they cost nothing
+    runtime, problem = usable_runtime(spec.runtime, device)
     options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
     split_options = validate(SplitOptions, options, "[data]")
     evaluated = load_material(spec.data, without=set(options))
@@ -181,6 +177,7 @@ def _parts(
         "data": [evaluated.name, evaluated.sha256],
         "code": hash_code(*(ROOT / "scoring" / f"{name}.py" for name in METRICS), ROOT / "parts.py"),
         "dataset": hash_code(module_place(type(evaluated.dataset))),
+        "compiled": runtime.compiled,
     }
     parts = []
     for contestant in contestants:
@@ -205,6 +202,8 @@ def _parts(
 
 def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
     reading = [file for file in sorted((ROOT / "data").rglob("*.py")) if not file.stem.startswith(LOOK_ONLY)]
+    own = {**asdict(runtime), "device": str(runtime.device)}
+    del own["compiled"]  # which is for predictions after the fit
     code = (*reading, *sorted((ROOT / "approaches").glob("*.py")), ROOT / "scoring" / "overlap.py")
     return {
         "format": FORMAT,
@@ -212,7 +211,7 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
         "code": hash_code(*code, *(ROOT / f"{name}.py" for name in ("environment", "fits", "ranks"))),
         "dataset": hash_code(module_place(type(trained.dataset))),
         "versions": versions(),
-        "runtime": {**asdict(runtime), "device": str(runtime.device)},
+        "runtime": own,
         "machine": cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()],
     }
 
@@ -225,34 +224,42 @@ def require_alike(plan: Plan) -> None:
     """
     if world_size() == 1:
         return
-    facts = _facts_of_training(plan)
-    others = all_parts([facts])
-    apart = [name for name in facts if any(other[name] != facts[name] for other in others)]
+    wait_for_all()  # for plans that take long, as no sum of theirs would
+    apart = differences(all_parts([_facts_of_training(plan)]))
     if apart:
         raise InputError(
-            f"the processes of this run differ in their {', '.join(apart)}: "
-            "give all machines the same code, packages, spec, data and weights"
+            f"the processes of this run differ in their {', '.join(apart)}: give all machines the same code, "
+            "packages, spec, data and weights, and name runtime.device and runtime.precision in the spec"
         )
+
+
+def differences(facts: Sequence[dict[str, str]]) -> list[str]:
+    """Names of the facts that aren't the same everywhere."""
+    names = dict.fromkeys(name for each in facts for name in each)
+    return [name for name in names if len({each.get(name) for each in facts}) > 1]
 
 
 def _facts_of_training(plan: Plan) -> dict[str, str]:
     """Hashes of what processes have to have in common; their processors and threads may differ."""
     fits = _all_fits_depend_on(plan.runtime, plan.trained)
-    own_code = [hash_code(*code_places(c.kind)) for c in plan.contestants if not c.skipped]
-    runtime = [fits["runtime"][key] for key in ("precision", "channels_last")]
-    approaches = [
-        [c.spec.name, c.spec.use, c.settings.model_dump(mode="json"), c.skipped] for c in plan.contestants
-    ]
-    parts = [[p.label, [[s.id for s in side] for side in (p.train, p.validation)]] for p in plan.parts]
+    every = plan.contestants
+    # Where a library is missing its approach is skipped, which is to show as that alone.
     facts = {
-        "code": [fits["code"], fits["dataset"], own_code],
+        "code": [fits["code"], fits["dataset"]],
         "package versions": fits["versions"],
-        "precision": runtime,
-        "approaches": approaches,
-        "weights": [asdict(c.weights) if c.weights else None for c in plan.contestants],
+        "device": fits["runtime"]["device"],
+        "precision": [fits["runtime"][key] for key in ("precision", "channels_last")],
+        "settings": [[c.spec.name, c.spec.use, c.settings.model_dump(mode="json")] for c in every],
         "data": fits["data"],
-        "split": parts,
+        "split": [fold.fit_sha256 for c in every for fold in c.folds],
     }
+    for contestant in every:
+        if not contestant.skipped:
+            weights = contestant.weights
+            facts[f"code and weights of {contestant.spec.name}"] = [
+                hash_code(*code_places(contestant.kind)),
+                [weights.network, weights.kind, weights.sha256] if weights else None,
+            ]
     return {name: hash_of(value) for name, value in facts.items()}
 
 

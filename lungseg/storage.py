@@ -6,8 +6,8 @@ import errno
 import io
 import json
 import os
+import secrets
 import shutil
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,12 @@ def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> Non
     Args:
         path: the file.
         data: text is written as UTF-8.
-        shared: other processes may be writing the same file. What a kill leaves half-way is then not
-            written over by the next one, as it has a name of its own.
+        shared: other processes may be writing the same file, so what is half written has a name of its own.
 
     Raises:
         InputError: the disk is full, or the place can't be written.
     """
-    own = f".{socket.gethostname()}-{os.getpid()}" if shared else ""
+    own = f".{secrets.token_hex(8)}" if shared else ""
     temporary = path.with_name(f".{path.name}{own}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +38,11 @@ def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> Non
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         _remove(temporary)
-        raise unwritable(path, error) from error
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
 
 
 def _remove(path: Path) -> None:

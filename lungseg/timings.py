@@ -14,7 +14,7 @@ import torch
 
 from lungseg.approaches.approach import Runtime
 from lungseg.clock import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
-from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, resolve_runtime
+from lungseg.environment import ROOT, cpu_name, cuda_name, hash_code, usable_runtime
 from lungseg.errors import without_folders
 from lungseg.parts import Part, hash_of
 from lungseg.plan import Plan
@@ -74,7 +74,7 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
             [(part.approach.name, part.fit_key) for part in fitted],
             [plan.evaluated.sha256, plan.folds[0].sha256],
             timing.model_dump(mode="json"),
-            [code, cpu_name(), cuda_name()],
+            [code, cpu_name(), cuda_name(), plan.runtime.compiled],
         ]
     )
     former = read_json(stored) if stored.exists() else {}
@@ -180,7 +180,7 @@ def _phases(plan: Plan) -> list[_Phase]:
     if own.device.type == "cuda":
         # The CPU's throughput would cost more than all the rest.
         latency = timing.model_copy(update={"batch_sizes": (1,), "repeats": min(timing.repeats, 30)})
-        phases.append(_Phase(resolve_runtime(plan.spec.runtime, "cpu"), latency))
+        phases.append(_Phase(usable_runtime(plan.spec.runtime, "cpu")[0], latency))
     return phases
 
 

@@ -82,3 +82,38 @@ def test_an_approach_in_a_folder_of_its_own_is_hashed_with_its_neighbours():
     assert module_place(MeanMask).name == "baselines.py"
     assert module_place(Vgg19Pixels).name == "vgg19_pixels"
     assert module_place(Cxr704Dataset).name == "cxr704.py"  # data/ holds what no fit depends on
+
+
+class Wrapped(Exception):
+    """As torch.compile's are: its own first line says nothing."""
+
+    inner_exception = OSError("no g++ in /usr/local/bin/tools\nand more")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(None, None), (Wrapped("backend raised:\n..."), "no g++ in tools"), (ValueError(), "ValueError")],
+)
+def test_whether_anything_can_be_compiled_is_tried(monkeypatch, error, said):
+    def compiler(network):
+        def call(values):
+            if error is not None:
+                raise error
+            return network(values)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    environment.why_not_compiled.cache_clear()
+    assert environment.why_not_compiled("cpu") == said
+    environment.why_not_compiled.cache_clear()
+
+
+def test_a_full_memory_is_not_taken_for_a_missing_compiler(monkeypatch):
+    def full(network):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch, "compile", full)
+    environment.why_not_compiled.cache_clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        environment.why_not_compiled("cpu")

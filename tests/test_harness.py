@@ -15,7 +15,7 @@ from tiny import NO_TIMING, SPEC
 
 from lungseg.errors import InputError
 from lungseg.harness import _hints, benchmark
-from lungseg.plan import _facts_of_training, make_plan
+from lungseg.plan import _facts_of_training, differences, make_plan
 from lungseg.results import FORMAT, read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
@@ -349,8 +349,8 @@ def other_process(spec_file, monkeypatch):
 
 
 def test_processes_that_would_learn_from_different_things_are_refused(spec_file, tmp_path, other_process):
-    other_process(data="another", weights="none")
-    with pytest.raises(InputError, match="processes of this run differ in their weights, data: give all"):
+    other_process(data="another", newer="fact")
+    with pytest.raises(InputError, match="processes of this run differ in their data, newer: give all"):
         benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -359,13 +359,29 @@ def test_what_processes_have_to_share_follows_from_the_plan(spec_file):
     base = _facts_of_training(make_plan(read_spec(spec_file)))
     assert base == _facts_of_training(make_plan(read_spec(spec_file)))
     for change, differ in (
-        ("approach.pixels.size=24", {"approaches"}),
+        ("approach.pixels.size=24", {"settings"}),
         ("data.count=13", {"data", "split"}),
         ("runtime.threads=1", set()),
         ("runtime.precision=bfloat16", {"precision"}),
     ):
         other = _facts_of_training(make_plan(read_spec(spec_file, [change])))
-        assert {name for name in base if base[name] != other[name]} == differ, change
+        assert set(differences([base, other])) == differ, change
+
+
+def test_an_approach_that_one_process_lacks_is_what_differs(spec_file, monkeypatch):
+    base = _facts_of_training(make_plan(read_spec(spec_file)))
+    monkeypatch.setattr("lungseg.approaches.baselines.MeanMask.skip", lambda self: "not installed")
+    other = _facts_of_training(make_plan(read_spec(spec_file)))
+    assert differences([base, other]) == ["code and weights of mean-mask"]
+
+
+def test_whether_predictions_are_compiled_changes_no_fit(spec_file, monkeypatch):
+    monkeypatch.setattr("lungseg.environment.why_not_compiled", lambda device: None)
+    plain, compiled = (
+        make_plan(read_spec(spec_file, [f"runtime.compiled={value}"])).parts for value in ("false", "true")
+    )
+    assert [part.fit_key for part in plain] == [part.fit_key for part in compiled]
+    assert not {part.key for part in plain} & {part.key for part in compiled}
 
 
 @pytest.mark.parametrize("working", [True, False])
@@ -373,7 +389,7 @@ def test_without_a_compiler_predictions_run_uncompiled_and_the_tables_say_so(
     spec_file, tmp_path, monkeypatch, capsys, working
 ):
     reason = None if working else "no C++ compiler"
-    monkeypatch.setattr("lungseg.plan.why_not_compiled", lambda device: reason)
+    monkeypatch.setattr("lungseg.environment.why_not_compiled", lambda device: reason)
     spec = read_spec(spec_file, [*NO_TIMING, "runtime.compiled=true", "seeds=[0]"])
     assert make_plan(spec).runtime.compiled is working
     benchmark(spec, tmp_path / "out")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from tiny import NO_TIMING
 
-from lungseg import plan
+from lungseg import environment
 from lungseg.errors import InputError
 from lungseg.harness import benchmark
 from lungseg.plan import make_plan
@@ -105,9 +105,9 @@ def test_a_model_of_former_settings_does_not_stay_beside_rows_taken_over(spec_fi
 
 def test_the_layout_of_images_counts(spec_file, monkeypatch):
     keys = [make_plan(read_spec(spec_file)).parts[1].fit_key]
-    original = plan.resolve_runtime
+    original = environment.resolve_runtime
     monkeypatch.setattr(
-        plan, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
+        environment, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
     )
     keys.append(make_plan(read_spec(spec_file)).parts[1].fit_key)
     assert len(set(keys)) == 2

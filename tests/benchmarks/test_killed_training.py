@@ -12,7 +12,7 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path):
-    words = ["--kills", "1", "--epochs", "3", "--size", "32", "--longest", "1", "--out", str(tmp_path)]
+    words = ["--kills", "1", "--epochs", "3", "--size", "48", "--longest", "1", "--out", str(tmp_path)]
     assert study.main(words) == 0
     (said,) = re.findall(r"s after a first step, stored: (\d) epochs and (\d) steps", capsys.readouterr().out)
     assert said != ("0", "0")  # else two uninterrupted runs would be compared

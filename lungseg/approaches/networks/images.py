@@ -21,6 +21,7 @@ import lungseg.data as data_package
 from lungseg.approaches import resize
 from lungseg.approaches.resize import shrink_mask, to_batch
 from lungseg.data.audit_cache import cache_folder
+from lungseg.data.memory import RememberedSample
 from lungseg.environment import hash_code, module_place
 from lungseg.errors import InputError
 from lungseg.storage import write_array
@@ -116,7 +117,7 @@ def _cached(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
 
 def _kind(sample: Any) -> type:
     """The class that makes its image: one that is kept in memory is wrapped."""
-    return type(getattr(sample, "original", sample))
+    return type(sample.original if isinstance(sample, RememberedSample) else sample)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.networks.settings import TrainingSettings
-from lungseg.errors import is_out_of_memory
+from lungseg.errors import first_line, is_out_of_memory
 
 FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one; on a GPU float32 may be TF32
 GRAPH_WARMUP = 3  # calls before CUDA records one, so that libraries have chosen their algorithms
@@ -74,7 +74,7 @@ class Predictor:
             try:
                 self._recorded[images.shape] = _Recorded(self._forward, images)
             except RuntimeError as error:  # a network that waits for the device can't be recorded
-                warnings.warn(f"no CUDA graph ({_first_line(error)}): the network runs without", stacklevel=2)
+                warnings.warn(f"no CUDA graph ({first_line(error)}): the network runs without", stacklevel=2)
                 self._graphs = False
                 return self._forward(images)
         return self._recorded[images.shape](images)
@@ -88,7 +88,7 @@ class Predictor:
         except Exception as error:  # its back end raises errors of many kinds
             if is_out_of_memory(error):
                 raise
-            self.not_compiled = _first_line(error)
+            self.not_compiled = first_line(error)
             warnings.warn(
                 f"torch.compile failed ({self.not_compiled}): the network runs without it", stacklevel=2
             )
@@ -97,10 +97,6 @@ class Predictor:
         if self.compile_seconds is None:
             self.compile_seconds = time.perf_counter() - start
         return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _folded_if_equal(network: nn.Module, size: int) -> nn.Module:

@@ -97,6 +97,8 @@ def test_two_classes_that_name_the_same_content_share_no_file(discs, cache):
     (sample,) = discs(1)
 
     class Negative(type(sample)):
+        original = sample  # an attribute of somebody else's, which says nothing
+
         def image(self):
             return 1 - super().image()
 
