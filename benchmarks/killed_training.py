@@ -2,7 +2,8 @@
 
 `python benchmarks/killed_training.py --kills 10`: trains a DeepLabV3+ on phantoms by the command line, once
 in one go and once killed (SIGKILL) at random moments and started again with the same command, and compares
-the stored weights and scores. Exit code 1 if they differ, or if the training ended before the last kill.
+the stored weights and scores. Exit code 1 if they differ, if the training ended before the last kill, or if
+it started over instead of going on.
 The table in `--out` says how far each kill let it come.
 """
 
@@ -94,11 +95,11 @@ def wait_for_a_step(process: subprocess.Popen, out: Path) -> None:
         time.sleep(0.02)
 
 
-def kill_once(spec: Path, out: Path, wait: float) -> str | None:
+def kill_once(spec: Path, out: Path, wait: float) -> tuple[int, int] | None:
     """Starts the command and kills it `wait` seconds after it has stored a step.
 
     Returns:
-        what was stored; None if it was trained by then.
+        the epochs and steps that were stored; None if it was trained by then.
     """
     process = start(spec, out)
     wait_for_a_step(process, out)
@@ -114,12 +115,14 @@ def kill_once(spec: Path, out: Path, wait: float) -> str | None:
     return _reached(out)
 
 
-def _reached(out: Path) -> str:
+def _reached(out: Path) -> tuple[int, int]:
     """How far the stored state has come."""
     state = load_state(out / CHECKPOINT, torch.device("cpu"))
-    if state is None:
-        return "nothing"
-    return f"{state['epoch']} epochs and {state['step']} steps"
+    return (0, 0) if state is None else (state["epoch"], state["step"])
+
+
+def words_for(place: tuple[int, int]) -> str:
+    return f"{place[0]} epochs and {place[1]} steps"
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -157,15 +160,20 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     print(f"in one go: {took:.1f} s, of which {after - before:.1f} s were training", flush=True)
     # As a rule a kill comes after half of it, and takes what wasn't stored yet with it.
     longest = chosen.longest or (after - before) / chosen.kills
-    rng, rows = random.Random(chosen.seed), []
+    rng, rows, former = random.Random(chosen.seed), [], (0, 0)
     while len(rows) < chosen.kills:
         wait = rng.uniform(0, longest)
         reached = kill_once(spec, folder / "cut", wait)
         if reached is None:
             print(f"it was trained after {len(rows)} kills: give more --epochs, or a shorter --longest")
             return 1
-        rows.append({"kill": len(rows) + 1, "s after a first step": wait, "stored by then": reached})
-        print(f"{len(rows)}: killed {wait:.2f} s after a first step, stored: {reached}", flush=True)
+        # Its steps since the former kill alone: one that starts over ends with the same bits, too.
+        if reached <= former:
+            print(f"it did not go on: {words_for(former)} were stored, then {words_for(reached)}")
+            return 1
+        former, stored = reached, words_for(reached)
+        rows.append({"kill": len(rows) + 1, "s after a first step": wait, "stored by then": stored})
+        print(f"{len(rows)}: killed {wait:.2f} s after a first step, stored: {stored}", flush=True)
     finish(start(spec, folder / "cut"))
     whole, cut = digest(folder / "whole"), digest(folder / "cut")
     verdicts = [

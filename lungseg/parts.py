@@ -90,6 +90,8 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
     """
     try:
         _run(part, directory, progress)
+    except InputError as error:
+        raise InputError(f"{part.label}: {error}") from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -162,7 +162,18 @@ def _enter(
 ) -> Contestant:
     approach = kind(settings, runtime)
     reason = approach.skip()
-    return Contestant(entry, folds, kind, settings, None if reason else approach.weights(), reason)
+    if reason:
+        return Contestant(entry, folds, kind, settings, None, reason)
+    for fold in folds:
+        _require(approach, entry, len(fold.train))
+    return Contestant(entry, folds, kind, settings, approach.weights(), None)
+
+
+def _require(approach: Approach, entry: ApproachSpec, train: int) -> None:
+    try:
+        approach.require(train)
+    except InputError as error:
+        raise InputError(f"approach {entry.name!r}: {error}") from error
 
 
 def _parts(
@@ -249,6 +260,7 @@ def _facts_of_training(plan: Plan) -> dict[str, str]:
         "package versions": fits["versions"],
         "device": fits["runtime"]["device"],
         "precision": [fits["runtime"][key] for key in ("precision", "channels_last")],
+        "seeds": [plan.spec.seeds[: c.trainings] for c in every],
         "settings": [[c.spec.name, c.spec.use, c.settings.model_dump(mode="json")] for c in every],
         "data": fits["data"],
         "split": [fold.fit_sha256 for c in every for fold in c.folds],

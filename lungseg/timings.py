@@ -83,10 +83,11 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
     if former.get("key") != key or former.get("failed") or not there:
         start = time.perf_counter()
         _free_device_memory()
-        phases = _phases(plan)
+        phases, problems = _phases(plan)
         found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
         _write_tables(directory, found)
         failed, empty = _reasons(phases, found)
+        empty |= problems
         seconds = time.perf_counter() - start
         write_json(stored, {"key": key, "seconds": seconds, "failed": failed, "empty": empty})
     reasons = read_json(stored)
@@ -167,8 +168,12 @@ def _fitted(plan: Plan) -> list[Part]:
     return list(first.values())
 
 
-def _phases(plan: Plan) -> list[_Phase]:
-    """The run's own runtime first, then its variants; on a GPU machine last the CPU, for latency alone."""
+def _phases(plan: Plan) -> tuple[list[_Phase], dict[str, str]]:
+    """The run's own runtime first, then its variants; on a GPU machine last the CPU, for latency alone.
+
+    Also returns, for what such a runtime can't do on the CPU though the spec asks for it, why.
+    """
+    problems: dict[str, str] = {}
     timing, own = plan.spec.timing, plan.runtime
     phases = [_Phase(own, timing)]
     once = timing.model_copy(update={"twice": False})
@@ -180,8 +185,11 @@ def _phases(plan: Plan) -> list[_Phase]:
     if own.device.type == "cuda":
         # The CPU's throughput would cost more than all the rest.
         latency = timing.model_copy(update={"batch_sizes": (1,), "repeats": min(timing.repeats, 30)})
-        phases.append(_Phase(usable_runtime(plan.spec.runtime, "cpu")[0], latency))
-    return phases
+        runtime, problem = usable_runtime(plan.spec.runtime, "cpu")
+        phases.append(_Phase(runtime, latency))
+        if problem:
+            problems["predictions by torch.compile on cpu"] = problem
+    return phases, problems
 
 
 def _run(phase: _Phase, plan: Plan, fitted: Sequence[Part], directory: Path, reporter: Reporter) -> Timings:

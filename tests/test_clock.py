@@ -269,9 +269,10 @@ def test_variants_are_phases_after_the_runs_own_and_those_that_change_nothing_ar
     spec_file.write_text(SPEC + VARIANTS)
     spec = read_spec(spec_file)
     plain = SimpleNamespace(spec=spec, runtime=CPU)
-    assert [phase.label for phase in _phases(plain)] == ["cpu", "cpu, float32, contiguous, compiled"]
+    assert [phase.label for phase in _phases(plain)[0]] == ["cpu", "cpu, float32, contiguous, compiled"]
     mixed = SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), "bfloat16", True))
-    own, float32, compiled, cpu = _phases(mixed)
+    (own, float32, compiled, cpu), problems = _phases(mixed)
+    assert problems == {}
     assert [phase.label for phase in (own, float32, compiled, cpu)] == [
         "cuda",
         "cuda, float32, contiguous",
@@ -282,6 +283,16 @@ def test_variants_are_phases_after_the_runs_own_and_those_that_change_nothing_ar
     assert not float32.timing.twice
     assert compiled.approaches == ("pixels",)
     assert cpu.timing.batch_sizes == (1,)
+
+
+def test_a_cpu_beside_the_gpu_that_can_not_compile_is_said(spec_file, monkeypatch):
+    monkeypatch.setattr("lungseg.environment.why_not_compiled", lambda device: "no C++ compiler")
+    spec = read_spec(spec_file, ["runtime.compiled=true"])
+    phases, problems = _phases(
+        SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), compiled=True))
+    )
+    assert [phase.runtime.compiled for phase in phases] == [True, False]
+    assert problems == {"predictions by torch.compile on cpu": "no C++ compiler"}
 
 
 def test_a_variant_of_an_unknown_approach_and_wrong_batch_sizes_name_their_key(spec_file):

@@ -165,7 +165,8 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file)]
     words += [word for change in changes for word in ("--set", change)]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL,
+                               env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"})  # fmt: skip
     checkpoint = killed / "parts/net/f0-s0/checkpoints/last.pt"
     for _ in range(3000):
         if checkpoint.exists() or process.poll() is not None:
@@ -176,7 +177,7 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     process.wait()
     assert not (killed / "scores.csv").exists()
     stored = torch.load(checkpoint, weights_only=True)
-    assert 1 <= stored["epoch"] < 5
+    assert stored["epoch"] < 5
     spec = read_spec(spec_file, changes)
     benchmark(spec, killed)
     assert "mean-mask, fold 0, seed 0: stored by a former run" in capsys.readouterr().out
@@ -361,6 +362,7 @@ def test_what_processes_have_to_share_follows_from_the_plan(spec_file):
     for change, differ in (
         ("approach.pixels.size=24", {"settings"}),
         ("data.count=13", {"data", "split"}),
+        ("seeds=[0]", {"seeds"}),
         ("runtime.threads=1", set()),
         ("runtime.precision=bfloat16", {"precision"}),
     ):
@@ -404,6 +406,33 @@ def test_a_network_with_the_recipe_for_a_gpu_on_a_cpu_is_told_before_it_trains(s
         spec_file.write_text(SPEC.replace("[timing]", f"{entry}{keys}[timing]"))
         hints = _hints(make_plan(read_spec(spec_file)))
         assert [hint.startswith("net: its recipe is one for a GPU") for hint in hints] == [True] * told
+
+
+def test_what_a_network_can_not_do_with_several_processes_is_said_before_anything_is_fitted(
+    spec_file, monkeypatch
+):
+    entry = '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nweights = "random"\nrecipe = "cpu"\n'
+    spec_file.write_text(SPEC.replace("[timing]", f"{entry}[timing]"))
+    make_plan(read_spec(spec_file))
+    monkeypatch.setattr("lungseg.ranks.world_size", lambda: 3)
+    for changes, said in (
+        ([], "approach 'net': several processes can't share a batch norm on CPUs: set freeze_norms = true"),
+        (
+            ["approach.net.batch_size=2"],
+            "approach 'net': batch_size = 2 makes batches of 2 images, fewer than",
+        ),
+    ):
+        with pytest.raises(InputError, match=said):
+            make_plan(read_spec(spec_file, changes))
+
+
+def test_an_error_of_a_fit_names_the_approach_and_the_seed(spec_file, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("the memory is full: lower its size")
+
+    monkeypatch.setattr("lungseg.approaches.baselines.MeanMask.fit", fail)
+    with pytest.raises(InputError, match=r"^mean-mask, fold 0, seed 0: the memory is full: lower its size$"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
 
 
 def test_a_kill_right_after_a_fit_leaves_no_checkpoints(spec_file, tmp_path, monkeypatch):

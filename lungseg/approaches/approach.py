@@ -159,6 +159,10 @@ class Approach(ABC):
         """The pretrained weights that it starts from, or None. Raises InputError if they aren't there."""
         return None
 
+    def require(self, train: int) -> None:
+        """Raises InputError for what would end a fit on so many images; asked before anything is fitted."""
+        return None
+
     def estimate(self, train: int, validation: int) -> float | None:
         """Seconds that a fit on so many images will take here, by a short probe; None if it can't tell."""
         return None

@@ -12,11 +12,11 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path):
-    words = ["--kills", "1", "--epochs", "3", "--size", "48", "--longest", "1", "--out", str(tmp_path)]
+    words = ["--kills", "2", "--epochs", "3", "--size", "48", "--longest", "0.3", "--out", str(tmp_path)]
     assert study.main(words) == 0
-    (said,) = re.findall(r"s after a first step, stored: (\d) epochs and (\d) steps", capsys.readouterr().out)
-    assert said != ("0", "0")  # else two uninterrupted runs would be compared
-    assert len(pd.read_csv(tmp_path / "table.csv")) == 1
+    found = re.findall(r"s after a first step, stored: (\d) epochs and (\d) steps", capsys.readouterr().out)
+    assert ("0", "0") < found[0] < found[1]  # else it would have started over
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 2
     assert (tmp_path / "table.md").read_text().count("the same bits") == 2
 
 
@@ -40,6 +40,17 @@ def test_a_run_that_fails_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "start", lambda spec, out: command("import sys; sys.exit('the disk is full')"))
     with pytest.raises(SystemExit, match="ended with 1: the disk is full"):
         study.kill_once(tmp_path, tmp_path, 60)
+
+
+@pytest.mark.parametrize("places", [[(0, 0)], [(1, 2), (1, 2)], [(1, 2), (1, 1)]])
+def test_a_training_that_starts_over_is_said(places, capsys, monkeypatch):
+    reached = iter(places)
+    monkeypatch.setattr(study, "finish", lambda process: process)
+    monkeypatch.setattr(study, "start", lambda spec, out: None)
+    monkeypatch.setattr(study, "seconds_of_training", lambda process, out: (0.0, 1.0))
+    monkeypatch.setattr(study, "kill_once", lambda *words: next(reached))
+    assert study.main(["--kills", "3"]) == 1
+    assert "it did not go on" in capsys.readouterr().out
 
 
 def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):

@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from lungseg import ranks
 from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Stage
-from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
+from lungseg.approaches.networks.distributed import (
+    require_an_image_each,
+    require_shareable_norms,
+    with_shared_norms,
+)
 from lungseg.approaches.networks.images import Images, read_images
 from lungseg.approaches.networks.inference import Predictor
 from lungseg.approaches.networks.losses import segmentation_loss
 from lungseg.approaches.networks.schedule import cost, small_epochs, working_size
 from lungseg.approaches.networks.settings import TrainingSettings
-from lungseg.approaches.networks.training import Training
+from lungseg.approaches.networks.training import Training, require_two_images
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.tensors import write_tensors
 from lungseg.errors import InputError, is_out_of_memory
@@ -80,13 +84,17 @@ class NetworkApproach(Approach):
 
     def _estimate(self, train: int, validation: int) -> float:
         s = self.settings
-        count = min(s.batch_size, max(2, train))
+        count = self._share_of_a_batch(train)
         with ranks.alone():
             probe = Training(self.empty_network(), self.groups, s, self.runtime, 0, count)
             steps = {size: self._step_seconds(probe, size, count) for size in self._sizes()}
         # A forward pass is about a third of a training step; processes share the images.
         seconds = sum(steps[working_size(epoch, s)] for epoch in range(s.epochs))
         return seconds / count * (train + validation / 3) / ranks.world_size()
+
+    def _share_of_a_batch(self, train: int) -> int:
+        """Images that one process has to hold, and at least as many as a training takes."""
+        return max(2, math.ceil(min(train, self.settings.batch_size) / ranks.world_size()))
 
     def _step_seconds(self, probe: Training, size: int, count: int) -> float:
         data = _noise(count, size)
@@ -100,12 +108,17 @@ class NetworkApproach(Approach):
         """Of the images that a training sees."""
         return sorted({working_size(epoch, self.settings) for epoch in (0, self.settings.epochs - 1)})
 
+    def require(self, train: int) -> None:
+        require_two_images(train)
+        require_an_image_each(train, self.settings)
+        require_shareable_norms(self.settings, self.runtime)
+
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+        data, held = (
+            {size: self._read_images(samples, size, run) for size in self._sizes()}
+            for samples in (train, validation)
+        )
         with self._full_memory_named():
-            data, held = (
-                {size: self._read_images(samples, size, run) for size in self._sizes()}
-                for samples in (train, validation)
-            )
             shapes = [sample.mask().shape for sample in validation]
             self._try_full_size(len(train))
             training = self._begun(run, len(train))
@@ -115,16 +128,17 @@ class NetworkApproach(Approach):
                 size = working_size(training.epoch, self.settings)
                 self._train_epoch(training, data[size], run)
                 self._validate(training, held[size], shapes, run)
+                training.keep_best()
                 run.history(**training.history[-1])
-                self._store(training, run)
-            ranks.wait_for_all()
-            if ranks.is_first():  # which alone goes on, and removes the checkpoints
-                self._read(_best_file(run, training))
+                training.save_if_due(run.checkpoints / CHECKPOINT)
+            training.save(run.checkpoints / CHECKPOINT)  # until the model is stored
+            self._take(training.best)
+            ranks.wait_for_all()  # the first process alone goes on, and removes the checkpoints
         return Fitted(
             "images",
             len(train) * self.settings.epochs,
             sum(p.numel() for p in training.network.parameters()),
-            best_epoch(training),
+            training.best_epoch,
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
         )
@@ -133,7 +147,7 @@ class NetworkApproach(Approach):
         """A step at the size that comes last: if it doesn't fit, no epochs at the smaller one are lost."""
         if not small_epochs(self.settings):
             return
-        count = max(2, math.ceil(min(count, self.settings.batch_size) / ranks.world_size()))
+        count = self._share_of_a_batch(count)
         with ranks.alone():
             probe = Training(self.empty_network(), self.groups, self.settings, self.runtime, 0, count)
             probe.run_epoch(_noise(count, self.settings.size), lambda *_: None)
@@ -153,10 +167,7 @@ class NetworkApproach(Approach):
     def _begun(self, run: Run, count: int) -> Training:
         """The training where a former run left it, or a new one."""
         training, path = self._training(run, count), run.checkpoints / CHECKPOINT
-        resumed = training.resume(path)
-        if resumed and training.epoch and not _best_file(run, training).exists():
-            training, resumed = self._training(run, count), False  # what it would go on from isn't whole
-        places = ranks.all_parts([(resumed, training.epoch, training.step)])
+        places = ranks.all_parts([(training.resume(path), training.epoch, training.step)])
         if len(set(places)) > 1:
             raise InputError(
                 f"the processes don't find the same state in {path}: "
@@ -164,20 +175,8 @@ class NetworkApproach(Approach):
             )
         return training
 
-    def _store(self, training: Training, run: Run) -> None:
-        """What a cut run goes on from; the best weights have the number of their epoch."""
-        if not ranks.is_first():
-            return
-        best = _best_file(run, training)
-        if best_epoch(training) == training.epoch:
-            write_tensors(best, training.average.network.state_dict())
-        training.save(run.checkpoints / CHECKPOINT)
-        for former in run.checkpoints.glob("best-*.safetensors"):
-            if former != best:
-                former.unlink()
-
     def _training(self, run: Run, count: int) -> Training:
-        require_an_image_each(count, self.settings)
+        self.require(count)
         network = with_shared_norms(self.new_network(run.seed), self.settings, self.runtime)
         return Training(network, self.groups, self.settings, self.runtime, run.seed, count)
 
@@ -257,33 +256,25 @@ class NetworkApproach(Approach):
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())
 
-    def _read(self, path: Path) -> None:
+    def _take(self, weights: dict[str, Tensor]) -> None:
         network = self.empty_network()
-        try:
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        network.load_state_dict(weights)
         # After loading: a device called "cuda" is the first one to some libraries, the present one to torch.
         network.to(self.runtime.device, memory_format=self.runtime.memory_format).eval()
         self.network, self._predictor = network, None
 
     @classmethod
     def load(cls, directory: Path, settings: TrainingSettings, runtime: Runtime) -> Self:
-        approach = cls(settings, runtime)
-        approach._read(directory / cls.FILE)
+        approach, path = cls(settings, runtime), directory / cls.FILE
+        try:
+            approach._take(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(f"{path} is missing or damaged: fit the approach again (--fresh)") from error
         return approach
 
 
 def _noise(count: int, size: int) -> Images:
     arrays = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
     return Images([str(number) for number in range(count)], list(arrays))
-
-
-def _best_file(run: Run, training: Training) -> Path:
-    return run.checkpoints / f"best-{best_epoch(training)}.safetensors"
-
-
-def best_epoch(training: Training) -> int:
-    """The first epoch with the best validation Dice, of those at the final size as soon as there are any."""
-    final = training.history[small_epochs(training.settings) :]
-    return max(final or training.history, key=lambda row: row["validation_dice"])["step"]

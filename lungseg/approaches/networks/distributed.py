@@ -20,18 +20,23 @@ _SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KEYS else "
 
 
 def with_shared_norms(network: nn.Module, settings: TrainingSettings, runtime: Runtime) -> nn.Module:
-    """The network with batch norms over the whole batch; as it is if there is one process.
+    """The network with batch norms over the whole batch; as it is if they are frozen or the process is alone.
 
     Raises:
         InputError: they would have to be shared on a CPU, where PyTorch can't.
     """
+    require_shareable_norms(settings, runtime)
     if ranks.world_size() == 1 or settings.freeze_norms:
         return network
-    if runtime.device.type != "cuda":
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def require_shareable_norms(settings: TrainingSettings, runtime: Runtime) -> None:
+    """Raises InputError if several processes would have to share batch norms on a CPU."""
+    if ranks.world_size() > 1 and not settings.freeze_norms and runtime.device.type != "cuda":
         raise InputError(
             "several processes can't share a batch norm on CPUs: set freeze_norms = true, or use one process"
         )
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def shared(network: nn.Module) -> Callable[[Tensor], Tensor]:

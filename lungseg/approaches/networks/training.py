@@ -32,6 +32,7 @@ from lungseg.approaches.networks.schedule import (
     cost,
     learning_rate_factor,
     number_of,
+    small_epochs,
 )
 from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
@@ -49,6 +50,12 @@ def seconds_between_checkpoints() -> float:
     if not seconds >= 0:
         raise InputError(f"LUNGSEG_CHECKPOINT_SECONDS={text} is not a number of at least 0: mend or unset it")
     return seconds
+
+
+def require_two_images(count: int) -> None:
+    """Raises InputError if there are fewer training images: the smallest batch that a batch norm takes."""
+    if count < 2:
+        raise InputError(f"training a network needs two images at least, the split has {count}")
 
 
 def order_in_memory(weight: Tensor) -> tuple[int, ...]:
@@ -89,6 +96,7 @@ class Training:
         epoch: epochs that are done, validation included.
         step: steps of the present epoch that are done.
         history: a row for each epoch that is done.
+        best: the running mean's state as it was after the best epoch so far; None before the first.
     """
 
     def __init__(
@@ -104,8 +112,7 @@ class Training:
 
         Raises InputError if there are fewer.
         """
-        if count < 2:
-            raise InputError(f"training a network needs two images at least, the split has {count}")
+        require_two_images(count)
         self.settings, self.runtime, self.seed = settings, runtime, seed
         self.network = network.to(runtime.device, memory_format=runtime.memory_format)
         self.average = WeightAverage(self.network, settings.ema_decay)
@@ -121,12 +128,14 @@ class Training:
         self.steps = batch_count(count, settings.batch_size)  # of an epoch
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] | None = None
         self.seconds_before = 0.0
         self._waited_before = 0.0
         self._feed: Feed | None = None
         self._losses: list[float] = []
         self._accuracies: list[float] = []
-        self._start = time.perf_counter()
+        self._start = self._saved = time.perf_counter()
+        self._between_checkpoints = seconds_between_checkpoints()
         self._forward = shared(self.network)
 
     @property
@@ -164,7 +173,7 @@ class Training:
         """Trains what is left of the epoch; `progress(step, steps of the epoch, loss)`.
 
         Args:
-            checkpoint: where the state is stored now and then, for a run that is cut.
+            checkpoint: where the state is stored when it is due, for a run that is cut.
 
         Returns:
             mean loss and pixel accuracy over the epoch's batches, as trained on (augmented).
@@ -176,16 +185,14 @@ class Training:
         order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
         self._waited_before = self.waited
         self._feed = Feed(data, order[self.step :], self.runtime.device)
-        every, stored = seconds_between_checkpoints(), time.perf_counter()
         for batch in self._feed:
             loss, accuracy = self.take_step(batch, checkpoint)
             self._losses.append(loss)
             self._accuracies.append(accuracy)
             self.step += 1
             progress(self.step, len(order), loss)
-            if checkpoint is not None and time.perf_counter() - stored >= every:
-                self.save(checkpoint)
-                stored = time.perf_counter()
+            if checkpoint is not None:
+                self.save_if_due(checkpoint)
         found = float(np.mean(self._losses)), float(np.mean(self._accuracies))
         self.epoch, self.step = self.epoch + 1, 0
         self._losses, self._accuracies = [], []
@@ -264,6 +271,23 @@ class Training:
         own = changes[batch.first : batch.first + len(batch.images)]
         return self.augmentation.apply(batch.images, batch.masks, own)
 
+    @property
+    def best_epoch(self) -> int:
+        """The first with the best validation Dice, of those at the final size as soon as there are any."""
+        final = self.history[small_epochs(self.settings) :]
+        return max(final or self.history, key=lambda row: row["validation_dice"])["step"]
+
+    def keep_best(self) -> None:
+        """After each epoch's validation: a copy of the running mean if it is the best so far."""
+        if self.best_epoch == self.epoch:
+            state = self.average.network.state_dict()
+            self.best = {name: value.clone() for name, value in state.items()}
+
+    def save_if_due(self, path: Path) -> None:
+        """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS."""
+        if time.perf_counter() - self._saved >= self._between_checkpoints:
+            self.save(path)
+
     def save(self, path: Path) -> None:
         """Writes everything that the next step depends on, whole or not at all; the first process alone."""
         if not ranks.is_first():
@@ -278,10 +302,12 @@ class Training:
             "average_steps": self.average.steps,
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
+            "best": self.best,
             "seconds": self.seconds,
             "waited": self.waited,
         }
         save_state(state, path)
+        self._saved = time.perf_counter()
 
     def resume(self, path: Path) -> bool:
         """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""
@@ -293,6 +319,7 @@ class Training:
         self.average.steps = state["average_steps"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.best = state["best"]
         self._losses, self._accuracies = state["losses"], state["accuracies"]
         self.seconds_before, self._waited_before = state["seconds"], state["waited"]
         return True

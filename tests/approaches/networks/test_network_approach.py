@@ -1,3 +1,5 @@
+import copy
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +42,7 @@ def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_
 
 
 def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, monkeypatch):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     train, held = discs(9), discs(2, seed=3)
     whole, whole_run = DeepLabV3PlusResNet50(settings(), runtime), new_run(folder="whole")
     whole.fit(train, held, whole_run)
@@ -70,7 +73,7 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
     discs, runtime, settings, new_run, monkeypatch
 ):
     s = settings(epochs=5, small_share=0.4, small_size=32)
-    seen, dice = [], iter([0.9, 0.95, 0.5, 0.7, 0.6])
+    seen, averages, dice = [], [], iter([0.9, 0.95, 0.5, 0.7, 0.6])
     epoch, validate = Training.run_epoch, DeepLabV3PlusResNet50._validate
 
     def run_epoch(training, data, *others):
@@ -79,6 +82,7 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
 
     def validated(approach, training, held, *others):
         seen.append(("validate", held.batch([0])[0].shape[-1]))
+        averages.append(copy.deepcopy(training.average.network))
         return validate(approach, training, held, *others)
 
     monkeypatch.setattr(Training, "run_epoch", run_epoch)
@@ -88,12 +92,12 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
         assert {each.shape for each in maps} == {(64, 64)}  # the images' own size, whatever the network saw
         return next(dice)
 
-    run = new_run(score=score)
-    fitted = DeepLabV3PlusResNet50(s, runtime).fit(discs(6), discs(2, seed=3), run)
+    run, approach = new_run(score=score), DeepLabV3PlusResNet50(s, runtime)
+    fitted = approach.fit(discs(6), discs(2, seed=3), run)
     assert seen.pop(0) == ("train", 48)  # to see that it fits
     assert seen == [(kind, size) for size in (32, 32, 48, 48, 48) for kind in ("train", "validate")]
     assert fitted.best_step == 4
-    assert [path.name for path in run.checkpoints.glob("best-*")] == ["best-4.safetensors"]
+    assert [same_weights(approach.network, each) for each in averages] == [False, False, False, True, False]
     assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
 
 
@@ -101,6 +105,7 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
 def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
     epochs, discs, runtime, settings, new_run, monkeypatch
 ):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     s = settings(epochs=4, small_share=0.5, small_size=32)
     whole, whole_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="whole")
     whole.fit(discs(9), discs(2, seed=3), whole_run)
@@ -167,17 +172,41 @@ def test_a_size_that_fails_does_so_before_the_smaller_one_is_trained(
     assert seen == [48]
 
 
-def test_without_the_best_weights_it_starts_over(discs, runtime, settings, new_run):
-    run = new_run()
-    first = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
-    first.fit(discs(6), discs(2), run)
-    (best,) = run.checkpoints.glob("best-*.safetensors")
-    best.unlink()
-    run.rows.clear()
-    again = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
-    again.fit(discs(6), discs(2), run)
-    assert [row["step"] for row in run.rows] == [1, 2]
-    assert same_weights(first.network, again.network)
+def test_the_best_epoch_may_be_before_the_cut(discs, runtime, settings, new_run, monkeypatch):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+    networks = {}
+    for folder, validations in (("whole", 3), ("cut", 2)):
+        dice = iter([0.9, 0.5, 0.6])
+        passed = itertools.count(1)
+
+        def score(maps, dice=dice, passed=passed, validations=validations) -> float:
+            if next(passed) > validations:
+                raise KeyboardInterrupt
+            list(maps)
+            return next(dice)
+
+        networks[folder] = DeepLabV3PlusResNet50(settings(epochs=3), runtime)
+        run = new_run(folder=folder, score=score)
+        if folder == "cut":
+            with pytest.raises(KeyboardInterrupt):
+                networks[folder].fit(discs(6), discs(2), run)
+            run = new_run(folder=folder, score=lambda maps: 0.6 * len(list(maps)) / 2)
+        fitted = networks[folder].fit(discs(6), discs(2), run)
+        assert fitted.best_step == 1
+    assert fitted.seconds_before > 0
+    assert same_weights(networks["whole"].network, networks["cut"].network)
+
+
+def test_a_state_is_not_stored_before_it_is_due(discs, runtime, settings, new_run, monkeypatch):
+    saved, save = [], Training.save
+
+    def counted(training, path):
+        saved.append((training.epoch, training.step))
+        save(training, path)
+
+    monkeypatch.setattr(Training, "save", counted)
+    DeepLabV3PlusResNet50(settings(epochs=3), runtime).fit(discs(6), discs(2), new_run())
+    assert saved == [(3, 0)]
 
 
 def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, settings, new_run):

@@ -101,7 +101,7 @@ def test_what_can_not_be_shared_is_one_sentence_from_all_processes(tmp_path):
     (tmp_path / "two.toml").write_text(SPEC.replace("freeze_norms = true\n", ""))
     done = torchrun(2, "-m", "lungseg", "benchmark", "two.toml", cwd=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.count("lungseg: several processes can't share a batch norm on CPUs") == 1
+    assert done.stderr.count("lungseg: approach 'network': several processes can't share a batch norm") == 1
 
 
 def test_parts_are_whole_and_nearly_equal(monkeypatch):
