@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 
 from lungseg.approaches.networks.checkpoints import load_state
+from lungseg.results import read_table
 from lungseg.study import write_study
 
 SPEC = """
@@ -95,14 +96,16 @@ def wait_for_a_step(process: subprocess.Popen, out: Path) -> None:
         time.sleep(0.02)
 
 
-def kill_once(spec: Path, out: Path, wait: float) -> tuple[int, int] | None:
+def kill_once(spec: Path, out: Path, wait: float) -> list[tuple[int, int]] | None:
     """Starts the command and kills it `wait` seconds after it has stored a step.
 
     Returns:
-        the epochs and steps that were stored; None if it was trained by then.
+        the epochs and steps of about the first state that it stored, and of the last; None if it was trained
+        by then.
     """
     process = start(spec, out)
     wait_for_a_step(process, out)
+    first = _reached(out)
     try:
         process.wait(wait)
     except subprocess.TimeoutExpired:
@@ -112,7 +115,7 @@ def kill_once(spec: Path, out: Path, wait: float) -> tuple[int, int] | None:
         finish(process)
     if (out / FITTED).exists():
         return None
-    return _reached(out)
+    return [first, _reached(out)]
 
 
 def _reached(out: Path) -> tuple[int, int]:
@@ -163,15 +166,16 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
     rng, rows, former = random.Random(chosen.seed), [], (0, 0)
     while len(rows) < chosen.kills:
         wait = rng.uniform(0, longest)
-        reached = kill_once(spec, folder / "cut", wait)
-        if reached is None:
+        places = kill_once(spec, folder / "cut", wait)
+        # Between its last state and the end of the fit there is no step left to go on with.
+        if places is None or places[0] == former == (chosen.epochs, 0):
             print(f"it was trained after {len(rows)} kills: give more --epochs, or a shorter --longest")
             return 1
-        # Its steps since the former kill alone: one that starts over ends with the same bits, too.
-        if reached <= former:
-            print(f"it did not go on: {words_for(former)} were stored, then {words_for(reached)}")
+        # One that starts over ends with the same bits, too.
+        if places[0] <= former:
+            print(f"it did not go on: {words_for(former)} were stored, then {words_for(places[0])}")
             return 1
-        former, stored = reached, words_for(reached)
+        former, stored = places[-1], words_for(places[-1])
         rows.append({"kill": len(rows) + 1, "s after a first step": wait, "stored by then": stored})
         print(f"{len(rows)}: killed {wait:.2f} s after a first step, stored: {stored}", flush=True)
     finish(start(spec, folder / "cut"))
@@ -180,7 +184,8 @@ def _compare(folder: Path, chosen: argparse.Namespace) -> int:
         f"{name}: {'the same bits' if whole[name] == cut[name] else 'DIFFERENT'} ({cut[name][:12]})"
         for name in COMPARED
     ]
-    said = [*verdicts, *notes(chosen)]
+    kept = read_table(folder / "cut", "training")["best_step"].item()
+    said = [*verdicts, f"The weights are those after epoch {kept}, the best on validation.", *notes(chosen)]
     print(write_study(chosen.out, "A training killed again and again", pd.DataFrame(rows), said))
     return int(whole != cut)
 

@@ -12,8 +12,8 @@ from lungseg.environment import be_deterministic, cpu_name, cuda_name, use_threa
 from lungseg.errors import InputError
 from lungseg.fits import help_fit
 from lungseg.leaks import audit_plan
-from lungseg.parts import Part, is_done, merge, run_part
-from lungseg.plan import Plan, make_plan, require_alike
+from lungseg.parts import Part, is_done, merge, named_errors, run_part
+from lungseg.plan import Plan, make_plan, require_alike, require_fits
 from lungseg.progress import Reporter
 from lungseg.ranks import ask_for_help, asked_for, is_first, wait_for_all
 from lungseg.record import new_record, part_record
@@ -57,6 +57,7 @@ def benchmark(
         wait_for_all()  # the first may have weights to fetch
         plan = make_plan(spec, device)
         require_alike(plan)
+        require_fits(plan)
         _help(plan, directory)
         return ""
     reporter = reporter or Reporter()
@@ -64,6 +65,7 @@ def benchmark(
     plan = make_plan(spec, device)
     wait_for_all()
     require_alike(plan)
+    require_fits(plan)
     if not plan.parts:
         reasons = "; ".join(f"{c.spec.name}: {c.skipped}" for c in plan.contestants)
         raise InputError(f"no approach of {spec.name!r} can run here ({reasons})")
@@ -114,7 +116,8 @@ def _help(plan: Plan, directory: Path) -> None:
     be_deterministic()
     parts = {part.label: part for part in plan.parts}
     while (label := asked_for()) is not None:
-        help_fit(parts[label], directory)
+        with named_errors(parts[label], directory):
+            help_fit(parts[label], directory)
 
 
 def _unit_gap(directory: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,15 @@ def run_part(part: Part, directory: Path, progress: Progress) -> None:
     Raises:
         InputError: something the user can mend; what other parts have stored stays.
     """
-    try:
+    with named_errors(part, directory):
         _run(part, directory, progress)
+
+
+@contextmanager
+def named_errors(part: Part, directory: Path) -> Iterator[None]:
+    """Turns what the user can mend into an InputError that names the part."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{part.label}: {error}") from error
     except (RuntimeError, MemoryError) as error:
@@ -132,8 +140,8 @@ def _load(part: Part, directory: Path) -> Approach:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         raise InputError(
-            f"{part.label} can't be loaded from {part.model(directory)} ({type(error).__name__}: {error}): "
-            "mend the save and load of its class, or start over with --fresh"
+            f"it can't be loaded from {part.model(directory)} ({type(error).__name__}: {error}): mend the "
+            f"save and load of its class, or remove that folder and {part.folder(directory)} to fit it anew"
         ) from error
 
 
@@ -142,13 +150,11 @@ def _predict(part: Part, approach: Approach, samples: Sequence[Sample]) -> list[
     images = [sample.image() for sample in samples]
     maps = approach.predict(images, IMAGES_A_BATCH)
     if len(maps) != len(images):
-        raise InputError(
-            f"{part.approach.name} made {len(maps)} maps of {len(images)} images: mend its class"
-        )
+        raise InputError(f"it made {len(maps)} maps of {len(images)} images: mend its class")
     for sample, image, probability in zip(samples, images, maps, strict=True):
         if np.shape(probability) != image.shape or not _within_bounds(probability):
             raise InputError(
-                f"{part.approach.name}: the map of {sample.id} has the shape {np.shape(probability)} for an "
+                f"the map of {sample.id} has the shape {np.shape(probability)} for an "
                 f"image of {image.shape}, or values that aren't in [0, 1]: mend its class or its settings"
             )
     return maps

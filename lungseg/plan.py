@@ -164,16 +164,7 @@ def _enter(
     reason = approach.skip()
     if reason:
         return Contestant(entry, folds, kind, settings, None, reason)
-    for fold in folds:
-        _require(approach, entry, len(fold.train))
     return Contestant(entry, folds, kind, settings, approach.weights(), None)
-
-
-def _require(approach: Approach, entry: ApproachSpec, train: int) -> None:
-    try:
-        approach.require(train)
-    except InputError as error:
-        raise InputError(f"approach {entry.name!r}: {error}") from error
 
 
 def _parts(
@@ -225,6 +216,22 @@ def _all_fits_depend_on(runtime: Runtime, trained: Material) -> dict[str, Any]:
         "runtime": own,
         "machine": cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()],
     }
+
+
+def require_fits(plan: Plan) -> None:
+    """Raises InputError for what would end one of the fits, before any of them begins.
+
+    After `require_alike`, whose sentence is the better one where processes differ.
+    """
+    for contestant in plan.contestants:
+        if contestant.skipped:
+            continue
+        approach = contestant.kind(contestant.settings, plan.runtime)
+        for fold in contestant.folds:
+            try:
+                approach.require(fold.train)
+            except InputError as error:
+                raise InputError(f"approach {contestant.spec.name!r}: {error}") from error
 
 
 def require_alike(plan: Plan) -> None:

@@ -68,13 +68,14 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
         stored.unlink(missing_ok=True)  # it would vouch for the tables that were just emptied
         return {"timings": "switched off in the spec"}
     fitted = _fitted(plan)
+    phases, problems = _phases(plan)
     code = hash_code(ROOT / "environment.py", *(ROOT / name for name in CODE))
     key = hash_of(
         [
             [(part.approach.name, part.fit_key) for part in fitted],
             [plan.evaluated.sha256, plan.folds[0].sha256],
             timing.model_dump(mode="json"),
-            [code, cpu_name(), cuda_name(), plan.runtime.compiled],
+            [code, cpu_name(), cuda_name(), [phase.runtime.compiled for phase in phases]],
         ]
     )
     former = read_json(stored) if stored.exists() else {}
@@ -83,7 +84,6 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
     if former.get("key") != key or former.get("failed") or not there:
         start = time.perf_counter()
         _free_device_memory()
-        phases, problems = _phases(plan)
         found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
         _write_tables(directory, found)
         failed, empty = _reasons(phases, found)

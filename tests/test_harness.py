@@ -13,9 +13,11 @@ import pytest
 import torch
 from tiny import NO_TIMING, SPEC
 
+from lungseg.approaches.networks.checkpoints import load_state
+from lungseg.approaches.networks.training import Training
 from lungseg.errors import InputError
 from lungseg.harness import _hints, benchmark
-from lungseg.plan import _facts_of_training, differences, make_plan
+from lungseg.plan import _facts_of_training, differences, make_plan, require_fits
 from lungseg.results import FORMAT, read_json, read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
@@ -158,9 +160,9 @@ def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monke
     assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
 
 
-def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys):
+def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys, monkeypatch):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
-                         'weights = "random"\nepochs = 5\nnetwork = { topology = "seed" }\n')  # fmt: skip
+                         'weights = "random"\nepochs = 20\nnetwork = { topology = "seed" }\n')  # fmt: skip
     changes = [*NO_TIMING, "seeds=[0]"]
     words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file)]
     words += [word for change in changes for word in ("--set", change)]
@@ -168,18 +170,28 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL,
                                env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"})  # fmt: skip
     checkpoint = killed / "parts/net/f0-s0/checkpoints/last.pt"
+    cpu = torch.device("cpu")
     for _ in range(3000):
-        if checkpoint.exists() or process.poll() is not None:
+        state = load_state(checkpoint, cpu)
+        if (state and state["epoch"]) or process.poll() is not None:
             break
         time.sleep(0.1)
-    assert checkpoint.exists()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "scores.csv").exists()
-    stored = torch.load(checkpoint, weights_only=True)
-    assert stored["epoch"] < 5
+    state = load_state(checkpoint, cpu)
+    assert 1 <= state["epoch"] < 20
     spec = read_spec(spec_file, changes)
-    benchmark(spec, killed)
+    begun, resume = [], Training.resume
+
+    def resumed(training, path):
+        resume(training, path)
+        begun.append((training.epoch, training.step))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "resume", resumed)
+        benchmark(spec, killed)
+    assert begun == [(state["epoch"], state["step"])]
     assert "mean-mask, fold 0, seed 0: stored by a former run" in capsys.readouterr().out
     benchmark(spec, whole)
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
@@ -413,7 +425,7 @@ def test_what_a_network_can_not_do_with_several_processes_is_said_before_anythin
 ):
     entry = '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nweights = "random"\nrecipe = "cpu"\n'
     spec_file.write_text(SPEC.replace("[timing]", f"{entry}[timing]"))
-    make_plan(read_spec(spec_file))
+    require_fits(make_plan(read_spec(spec_file)))
     monkeypatch.setattr("lungseg.ranks.world_size", lambda: 3)
     for changes, said in (
         ([], "approach 'net': several processes can't share a batch norm on CPUs: set freeze_norms = true"),
@@ -423,7 +435,16 @@ def test_what_a_network_can_not_do_with_several_processes_is_said_before_anythin
         ),
     ):
         with pytest.raises(InputError, match=said):
-            make_plan(read_spec(spec_file, changes))
+            require_fits(make_plan(read_spec(spec_file, changes)))
+
+
+def test_what_would_end_a_later_fit_ends_the_run_before_the_first(spec_file, tmp_path, monkeypatch):
+    entry = '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nweights = "random"\nrecipe = "cpu"\n'
+    spec_file.write_text(SPEC.replace("[timing]", f"{entry}[timing]"))
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "1m")
+    with pytest.raises(InputError, match="approach 'net': LUNGSEG_CHECKPOINT_SECONDS=1m"):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_of_a_fit_names_the_approach_and_the_seed(spec_file, tmp_path, monkeypatch):

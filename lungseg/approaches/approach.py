@@ -159,8 +159,8 @@ class Approach(ABC):
         """The pretrained weights that it starts from, or None. Raises InputError if they aren't there."""
         return None
 
-    def require(self, train: int) -> None:
-        """Raises InputError for what would end a fit on so many images; asked before anything is fitted."""
+    def require(self, train: Sequence[Sample]) -> None:
+        """Raises InputError for what would end a fit on these images; asked before anything is fitted."""
         return None
 
     def estimate(self, train: int, validation: int) -> float | None:

@@ -42,7 +42,7 @@ def test_a_run_that_fails_is_quoted(tmp_path, monkeypatch):
         study.kill_once(tmp_path, tmp_path, 60)
 
 
-@pytest.mark.parametrize("places", [[(0, 0)], [(1, 2), (1, 2)], [(1, 2), (1, 1)]])
+@pytest.mark.parametrize("places", [[[(0, 0), (0, 2)]], [[(0, 1), (1, 2)], [(0, 1), (2, 2)]]])
 def test_a_training_that_starts_over_is_said(places, capsys, monkeypatch):
     reached = iter(places)
     monkeypatch.setattr(study, "finish", lambda process: process)
@@ -53,13 +53,16 @@ def test_a_training_that_starts_over_is_said(places, capsys, monkeypatch):
     assert "it did not go on" in capsys.readouterr().out
 
 
-def test_a_training_that_ends_too_soon_is_said(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("kills", "places"), [(0, iter([None])), (1, iter([[(0, 1), (3, 0)], [(3, 0), (3, 0)]]))]
+)
+def test_a_training_that_ends_too_soon_is_said(kills, places, capsys, monkeypatch):
     monkeypatch.setattr(study, "finish", lambda process: process)
     monkeypatch.setattr(study, "start", lambda spec, out: None)
     monkeypatch.setattr(study, "seconds_of_training", lambda process, out: (0.0, 1.0))
-    monkeypatch.setattr(study, "kill_once", lambda *words: None)
-    assert study.main(["--kills", "1"]) == 1
-    assert "trained after 0 kills" in capsys.readouterr().out
+    monkeypatch.setattr(study, "kill_once", lambda *words: next(places))
+    assert study.main(["--kills", "9", "--epochs", "3"]) == 1
+    assert f"trained after {kills} kills" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--kills", "0"], ["--size", "8"], ["--longest", "0"], ["--threads", "0"]])

@@ -28,7 +28,11 @@ from lungseg.approaches.networks.inference import Predictor
 from lungseg.approaches.networks.losses import segmentation_loss
 from lungseg.approaches.networks.schedule import cost, small_epochs, working_size
 from lungseg.approaches.networks.settings import TrainingSettings
-from lungseg.approaches.networks.training import Training, require_two_images
+from lungseg.approaches.networks.training import (
+    Training,
+    require_two_images,
+    seconds_between_checkpoints,
+)
 from lungseg.approaches.resize import to_batch
 from lungseg.approaches.tensors import write_tensors
 from lungseg.errors import InputError, is_out_of_memory
@@ -108,12 +112,14 @@ class NetworkApproach(Approach):
         """Of the images that a training sees."""
         return sorted({working_size(epoch, self.settings) for epoch in (0, self.settings.epochs - 1)})
 
-    def require(self, train: int) -> None:
-        require_two_images(train)
-        require_an_image_each(train, self.settings)
+    def require(self, train: Sequence[Any]) -> None:
+        require_two_images(len(train))
+        require_an_image_each(len(train), self.settings)
         require_shareable_norms(self.settings, self.runtime)
+        seconds_between_checkpoints()
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+        self.require(train)
         data, held = (
             {size: self._read_images(samples, size, run) for size in self._sizes()}
             for samples in (train, validation)
@@ -176,7 +182,6 @@ class NetworkApproach(Approach):
         return training
 
     def _training(self, run: Run, count: int) -> Training:
-        self.require(count)
         network = with_shared_norms(self.new_network(run.seed), self.settings, self.runtime)
         return Training(network, self.groups, self.settings, self.runtime, run.seed, count)
 
@@ -259,6 +264,9 @@ class NetworkApproach(Approach):
     def _take(self, weights: dict[str, Tensor]) -> None:
         network = self.empty_network()
         network.load_state_dict(weights)
+        self._use(network)
+
+    def _use(self, network: nn.Module) -> None:
         # After loading: a device called "cuda" is the first one to some libraries, the present one to torch.
         network.to(self.runtime.device, memory_format=self.runtime.memory_format).eval()
         self.network, self._predictor = network, None
@@ -266,12 +274,17 @@ class NetworkApproach(Approach):
     @classmethod
     def load(cls, directory: Path, settings: TrainingSettings, runtime: Runtime) -> Self:
         approach, path = cls(settings, runtime), directory / cls.FILE
+        network = approach.empty_network()
         try:
-            approach._take(load_file(path))
+            network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
-            raise InputError(f"{path} is missing or damaged: fit the approach again (--fresh)") from error
+            raise InputError(
+                f"{path} is missing or damaged: to fit it anew remove its folder, and the one of that name "
+                "below parts"
+            ) from error
+        approach._use(network)
         return approach
 
 

@@ -278,10 +278,13 @@ class Training:
         return max(final or self.history, key=lambda row: row["validation_dice"])["step"]
 
     def keep_best(self) -> None:
-        """After each epoch's validation: a copy of the running mean if it is the best so far."""
-        if self.best_epoch == self.epoch:
+        """After each epoch's validation: a copy of the running mean if it is the best so far.
+
+        In the host's memory: a device's may be full. None while images are small, as a later one replaces it.
+        """
+        if self.best_epoch == self.epoch > small_epochs(self.settings):
             state = self.average.network.state_dict()
-            self.best = {name: value.clone() for name, value in state.items()}
+            self.best = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def save_if_due(self, path: Path) -> None:
         """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS."""
@@ -319,7 +322,8 @@ class Training:
         self.average.steps = state["average_steps"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-        self.best = state["best"]
+        best = state["best"]
+        self.best = best and {name: value.cpu() for name, value in best.items()}
         self._losses, self._accuracies = state["losses"], state["accuracies"]
         self.seconds_before, self._waited_before = state["seconds"], state["waited"]
         return True

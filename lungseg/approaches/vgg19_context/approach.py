@@ -90,13 +90,16 @@ class Vgg19Context(Approach):
         s = self.settings
         return train * (min(s.pixels_per_image, grid**2) + s.copies * min(s.pixels_per_copy, grid**2))
 
-    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
-        self.cascade = []
+    def require(self, train: Sequence[Any]) -> None:
         if self.settings.contexts and len({sample.patient for sample in train}) < 2:
             raise InputError(
                 "vgg19-context needs training images of two patients for its folds: give more, "
                 "or set contexts = 0"
             )
+
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+        self.require(train)
+        self.cascade = []
         self.base = self._new_base()
         fitting = Fitting(self.settings, self.runtime, run)
         fitting.read(train, validation)

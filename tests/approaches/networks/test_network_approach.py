@@ -1,6 +1,7 @@
 import copy
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,53 @@ def test_a_state_is_not_stored_before_it_is_due(discs, runtime, settings, new_ru
     monkeypatch.setattr(Training, "save", counted)
     DeepLabV3PlusResNet50(settings(epochs=3), runtime).fit(discs(6), discs(2), new_run())
     assert saved == [(3, 0)]
+
+
+def test_a_state_is_stored_each_time_it_is_due(discs, runtime, settings, new_run, monkeypatch):
+    # Three steps an epoch; the clock moves by 25 s a step, and a state is due after 60.
+    clock, saved, save = [0.0], [], Training.save
+    monkeypatch.setattr(training_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def counted(training, path):
+        saved.append((training.epoch, training.step))
+        save(training, path)
+
+    def progress(done, total, text) -> None:
+        clock[0] += 25 * text.startswith("epoch")
+
+    monkeypatch.setattr(Training, "save", counted)
+    run = replace(new_run(), progress=progress)
+    DeepLabV3PlusResNet50(settings(epochs=3), runtime).fit(discs(9), discs(2), run)
+    assert saved == [(0, 3), (1, 3), (2, 3), (3, 0)]
+
+
+def test_no_copy_is_kept_of_what_larger_images_replace(network_training):
+    training = network_training(epochs=4, small_share=0.5, small_size=32)
+    kept = []
+    for epoch in range(1, 5):
+        training.epoch = epoch
+        training.history.append({"step": epoch, "validation_dice": 1 / epoch})
+        training.keep_best()
+        kept.append(training.best is not None)
+    assert kept == [False, False, True, True]
+    assert training.best_epoch == 3
+
+
+def test_what_a_device_refuses_is_no_damaged_file(discs, runtime, settings, new_run, tmp_path, monkeypatch):
+    approach = DeepLabV3PlusResNet50(settings(epochs=1), runtime)
+    approach.fit(discs(4), discs(2), new_run())
+    approach.save(tmp_path)
+
+    def busy(*_, **__):
+        raise RuntimeError("all CUDA-capable devices are busy or unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.nn.Module.to", busy)
+        with pytest.raises(RuntimeError, match="busy"):
+            DeepLabV3PlusResNet50.load(tmp_path, approach.settings, runtime)
+    (tmp_path / approach.FILE).write_bytes(b"")
+    with pytest.raises(InputError, match="is missing or damaged: to fit it anew remove its folder"):
+        DeepLabV3PlusResNet50.load(tmp_path, approach.settings, runtime)
 
 
 def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, settings, new_run):
