@@ -96,7 +96,7 @@ class OneWay(Half):
 
 def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "test_third_party:Wild"\nname = "wild"\n')
-    with pytest.raises(InputError, match="wild: the map of phantom"):
+    with pytest.raises(InputError, match="wild, fold 0, seed 0: the map of phantom"):
         benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
 
 
