@@ -49,17 +49,18 @@ class Reporter:
 
     def _lines(self, title: str, start: float) -> Callable[[int, int, str], None]:
         printed = start
-        begun, size, before = start, None, 0
+        begun, size, first, before = start, None, 0, 0
 
         def move(done: int, total: int, text: str) -> None:
-            nonlocal printed, begun, size, before
+            nonlocal printed, begun, size, first, before
             now = time.perf_counter()
             if total != size or done < before:  # another step of the same part: its pace is its own
-                begun, size = now, total
+                begun, size, first = now, total, done  # what a resumed training had done cost no time here
             before = done
             if now - printed >= LINE_EVERY_S:
                 printed = now
-                left = f"{(now - begun) / done * (total - done):.0f} s left, " if done and now > begun else ""
+                pace = (now - begun) / (done - first) if done > first else None
+                left = "" if pace is None else f"{pace * (total - done):.0f} s left, "
                 self.say(f"  {title}: {done} of {total}, {left}{text}")
 
         return move
