@@ -26,7 +26,9 @@ import pandas as pd
 import torch
 
 from lungseg.approaches.networks.checkpoints import load_state
+from lungseg.errors import InputError
 from lungseg.results import read_table
+from lungseg.storage import make_folder
 from lungseg.study import write_study
 
 SPEC = """
@@ -147,8 +149,12 @@ def main(words: Sequence[str] | None = None) -> int:
     too_short = chosen.longest is not None and chosen.longest <= 0
     if min(chosen.kills, chosen.epochs, chosen.threads) < 1 or chosen.size < 32 or too_short:
         parser.error("--kills, --epochs, --threads are at least 1, --size at least 32, --longest above 0")
-    with tempfile.TemporaryDirectory(prefix="lungseg-killed-") as folder:
-        return _compare(Path(folder), chosen)
+    try:
+        make_folder(chosen.out)  # before minutes are spent
+        with tempfile.TemporaryDirectory(prefix="lungseg-killed-") as folder:
+            return _compare(Path(folder), chosen)
+    except InputError as error:
+        parser.error(str(error))
 
 
 def _compare(folder: Path, chosen: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lungseg.parts import Part
 
 Progress = Callable[[int, int, str], None]
-RECORD = "fit.json"
+BEGUN, RECORD = "begun.json", "fit.json"
 
 
 def is_fitted(part: Part, directory: Path) -> bool:
@@ -60,13 +60,24 @@ def drop_checkpoints(part: Part, directory: Path) -> None:
     shutil.rmtree(part.folder(directory) / "checkpoints", ignore_errors=True)
 
 
+def goes_on(part: Part, directory: Path) -> bool:
+    """Whether a former run has stored some of this fit, or all of it."""
+    folder = part.folder(directory)
+    stored = _is_begun(part, folder) and any((folder / "checkpoints").glob("*"))
+    return stored or is_fitted(part, directory)
+
+
+def _is_begun(part: Part, folder: Path) -> bool:
+    begun = folder / BEGUN
+    return begun.exists() and read_json(begun).get("key") == part.fit_key
+
+
 def _prepare_folder(part: Part, directory: Path) -> Path:
     """The part's folder, emptied unless it holds checkpoints of the same fit."""
     folder = part.folder(directory)
-    begun = folder / "begun.json"
-    if not (begun.exists() and read_json(begun).get("key") == part.fit_key):
+    if not _is_begun(part, folder):
         make_folder(folder, empty=True)
-        write_json(begun, {"key": part.fit_key})
+        write_json(folder / BEGUN, {"key": part.fit_key})
     make_folder(folder / "checkpoints")
     (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
     return folder

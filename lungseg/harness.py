@@ -10,7 +10,7 @@ from typing import Any
 
 from lungseg.environment import be_deterministic, cpu_name, cuda_name, use_threads
 from lungseg.errors import InputError
-from lungseg.fits import help_fit
+from lungseg.fits import goes_on, help_fit
 from lungseg.leaks import audit_plan
 from lungseg.parts import Part, is_done, merge, named_errors, run_part
 from lungseg.plan import Plan, make_plan, require_alike, require_fits
@@ -191,7 +191,7 @@ def _announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
         reporter.say(f"  approach  {contestant.spec.name} ({_weights_text(contestant)})")
     reporter.say(f"  parts     {len(plan.parts)}, of which {len(plan.parts) - len(left)} are stored already")
     reporter.say(f"  results   {directory}")
-    reporter.say(f"  time      {_estimate(plan, left)}\n")
+    reporter.say(f"  time      {_estimate(plan, left, directory)}\n")
 
 
 def _hints(plan: Plan) -> list[str]:
@@ -222,7 +222,7 @@ def _weights_text(contestant: Any) -> str:
     return f"{contestant.weights.kind} weights" if contestant.weights else "no weights"
 
 
-def _estimate(plan: Plan, left: Sequence[Part]) -> str:
+def _estimate(plan: Plan, left: Sequence[Part], directory: Path) -> str:
     seconds, unknown = 0.0, set()
     probed: dict[tuple, float | None] = {}
     for part in left:
@@ -236,7 +236,10 @@ def _estimate(plan: Plan, left: Sequence[Part]) -> str:
     if timing.enabled:
         seconds += estimated_seconds(timing, len(plan.contestants), plan.runtime.device.type)
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
-    return text + (f", and what {', '.join(sorted(unknown))} takes" if unknown else "")
+    text += f", and what {', '.join(sorted(unknown))} takes" if unknown else ""
+    # How far it has come is known to the approach alone.
+    ahead = any(goes_on(part, directory) for part in left)
+    return f"{text}, less what is stored of a part that goes on" if ahead else text
 
 
 def _store_pictures(plan: Plan, directory: Path) -> None:

@@ -82,7 +82,7 @@ class Fitted:
     items: int  # how many of them were passed through training, epochs counted
     parameters: int = 0
     best_step: int | None = None
-    wait_share: float | None = None
+    wait_share: float | None = None  # of the time: no data yet, or a state was stored
     seconds_before: float = 0.0  # spent by former sittings that this fit went on from
 
 

@@ -185,4 +185,7 @@ def training_section(contents: Contents) -> Section | None:
         "Means over fits; memory is the largest of them: on a CPU that of the whole process, in which the "
         "fits run one after the other, on CUDA what was allocated on the device."
     )
-    return Section("Training", Table([*header, *(["Waiting for data"] if waited else [])], rows), text)
+    if waited:
+        header.append("Waiting")
+        text += " Waiting: the share of the time in which data were not there yet, or a state was stored."
+    return Section("Training", Table(header, rows), text)

@@ -38,6 +38,7 @@ from lungseg.approaches.networks.settings import TrainingSettings
 from lungseg.errors import InputError
 
 CHANCE, DROPOUT = 1, 2  # keep the numbers of a step apart from each other
+LONGEST_SAVING_SHARE = 0.05  # of the time; a large state on a slow disk is stored more rarely for it
 
 
 def seconds_between_checkpoints() -> float:
@@ -135,6 +136,7 @@ class Training:
         self._losses: list[float] = []
         self._accuracies: list[float] = []
         self._start = self._saved = time.perf_counter()
+        self._saving = self._last_saving = 0.0
         self._between_checkpoints = seconds_between_checkpoints()
         self._forward = shared(self.network)
 
@@ -145,8 +147,8 @@ class Training:
 
     @property
     def waited(self) -> float:
-        """Seconds in which a batch was asked for and not read yet, over all sittings."""
-        return self._waited_before + (self._feed.waited if self._feed else 0.0)
+        """Seconds in which the device had no batch yet or a state was stored, over all sittings."""
+        return self._waited_before + self._saving + (self._feed.waited if self._feed else 0.0)
 
     def _optimiser(self, backbone: list[nn.Parameter], head: list[nn.Parameter]) -> torch.optim.Optimizer:
         s = self.settings
@@ -183,7 +185,7 @@ class Training:
         """
         self._train_mode()
         order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
-        self._waited_before = self.waited
+        self._waited_before = self.waited - self._saving
         self._feed = Feed(data, order[self.step :], self.runtime.device)
         for batch in self._feed:
             loss, accuracy = self.take_step(batch, checkpoint)
@@ -220,7 +222,7 @@ class Training:
     def _not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:
         kept = ""
         if checkpoint is not None and checkpoint.exists():
-            kept = f"; the last good state is in {checkpoint}"
+            kept = f"; the last good state is in {checkpoint}, which a start with other settings removes"
         names = ", ".join(ranks.all_parts(batch.names))
         return (
             f"{what} at step {self.step + 1} of epoch {self.epoch + 1} (images {names}){kept}: look at these "
@@ -287,8 +289,11 @@ class Training:
             self.best = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def save_if_due(self, path: Path) -> None:
-        """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS."""
-        if time.perf_counter() - self._saved >= self._between_checkpoints:
+        """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS, and if it doesn't take too long."""
+        between = self._between_checkpoints
+        if between > 0:  # 0 is "at every step", whatever it costs
+            between = max(between, self._last_saving / LONGEST_SAVING_SHARE)
+        if time.perf_counter() - self._saved >= between:
             self.save(path)
 
     def save(self, path: Path) -> None:
@@ -309,8 +314,11 @@ class Training:
             "seconds": self.seconds,
             "waited": self.waited,
         }
+        begun = time.perf_counter()
         save_state(state, path)
         self._saved = time.perf_counter()
+        self._last_saving = self._saved - begun
+        self._saving += self._last_saving
 
     def resume(self, path: Path) -> bool:
         """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""

@@ -1,5 +1,6 @@
 import copy
 import itertools
+import types
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,27 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(network_trainin
     with pytest.raises(InputError, match=r"last\.pt can't be read \(Input/output error\)"):
         training.resume(path)
     assert path.exists()
+
+
+def test_a_slow_disk_gets_fewer_checkpoints_and_its_seconds_count_as_waiting(
+    network_training, noise_images, tmp_path, monkeypatch
+):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(module, "save_state", lambda state, path: setattr(clock, "now", clock.now + 10))
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "60")
+    training = network_training()
+    saved = []
+    for now in (59, 60, 140, 269, 270):
+        clock.now = float(now)
+        training.save_if_due(tmp_path / "last.pt")
+        saved.append(clock.now - now)
+    # Ten seconds of saving ended at 70: with 5 % of the time for it the next is due 200 seconds later.
+    assert saved == [0, 10, 0, 0, 10]
+    assert training.waited == 20
+    training.run_epoch(noise_images(), nothing)
+    training.run_epoch(noise_images(), nothing)
+    assert training.waited == 20
 
 
 def test_a_full_disk_at_a_checkpoint_is_a_sentence(network_training, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def main(file: Path) -> None:
         lambda maps: mean_dice(maps, masks),
         lambda maps, chosen: image_dice(maps, (masks[index] for index in chosen)),
     )
-    with joined():
+    with joined("cpu"):
         first = first_gradients(settings, runtime, run)
         training = approach._training(run, TRAIN)
         # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far
