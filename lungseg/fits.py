@@ -63,7 +63,9 @@ def drop_checkpoints(part: Part, directory: Path) -> None:
 def goes_on(part: Part, directory: Path) -> bool:
     """Whether a former run has stored some of this fit, or all of it."""
     folder = part.folder(directory)
-    stored = _is_begun(part, folder) and any((folder / "checkpoints").glob("*"))
+    stored = _is_begun(part, folder) and any(
+        file.suffix != ".part" for file in (folder / "checkpoints").glob("*")
+    )
     return stored or is_fitted(part, directory)
 
 

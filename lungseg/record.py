@@ -15,7 +15,7 @@ from lungseg.results import FORMAT
 from lungseg.storage import read_json
 
 NOT_MEASURED = {
-    "share of training time spent waiting for data (of approaches that are no networks)": (
+    "share of training time spent waiting (of approaches that are no networks)": (
         "they read their images before they train"
     )
 }

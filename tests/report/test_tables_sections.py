@@ -172,10 +172,11 @@ def test_ratios_stand_beside_their_noise_floor_and_the_faster_stands_first(resul
 
 
 def test_time_spent_waiting_is_shown_if_measured(results: Path) -> None:
-    assert "Waiting" not in write_tables(results)
+    assert "| Waiting |" not in write_tables(results)
     table = read_table(results, "training")
     table.loc[table["approach"] == "good_net", "wait_share"] = [0.1, 0.15]
     write_table(results / "training.csv", "training", table)
+    assert "| Waiting |" in write_tables(results)
     assert [row[-1] for row in rows_of(write_tables(results), "## Training")] == ["12.5 %", "–"]
 
 

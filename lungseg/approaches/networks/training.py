@@ -136,7 +136,7 @@ class Training:
         self._losses: list[float] = []
         self._accuracies: list[float] = []
         self._start = self._saved = time.perf_counter()
-        self._saving = self._last_saving = 0.0
+        self._savings: list[float] = []  # seconds of each stored state
         self._between_checkpoints = seconds_between_checkpoints()
         self._forward = shared(self.network)
 
@@ -148,7 +148,7 @@ class Training:
     @property
     def waited(self) -> float:
         """Seconds in which the device had no batch yet or a state was stored, over all sittings."""
-        return self._waited_before + self._saving + (self._feed.waited if self._feed else 0.0)
+        return self._waited_before + sum(self._savings) + (self._feed.waited if self._feed else 0.0)
 
     def _optimiser(self, backbone: list[nn.Parameter], head: list[nn.Parameter]) -> torch.optim.Optimizer:
         s = self.settings
@@ -185,7 +185,7 @@ class Training:
         """
         self._train_mode()
         order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
-        self._waited_before = self.waited - self._saving
+        self._waited_before = self.waited - sum(self._savings)
         self._feed = Feed(data, order[self.step :], self.runtime.device)
         for batch in self._feed:
             loss, accuracy = self.take_step(batch, checkpoint)
@@ -292,7 +292,8 @@ class Training:
         """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS, and if it doesn't take too long."""
         between = self._between_checkpoints
         if between > 0:  # 0 is "at every step", whatever it costs
-            between = max(between, self._last_saving / LONGEST_SAVING_SHARE)
+            took = min(self._savings[-2:], default=0.0)  # of two, since one may have been held up
+            between = max(between, took / LONGEST_SAVING_SHARE)
         if time.perf_counter() - self._saved >= between:
             self.save(path)
 
@@ -317,8 +318,7 @@ class Training:
         begun = time.perf_counter()
         save_state(state, path)
         self._saved = time.perf_counter()
-        self._last_saving = self._saved - begun
-        self._saving += self._last_saving
+        self._savings.append(self._saved - begun)
 
     def resume(self, path: Path) -> bool:
         """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""

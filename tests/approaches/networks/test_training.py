@@ -157,6 +157,17 @@ def test_a_slow_disk_gets_fewer_checkpoints_and_its_seconds_count_as_waiting(
     assert training.waited == 20
 
 
+def test_every_step_is_stored_if_asked_for_whatever_it_takes(network_training, tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(module, "save_state", lambda state, path: setattr(clock, "now", clock.now + 10))
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+    training = network_training()
+    for _ in range(3):
+        training.save_if_due(tmp_path / "last.pt")
+    assert clock.now == 30
+
+
 def test_a_full_disk_at_a_checkpoint_is_a_sentence(network_training, tmp_path, monkeypatch):
     def full(state, file):
         raise RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")
