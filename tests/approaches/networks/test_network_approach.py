@@ -43,10 +43,10 @@ def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_
 
 
 def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, monkeypatch):
-    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     train, held = discs(9), discs(2, seed=3)
     whole, whole_run = DeepLabV3PlusResNet50(settings(), runtime), new_run(folder="whole")
     whole.fit(train, held, whole_run)
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
 
     class Cut(Exception):
         pass
@@ -102,34 +102,33 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
     assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
-    epochs, discs, runtime, settings, new_run, monkeypatch
-):
-    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+def test_a_fit_cut_before_or_after_the_size_changes_goes_on(discs, runtime, settings, new_run, monkeypatch):
     s = settings(epochs=4, small_share=0.5, small_size=32)
+    train, held = discs(9), discs(2, seed=3)
     whole, whole_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="whole")
-    whole.fit(discs(9), discs(2, seed=3), whole_run)
+    whole.fit(train, held, whole_run)
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
 
     class Cut(Exception):
         pass
 
     save = Training.save
+    for epochs in (1, 2, 3):
 
-    def cut(training, path):
-        save(training, path)
-        if training.epoch == epochs:
-            raise Cut
+        def cut(training, path, epochs=epochs):
+            save(training, path)
+            if training.epoch == epochs:
+                raise Cut
 
-    monkeypatch.setattr(Training, "save", cut)
-    with pytest.raises(Cut):
-        DeepLabV3PlusResNet50(s, runtime).fit(discs(9), discs(2, seed=3), new_run(folder="cut"))
-    monkeypatch.setattr(Training, "save", save)
-    resumed, resumed_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="cut")
-    fitted = resumed.fit(discs(9), discs(2, seed=3), resumed_run)
-    assert fitted.seconds_before > 0  # it did go on, and did not start over
-    assert resumed_run.rows == whole_run.rows
-    assert same_weights(whole.network, resumed.network)
+        monkeypatch.setattr(Training, "save", cut)
+        with pytest.raises(Cut):
+            DeepLabV3PlusResNet50(s, runtime).fit(train, held, new_run(folder=f"cut {epochs}"))
+        monkeypatch.setattr(Training, "save", save)
+        resumed, resumed_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder=f"cut {epochs}")
+        fitted = resumed.fit(train, held, resumed_run)
+        assert fitted.seconds_before > 0  # it did go on, and did not start over
+        assert resumed_run.rows == whole_run.rows
+        assert same_weights(whole.network, resumed.network)
 
 
 def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
