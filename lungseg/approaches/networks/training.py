@@ -79,6 +79,13 @@ class WeightAverage:
         self.steps = 0
 
     @torch.no_grad()
+    def restart(self, network: nn.Module) -> None:
+        """Forgets all weights but the network's present ones."""
+        self.steps = 0
+        for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            mine.copy_(theirs)
+
+    @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
@@ -184,6 +191,8 @@ class Training:
             InputError: the loss or a gradient is not a finite number.
         """
         self._train_mode()
+        if self.settings.ema_restart and (self.epoch, self.step) == (small_epochs(self.settings), 0):
+            self.average.restart(self.network)
         order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
         self._waited_before = self.waited - sum(self._savings)
         self._feed = Feed(data, order[self.step :], self.runtime.device)

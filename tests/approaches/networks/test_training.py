@@ -255,3 +255,30 @@ def test_rates_fall_with_the_work_that_is_done(network_training, noise_images):
         training.run_epoch(noise_images(4, size), nothing)
         factors.append(training.optimiser.param_groups[0]["lr"] / training.top_rates[0])
     assert factors == pytest.approx([1, 1, 0.5])
+
+
+@pytest.mark.parametrize(("restart", "steps"), [(False, 4), (True, 2)])
+def test_the_mean_starts_anew_at_the_change_of_size_if_asked_for(
+    restart, steps, network_training, noise_images
+):
+    sizes = {"size": 48, "small_size": 32, "small_share": 0.34}
+    training = network_training(count=8, epochs=3, ema_restart=restart, **sizes)
+    assert training.steps == 2
+    training.run_epoch(noise_images(8, 32), nothing)
+    last_small = [p.detach().clone() for p in training.network.parameters()]
+    before = [p.clone() for p in training.average.network.parameters()]
+    weights = []
+
+    def remember(*_) -> None:
+        weights.append([p.detach().clone() for p in training.network.parameters()])
+
+    training.run_epoch(noise_images(8, 48), remember)
+    assert training.average.steps == steps
+    expected = last_small if restart else before
+    for step, new in enumerate(weights, start=steps - 1):
+        decay = (1 + step) / (10 + step)
+        expected = [decay * old + (1 - decay) * each for old, each in zip(expected, new, strict=True)]
+    for found, right in zip(training.average.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, right)
+    training.run_epoch(noise_images(8, 48), nothing)
+    assert training.average.steps == steps + 2  # once, not at each epoch
