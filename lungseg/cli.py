@@ -55,13 +55,14 @@ def benchmark(
     ] = None,
 ) -> None:
     """Runs a benchmark, or goes on with one that was cut, and prints its summary."""
-    from lungseg.harness import benchmark as run
-    from lungseg.ranks import joined
     from lungseg.spec import read_spec
 
     if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(spec, set_ or [])
+    from lungseg.harness import benchmark as run  # not before: a slip in a spec needn't wait for torch
+    from lungseg.ranks import joined
+
     directory = out or Path("results") / read.name
     try:
         with joined(device or read.runtime.device):
@@ -76,11 +77,12 @@ def benchmark(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
     """Draws tables and figures again from what a results directory holds."""
+    from lungseg.storage import read_json
+
+    read_json(directory / "run.json")  # before what draws is imported, which takes seconds
     from lungseg.report.figures import draw_figures
     from lungseg.report.tables import write_tables
-    from lungseg.results import read_json
 
-    read_json(directory / "run.json")
     summary = write_tables(directory)
     draw_figures(directory)
     _print_summary(summary, directory)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,20 +9,40 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from lungseg.cli import main
+
 ROOT = Path(__file__).parents[1]
 
 
-def lungseg(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
+def typed(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """In a process of its own, as a user has it: each takes seconds to import torch."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSEG_")}
     return subprocess.run(
         [sys.executable, "-m", "lungseg", *words],
         capture_output=True,
         text=True,
         env={**clean, "COLUMNS": "200", **environment},
-        cwd=environment.get("PWD", ROOT),
+        cwd=ROOT,
     )
+
+
+@pytest.fixture
+def lungseg(monkeypatch, capsys):
+    """The same command line within this process."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(ROOT)
+            patch.setattr(sys, "argv", ["lungseg", *words])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code or 0, out, err)
+
+    return run
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -48,18 +69,18 @@ def spec(tmp_path):
 
 
 def test_a_benchmark_as_typed(spec, tmp_path):
-    done = lungseg("benchmark", spec(), "--out", str(tmp_path / "out"), "--set", "seeds=[7]")
+    done = typed("benchmark", spec(), "--out", str(tmp_path / "out"), "--set", "seeds=[7]")
     assert done.returncode == 0, done.stderr
     assert "time      about" in done.stdout
     assert "mean-mask" in done.stdout
     assert "Pictures:" in done.stdout
-    again = lungseg("report", str(tmp_path / "out"))
+    again = typed("report", str(tmp_path / "out"))
     assert again.returncode == 0
     assert "mean-mask" in again.stdout
 
 
-def test_bad_specs_and_flags(spec, tmp_path):
-    assert_refused(lungseg("benchmark", str(tmp_path / "no.toml")), "no.toml")
+def test_bad_specs_and_flags(lungseg, spec, tmp_path):
+    assert_refused(typed("benchmark", str(tmp_path / "no.toml")), "no.toml")
     assert_refused(lungseg("benchmark", spec(approach='use = "unet"')), "unet", "vgg19-pixels")
     assert_refused(lungseg("benchmark", spec(approach='use = "mean-mask"\nsise = 3')), "sise", "size")
     assert_refused(lungseg("benchmark", spec(), "--device", "tpu"), "tpu")
@@ -70,14 +91,14 @@ def test_bad_specs_and_flags(spec, tmp_path):
     assert_refused(lungseg("benchmark", spec(), "--reuse", str(tmp_path)), "run.json")
 
 
-def test_data_that_is_not_there(spec, tmp_path):
+def test_data_that_is_not_there(lungseg, spec, tmp_path):
     real = spec(data='dataset = "cxr704"\nsplit = "every-14th"')
     assert_refused(lungseg("benchmark", real), "LUNGSEG_DATA")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
 
 
-def test_weights_that_cannot_be_used(spec, tmp_path):
+def test_weights_that_cannot_be_used(lungseg, spec, tmp_path):
     pixels = spec(approach='use = "vgg19-pixels"\nweights = "imagenet"')
     assert_refused(lungseg("benchmark", pixels, LUNGSEG_WEIGHTS=str(tmp_path / "nowhere")), "LUNGSEG_WEIGHTS")
     folder = tmp_path / "weights"
@@ -89,7 +110,7 @@ def test_weights_that_cannot_be_used(spec, tmp_path):
     assert_refused(lungseg("benchmark", pixels, *out, LUNGSEG_WEIGHTS=str(folder)), "vgg19.safetensors")
 
 
-def test_an_unreadable_image_is_named(spec, tmp_path):
+def test_an_unreadable_image_is_named(lungseg, spec, tmp_path):
     rng = np.random.default_rng(0)
     for index in range(8):
         for side, values in (("images", rng.integers(0, 255, (32, 32))), ("masks", np.eye(32) * 255)):
@@ -106,8 +127,8 @@ def test_an_unreadable_image_is_named(spec, tmp_path):
     assert "p3.png" in checked.stdout
 
 
-def test_phantoms_as_files_are_a_sound_folder_dataset(tmp_path):
-    made = lungseg("data", "phantom", str(tmp_path / "made"), "--count", "4", "--size", "64")
+def test_phantoms_as_files_are_a_sound_folder_dataset(lungseg, tmp_path):
+    made = typed("data", "phantom", str(tmp_path / "made"), "--count", "4", "--size", "64")
     assert made.returncode == 0, made.stderr
     words = ("data", "check", "folder", "--set", "images=made/images", "--set", "masks=made/masks")
     checked = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
@@ -115,21 +136,21 @@ def test_phantoms_as_files_are_a_sound_folder_dataset(tmp_path):
     assert "sound" in checked.stdout
 
 
-def test_info_and_list_say_what_is_missing():
-    done = lungseg("info")
+def test_info_and_list_say_what_is_missing(lungseg):
+    done = typed("info")
     assert done.returncode == 0, done.stderr
     assert "LUNGSEG_DATA" in done.stdout
     assert "phantom" in lungseg("data", "list").stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no root there")
-def test_a_folder_that_cannot_be_made(spec, tmp_path):
+def test_a_folder_that_cannot_be_made(lungseg, spec, tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file")), "is a file")
     assert_refused(lungseg("benchmark", spec(), "--out", str(tmp_path / "file" / "below")), "another folder")
 
 
-def test_empty_masks_are_named_before_the_run(spec, tmp_path):
+def test_empty_masks_are_named_before_the_run(lungseg, spec, tmp_path):
     rng = np.random.default_rng(0)
     for index in range(8):
         mask = np.zeros((32, 32)) if index == 2 else np.eye(32) * 255

@@ -94,10 +94,14 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     """Stores `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes."""
+    figure.set_dpi(DPI)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # once for both formats: it takes as long as drawing
     paths = []
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=suffix, dpi="figure", metadata=metadata)
         paths.append(directory / f"{stem}.{suffix}")
         write_atomically(paths[-1], buffer.getvalue())
     return paths

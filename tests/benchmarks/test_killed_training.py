@@ -12,7 +12,7 @@ study = importlib.import_module("killed_training")
 
 
 def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path):
-    words = ["--kills", "2", "--epochs", "4", "--size", "48", "--longest", "0.2", "--out", str(tmp_path)]
+    words = ["--kills", "2", "--epochs", "2", "--size", "48", "--longest", "0.2", "--out", str(tmp_path)]
     assert study.main(words) == 0
     found = re.findall(r"s after a first step, stored: (\d+) epochs and (\d+) steps", capsys.readouterr().out)
     assert (0, 0) < tuple(map(int, found[0])) < tuple(map(int, found[1]))  # else it would have started over

@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from small_network import SmallApproach
 
 from lungseg.approaches.approach import Runtime
-from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
 from lungseg.approaches.networks.images import Images
 from lungseg.approaches.networks.training import Training
@@ -12,7 +12,7 @@ from lungseg.approaches.networks.training import Training
 
 @pytest.fixture
 def settings() -> Callable[..., DeepLabV3PlusSettings]:
-    """Settings of a fit that takes a moment (the smallest of the topologies); keys given replace its own."""
+    """Settings of a fit that takes a moment (of a DeepLabV3+ too); keys given replace its own."""
 
     def make(**values) -> DeepLabV3PlusSettings:
         chosen = {"size": 48, "epochs": 3, "batch_size": 4, "network": {"topology": "seed"}, **values}
@@ -23,10 +23,12 @@ def settings() -> Callable[..., DeepLabV3PlusSettings]:
 
 @pytest.fixture
 def network_training(settings, runtime) -> Callable[..., Training]:
-    """A new training of so many images; keys are settings."""
+    """A new training of so many images, of a small network if not asked for another; keys are settings."""
 
-    def make(count: int = 6, seed: int = 0, runtime: Runtime = runtime, **values) -> Training:
-        approach = DeepLabV3PlusResNet50(settings(**values), runtime)
+    def make(
+        count: int = 6, seed: int = 0, runtime: Runtime = runtime, kind: type = SmallApproach, **values
+    ) -> Training:
+        approach = kind(settings(**values), runtime)
         network = approach.new_network(seed)
         return Training(network, approach.groups, approach.settings, runtime, seed, count)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_network import SmallApproach
 from weights import same_weights
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
@@ -18,7 +19,7 @@ from lungseg.scoring.overlap import mean_dice
 def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_run, tmp_path):
     train, held = discs(12), discs(4, seed=9)
     truths, images = [s.mask() for s in held], [s.image() for s in held]
-    s = settings(epochs=12, learning_rate=3e-3, backbone_factor=1.0)
+    s = settings(epochs=8, learning_rate=3e-3, backbone_factor=1.0)
 
     def fitted(folder):
         run = new_run(folder=folder, score=lambda maps: mean_dice(maps, truths))
@@ -32,7 +33,7 @@ def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_
     assert mean_dice(maps, truths) == pytest.approx(max(dice), abs=1e-4)
     assert report.best_step == int(np.argmax(dice)) + 1
     assert 0 <= report.wait_share < 1
-    assert [row["step"] for row in run.rows] == list(range(1, 13))
+    assert [row["step"] for row in run.rows] == list(range(1, 9))
 
     first.save(tmp_path)
     loaded = DeepLabV3PlusResNet50.load(tmp_path, s, runtime)
@@ -44,7 +45,7 @@ def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_
 
 def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, monkeypatch):
     train, held = discs(9), discs(2, seed=3)
-    whole, whole_run = DeepLabV3PlusResNet50(settings(), runtime), new_run(folder="whole")
+    whole, whole_run = SmallApproach(settings(), runtime), new_run(folder="whole")
     whole.fit(train, held, whole_run)
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
 
@@ -60,10 +61,10 @@ def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, mo
 
     monkeypatch.setattr(Training, "save", cut_after_second_epoch)
     with pytest.raises(Cut):
-        DeepLabV3PlusResNet50(settings(), runtime).fit(train, held, new_run(folder="cut"))
+        SmallApproach(settings(), runtime).fit(train, held, new_run(folder="cut"))
     monkeypatch.setattr(Training, "save", save)
 
-    resumed, resumed_run = DeepLabV3PlusResNet50(settings(), runtime), new_run(folder="cut")
+    resumed, resumed_run = SmallApproach(settings(), runtime), new_run(folder="cut")
     fitted = resumed.fit(train, held, resumed_run)
     assert fitted.seconds_before > 0  # it did go on, and did not start over
     assert resumed_run.rows == whole_run.rows
@@ -75,7 +76,7 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
 ):
     s = settings(epochs=5, small_share=0.4, small_size=32)
     seen, averages, dice = [], [], iter([0.9, 0.95, 0.5, 0.7, 0.6])
-    epoch, validate = Training.run_epoch, DeepLabV3PlusResNet50._validate
+    epoch, validate = Training.run_epoch, SmallApproach._validate
 
     def run_epoch(training, data, *others):
         seen.append(("train", data.batch([0])[0].shape[-1]))
@@ -87,13 +88,13 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
         return validate(approach, training, held, *others)
 
     monkeypatch.setattr(Training, "run_epoch", run_epoch)
-    monkeypatch.setattr(DeepLabV3PlusResNet50, "_validate", validated)
+    monkeypatch.setattr(SmallApproach, "_validate", validated)
 
     def score(maps) -> float:
         assert {each.shape for each in maps} == {(64, 64)}  # the images' own size, whatever the network saw
         return next(dice)
 
-    run, approach = new_run(score=score), DeepLabV3PlusResNet50(s, runtime)
+    run, approach = new_run(score=score), SmallApproach(s, runtime)
     fitted = approach.fit(discs(6), discs(2, seed=3), run)
     assert seen.pop(0) == ("train", 48)  # to see that it fits
     assert seen == [(kind, size) for size in (32, 32, 48, 48, 48) for kind in ("train", "validate")]
@@ -105,7 +106,7 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
 def test_a_fit_cut_before_or_after_the_size_changes_goes_on(discs, runtime, settings, new_run, monkeypatch):
     s = settings(epochs=4, small_share=0.5, small_size=32, ema_restart=True)
     train, held = discs(9), discs(2, seed=3)
-    whole, whole_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder="whole")
+    whole, whole_run = SmallApproach(s, runtime), new_run(folder="whole")
     whole.fit(train, held, whole_run)
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
 
@@ -122,9 +123,9 @@ def test_a_fit_cut_before_or_after_the_size_changes_goes_on(discs, runtime, sett
 
         monkeypatch.setattr(Training, "save", cut)
         with pytest.raises(Cut):
-            DeepLabV3PlusResNet50(s, runtime).fit(train, held, new_run(folder=f"cut {epochs}"))
+            SmallApproach(s, runtime).fit(train, held, new_run(folder=f"cut {epochs}"))
         monkeypatch.setattr(Training, "save", save)
-        resumed, resumed_run = DeepLabV3PlusResNet50(s, runtime), new_run(folder=f"cut {epochs}")
+        resumed, resumed_run = SmallApproach(s, runtime), new_run(folder=f"cut {epochs}")
         fitted = resumed.fit(train, held, resumed_run)
         assert fitted.seconds_before > 0  # it did go on, and did not start over
         assert resumed_run.rows == whole_run.rows
@@ -136,7 +137,7 @@ def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
 ):
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     s = settings(epochs=2, small_share=0.5, small_size=32, ema_restart=True)
-    whole = DeepLabV3PlusResNet50(s, runtime)
+    whole = SmallApproach(s, runtime)
     whole.fit(discs(9), discs(2, seed=3), new_run(folder="whole"))
 
     class Cut(Exception):
@@ -148,8 +149,8 @@ def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
 
     run = new_run(folder="cut")
     with pytest.raises(Cut):
-        DeepLabV3PlusResNet50(s, runtime).fit(discs(9), discs(2, seed=3), replace(run, progress=progress))
-    resumed = DeepLabV3PlusResNet50(s, runtime)
+        SmallApproach(s, runtime).fit(discs(9), discs(2, seed=3), replace(run, progress=progress))
+    resumed = SmallApproach(s, runtime)
     assert resumed.fit(discs(9), discs(2, seed=3), run).seconds_before > 0
     assert same_weights(whole.network, resumed.network)
 
@@ -166,7 +167,7 @@ def test_a_size_that_fails_does_so_before_the_smaller_one_is_trained(
         return epoch(training, data, *others)
 
     monkeypatch.setattr(Training, "run_epoch", run_epoch)
-    approach = DeepLabV3PlusResNet50(settings(small_share=0.5, small_size=32), runtime)
+    approach = SmallApproach(settings(small_share=0.5, small_size=32), runtime)
     with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
         approach.fit(discs(9), discs(2, seed=3), new_run())
     assert seen == [48]
@@ -185,7 +186,7 @@ def test_the_best_epoch_may_be_before_the_cut(discs, runtime, settings, new_run,
             list(maps)
             return next(dice)
 
-        networks[folder] = DeepLabV3PlusResNet50(settings(epochs=3), runtime)
+        networks[folder] = SmallApproach(settings(epochs=3), runtime)
         run = new_run(folder=folder, score=score)
         if folder == "cut":
             with pytest.raises(KeyboardInterrupt):
@@ -205,7 +206,7 @@ def test_a_state_is_not_stored_before_it_is_due(discs, runtime, settings, new_ru
         save(training, path)
 
     monkeypatch.setattr(Training, "save", counted)
-    DeepLabV3PlusResNet50(settings(epochs=3), runtime).fit(discs(6), discs(2), new_run())
+    SmallApproach(settings(epochs=3), runtime).fit(discs(6), discs(2), new_run())
     assert saved == [(3, 0)]
 
 
@@ -223,7 +224,7 @@ def test_a_state_is_stored_each_time_it_is_due(discs, runtime, settings, new_run
 
     monkeypatch.setattr(Training, "save", counted)
     run = replace(new_run(), progress=progress)
-    DeepLabV3PlusResNet50(settings(epochs=3), runtime).fit(discs(9), discs(2), run)
+    SmallApproach(settings(epochs=3), runtime).fit(discs(9), discs(2), run)
     assert saved == [(0, 3), (1, 3), (2, 3), (3, 0)]
 
 
@@ -240,7 +241,7 @@ def test_no_copy_is_kept_of_what_larger_images_replace(network_training):
 
 
 def test_what_a_device_refuses_is_no_damaged_file(discs, runtime, settings, new_run, tmp_path, monkeypatch):
-    approach = DeepLabV3PlusResNet50(settings(epochs=1), runtime)
+    approach = SmallApproach(settings(epochs=1), runtime)
     approach.fit(discs(4), discs(2), new_run())
     approach.save(tmp_path)
 
@@ -250,37 +251,37 @@ def test_what_a_device_refuses_is_no_damaged_file(discs, runtime, settings, new_
     with monkeypatch.context() as patch:
         patch.setattr("torch.nn.Module.to", busy)
         with pytest.raises(RuntimeError, match="busy"):
-            DeepLabV3PlusResNet50.load(tmp_path, approach.settings, runtime)
+            SmallApproach.load(tmp_path, approach.settings, runtime)
     (tmp_path / approach.FILE).write_bytes(b"")
     with pytest.raises(InputError, match="is missing or damaged: to fit it anew remove its folder"):
-        DeepLabV3PlusResNet50.load(tmp_path, approach.settings, runtime)
+        SmallApproach.load(tmp_path, approach.settings, runtime)
 
 
 def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, settings, new_run):
     run = new_run()
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.warns(UserWarning, match="damaged"):
-        fitted = DeepLabV3PlusResNet50(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
+        fitted = SmallApproach(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
     assert fitted.best_step == 1
 
 
 def test_one_training_image_is_refused(discs, runtime, settings, new_run):
     with pytest.raises(InputError, match="two images"):
-        DeepLabV3PlusResNet50(settings(), runtime).fit(discs(1), discs(1), new_run())
+        SmallApproach(settings(), runtime).fit(discs(1), discs(1), new_run())
 
 
 def test_a_wild_learning_rate_is_named(discs, runtime, settings, new_run):
     wild = settings(learning_rate=1e30, augment=False, warmup_share=0.0)
     with pytest.raises(InputError, match="learning_rate") as caught:
-        DeepLabV3PlusResNet50(wild, runtime).fit(discs(6), discs(2), new_run())
+        SmallApproach(wild, runtime).fit(discs(6), discs(2), new_run())
     assert "epoch" in str(caught.value)
     assert "disc-00" in str(caught.value)
 
 
 def test_averaging_with_the_mirror_image(discs, runtime, settings, new_run):
-    plain = DeepLabV3PlusResNet50(settings(epochs=1), runtime)
+    plain = SmallApproach(settings(epochs=1), runtime)
     plain.fit(discs(6), discs(2), new_run())
-    both = DeepLabV3PlusResNet50(settings(epochs=1, test_time="flip"), runtime)
+    both = SmallApproach(settings(epochs=1, test_time="flip"), runtime)
     both.network = plain.network
     batch = plain.prepare([sample.image() for sample in discs(3, seed=4)])
     logits = [plain.stages()[0].run(each).logit() for each in (batch, batch.flip(-1))]
@@ -303,7 +304,7 @@ def test_a_full_memory_says_what_to_lower(error, discs, runtime, settings, new_r
 
     monkeypatch.setattr(training_module, "segmentation_loss", fail)
     with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
-        DeepLabV3PlusResNet50(settings(), runtime).fit(discs(4), discs(2), new_run())
+        SmallApproach(settings(), runtime).fit(discs(4), discs(2), new_run())
 
 
 def test_another_error_is_not_taken_for_a_full_memory(discs, runtime, settings, new_run, monkeypatch):
@@ -312,19 +313,19 @@ def test_another_error_is_not_taken_for_a_full_memory(discs, runtime, settings, 
 
     monkeypatch.setattr(training_module, "segmentation_loss", fail)
     with pytest.raises(RuntimeError, match="of another kind"):
-        DeepLabV3PlusResNet50(settings(), runtime).fit(discs(4), discs(2), new_run())
-    assert DeepLabV3PlusResNet50(settings(), runtime).estimate(10, 2) is None
+        SmallApproach(settings(), runtime).fit(discs(4), discs(2), new_run())
+    assert SmallApproach(settings(), runtime).estimate(10, 2) is None
 
 
 def test_an_estimate_is_made_without_data(runtime, settings):
-    approach = DeepLabV3PlusResNet50(settings(epochs=2), runtime)
+    approach = SmallApproach(settings(epochs=2), runtime)
     short, long = approach.estimate(10, 2), approach.estimate(10_000, 2)
     assert 0 < short < long
 
 
 def test_an_estimate_counts_the_epochs_of_each_size(runtime, settings, monkeypatch):
-    approach = DeepLabV3PlusResNet50(settings(epochs=10, small_share=0.7, small_size=32), runtime)
+    approach = SmallApproach(settings(epochs=10, small_share=0.7, small_size=32), runtime)
     seconds = {32: 1.0, 48: 5.0}
-    monkeypatch.setattr(DeepLabV3PlusResNet50, "_step_seconds", lambda *given: seconds[given[2]])
+    monkeypatch.setattr(SmallApproach, "_step_seconds", lambda *given: seconds[given[2]])
     # Batches of four; a validation image is a third of a training one.
     assert approach.estimate(8, 12) == pytest.approx((7 * 1.0 + 3 * 5.0) / 4 * (8 + 12 / 3))

@@ -11,8 +11,9 @@ from lungseg import environment, ranks
 from lungseg.approaches.networks import distributed
 from lungseg.approaches.networks.distributed import require_an_image_each, with_shared_norms
 from lungseg.errors import InputError
+from lungseg.harness import benchmark
 from lungseg.results import read_table
-from lungseg.spec import RuntimeSpec
+from lungseg.spec import RuntimeSpec, read_spec
 
 SCRIPT = Path(__file__).with_name("three_steps.py")
 SPEC = """
@@ -81,15 +82,13 @@ def test_two_processes_learn_what_one_does(tmp_path):
             torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
 
 
-def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path):
+def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path, without_figures):
     (tmp_path / "two.toml").write_text(SPEC)
-    scores = []
-    for count in (1, 2):
-        words = ["-m", "lungseg", "benchmark", "two.toml", "--out", f"out-{count}"]
-        done = torchrun(count, *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("Benchmark two") == 1  # the others print nothing
-        scores.append(read_table(tmp_path / f"out-{count}", "scores"))
+    benchmark(read_spec(tmp_path / "two.toml", []), tmp_path / "out-1")
+    done = torchrun(2, "-m", "lungseg", "benchmark", "two.toml", "--out", "out-2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Benchmark two") == 1  # the other prints nothing
+    scores = [read_table(tmp_path / f"out-{count}", "scores") for count in (1, 2)]
     assert scores[1]["dice"].tolist() == pytest.approx(scores[0]["dice"].tolist(), abs=2e-3)
     dice = scores[0].loc[scores[0]["approach"] == "network", "dice"]
     assert dice.between(0.05, 0.95).all()  # neither empty nor perfect maps, which would agree by themselves

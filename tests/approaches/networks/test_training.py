@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_network import SmallApproach
 from weights import same_weights
 
 from lungseg.approaches.approach import Runtime
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.approaches.networks import training as module
 from lungseg.approaches.networks.training import Training, WeightAverage
 from lungseg.errors import InputError
@@ -36,15 +38,24 @@ FAST = Runtime(torch.device("cpu"), precision="bfloat16", channels_last=True)
 PLAIN, LAST = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), channels_last=True)
 
 
-@pytest.mark.parametrize(("steps", "runtime"), [(1, LAST), (2, FAST), (3, PLAIN), (3, LAST), (4, LAST)])
+@pytest.mark.parametrize(
+    ("steps", "kind", "runtime"),
+    [
+        (1, SmallApproach, LAST),
+        (2, SmallApproach, FAST),
+        (3, SmallApproach, PLAIN),
+        (3, DeepLabV3PlusResNet50, LAST),
+        (4, SmallApproach, LAST),
+    ],
+)
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
-    steps, runtime, network_training, noise_images, tmp_path, monkeypatch
+    steps, kind, runtime, network_training, noise_images, tmp_path, monkeypatch
 ):
     # `steps` of two epochs of two.
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
     data, path = noise_images(7), tmp_path / "last.pt"
     network = {"topology": "seed", "dropout": 0.5}
-    values = {"count": 7, "epochs": 2, "network": network, "runtime": runtime}
+    values = {"count": 7, "epochs": 2, "network": network, "runtime": runtime, "kind": kind}
     whole = network_training(**values)
     expected = [whole.run_epoch(data, nothing) for _ in range(2)]
 
@@ -206,7 +217,7 @@ def test_a_loss_that_is_no_number_names_step_images_and_checkpoint(
 
 def test_a_gradient_that_is_no_number_leaves_the_weights_alone(network_training, noise_images):
     training = network_training()
-    training.network.logit.bias.register_hook(lambda gradient: gradient * float("inf"))
+    training.network.head[-1].bias.register_hook(lambda gradient: gradient * float("inf"))
     before = {name: value.clone() for name, value in training.network.named_parameters()}
     with pytest.raises(InputError, match=r"the gradient's norm is (inf|nan) at step 1 of epoch 1"):
         training.run_epoch(noise_images(), nothing)
