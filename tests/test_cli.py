@@ -74,6 +74,7 @@ def test_a_benchmark_as_typed(spec, tmp_path):
     assert "time      about" in done.stdout
     assert "mean-mask" in done.stdout
     assert "Pictures:" in done.stdout
+    assert {path.suffix for path in (tmp_path / "out" / "figures").iterdir()} == {".png", ".pdf"}
     again = typed("report", str(tmp_path / "out"))
     assert again.returncode == 0
     assert "mean-mask" in again.stdout

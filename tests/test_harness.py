@@ -25,7 +25,6 @@ from lungseg.spec import read_spec
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-@pytest.mark.figures
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     out = tmp_path / "out"
     summary = benchmark(read_spec(spec_file), out)
@@ -51,7 +50,6 @@ def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     assert record["empty"]
     assert len(record["parts"]) == 3
     assert str(tmp_path) not in (out / "run.json").read_text()
-    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".pdf"}
 
 
 def test_scores_are_those_of_the_stored_maps(spec_file, tmp_path):
