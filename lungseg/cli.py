@@ -60,7 +60,7 @@ def benchmark(
     if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(spec, set_ or [])
-    from lungseg.harness import benchmark as run  # not before: a slip in a spec needn't wait for torch
+    from lungseg.harness import benchmark as run  # not before: what a spec says wrong needn't wait for torch
     from lungseg.ranks import joined
 
     directory = out or Path("results") / read.name

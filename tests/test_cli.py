@@ -27,19 +27,22 @@ def typed(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture
-def lungseg(monkeypatch, capsys):
+def lungseg(monkeypatch, capfd):
     """The same command line within this process."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
-        capsys.readouterr()
+        capfd.readouterr()
         with monkeypatch.context() as patch:
             patch.chdir(ROOT)
             patch.setattr(sys, "argv", ["lungseg", *words])
+            patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # main sets it: so it is taken back
+            for name in [name for name in os.environ if name.startswith("LUNGSEG_")]:
+                patch.delenv(name)
             for name, value in environment.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 main()
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         return subprocess.CompletedProcess(words, ended.value.code or 0, out, err)
 
     return run
@@ -92,9 +95,19 @@ def test_bad_specs_and_flags(lungseg, spec, tmp_path):
     assert_refused(lungseg("benchmark", spec(), "--reuse", str(tmp_path)), "run.json")
 
 
+def test_what_a_spec_says_wrong_does_not_wait_for_torch(spec):
+    code = "import atexit, sys; from lungseg.cli import main; sys.argv[0] = 'lungseg'; "
+    code += "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    path = spec(data='dataset = "phantom"\nsplits = 3\n[timeing]')
+    words = [sys.executable, "-c", code, "benchmark", path]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert_refused(done, "timeing")
+    assert done.stdout.strip() == "False"
+
+
 def test_data_that_is_not_there(lungseg, spec, tmp_path):
     real = spec(data='dataset = "cxr704"\nsplit = "every-14th"')
-    assert_refused(lungseg("benchmark", real), "LUNGSEG_DATA")
+    assert_refused(typed("benchmark", real), "LUNGSEG_DATA")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
 

@@ -93,7 +93,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
-    """Stores `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes."""
+    """Stores `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes.
+
+    Within `house_style`; the figure is laid out here, and keeps that layout.
+    """
     figure.set_dpi(DPI)
     if engine := figure.get_layout_engine():
         engine.execute(figure)
@@ -101,7 +104,7 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     paths = []
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi="figure", metadata=metadata)
+        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(directory / f"{stem}.{suffix}")
         write_atomically(paths[-1], buffer.getvalue())
     return paths

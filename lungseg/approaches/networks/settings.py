@@ -45,8 +45,8 @@ class TrainingSettings(Settings):
         boundary_weight: of pixels within `boundary_width` of a border, for the loss "boundary".
         boundary_width: share of the image's side.
         ema_decay: of the running mean of weights that is validated and kept; 0 keeps the weights themselves.
-        ema_restart: the running mean starts anew from the weights at the change of size, as those
-            before it are of a network for small images.
+        ema_restart: the running mean starts anew from the weights at the change of size (see `small_share`):
+            older weights are of a network for small images.
         freeze_norms: batch norms keep the statistics that they start with.
         augment: false trains on the images as they are.
         augmentation: strengths.

@@ -7,10 +7,10 @@ from lungseg.approaches.networks.approach import NetworkApproach
 
 
 class SmallNetwork(nn.Module):
-    def __init__(self, dropout: float = 0.5) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.stem = self._block(1, 4)
-        self.head = nn.Sequential(self._block(4, 8), nn.Dropout(dropout), nn.Conv2d(8, 1, 1))
+        self.head = nn.Sequential(self._block(4, 8), nn.Dropout(0.5), nn.Conv2d(8, 1, 1))
 
     @staticmethod
     def _block(given: int, made: int) -> nn.Sequential:

@@ -103,8 +103,11 @@ def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
     assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
 
 
-def test_a_fit_cut_before_or_after_the_size_changes_goes_on(discs, runtime, settings, new_run, monkeypatch):
-    s = settings(epochs=4, small_share=0.5, small_size=32, ema_restart=True)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
+    restart, discs, runtime, settings, new_run, monkeypatch
+):
+    s = settings(epochs=4, small_share=0.5, small_size=32, ema_restart=restart)
     train, held = discs(9), discs(2, seed=3)
     whole, whole_run = SmallApproach(s, runtime), new_run(folder="whole")
     whole.fit(train, held, whole_run)
@@ -132,11 +135,12 @@ def test_a_fit_cut_before_or_after_the_size_changes_goes_on(discs, runtime, sett
         assert same_weights(whole.network, resumed.network)
 
 
+@pytest.mark.parametrize("restart", [False, True])
 def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
-    discs, runtime, settings, new_run, monkeypatch
+    restart, discs, runtime, settings, new_run, monkeypatch
 ):
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
-    s = settings(epochs=2, small_share=0.5, small_size=32, ema_restart=True)
+    s = settings(epochs=2, small_share=0.5, small_size=32, ema_restart=restart)
     whole = SmallApproach(s, runtime)
     whole.fit(discs(9), discs(2, seed=3), new_run(folder="whole"))
 

@@ -107,7 +107,7 @@ def test_an_update_is_that_of_torchs_plain_optimiser(layout, network_training):
         optimiser.step()
     for one, two in zip(training.network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
-    assert training.optimiser.param_groups[0]["params"][0].is_contiguous()
+    assert all(each.is_contiguous() for group in training.optimiser.param_groups for each in group["params"])
 
 
 def test_another_seed_gives_other_weights(network_training, noise_images):
