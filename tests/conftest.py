@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from lungseg.approaches.approach import Run, Runtime
 from lungseg.data.sample import Sample
 
 sys.path.insert(0, str(Path(__file__).parent))
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 class ArraySample(Sample):

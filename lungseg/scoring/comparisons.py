@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ EXACT_UP_TO = 13  # 2^13 = 8192 sign patterns are fewer than FLIPS: all of them 
 _SEED = 20_260_102
 _CELLS = 4_000_000  # of a block of flips x patients (or tests, if they are more): 32 MB of float64
 _ROUNDING = 1e-9  # statistics that differ by less are equal
+_FLAT = 1e-28  # a variance beside a mean square of 1 that is rounding alone
 
 
 def sign_flip_p_values(
@@ -33,54 +35,79 @@ def sign_flip_p_values(
         correct_skewness: False takes |t| itself.
 
     Returns:
-        float, k, in (0, 1]: the share of all 2^n patterns whose statistic reaches the observed one, or
-        (1 + count) / (1 + flips) of random ones (Phipson and Smyth, Statistical Applications in Genetics and
-        Molecular Biology 9:39, 2010). 1 if all differences are 0.
+        float, k, in (0, 1]: the share of all 2^n patterns whose statistic reaches the observed one, so at
+        least 2 / 2^n, or (1 + count) / (1 + flips) of random ones (Phipson and Smyth, Statistical
+        Applications in Genetics and Molecular Biology 9:39, 2010). 1 if all differences are 0.
     """
-    n, columns = differences.shape
-    size = np.sqrt((differences**2).mean(axis=0))
-    scaled = differences / np.where(size > 0, size, 1.0)
-    cubes = scaled**3 if correct_skewness else None
-
-    def statistic(signs: np.ndarray) -> np.ndarray:
-        return _corrected_t(signs @ scaled / n, None if cubes is None else signs @ cubes / n, n)
-
-    observed = statistic(np.ones((1, n)))
-    reach = observed * (1 - _ROUNDING) - _ROUNDING  # infinite ones stay so
-    exact = n <= EXACT_UP_TO
-    patterns = 2**n if exact else flips
-    rng = np.random.default_rng(_SEED)
-    reached = np.zeros(columns, int)
-    block = max(1, _CELLS // max(n, columns))
-    for start in range(0, patterns, block):
-        stop = min(start + block, patterns)
-        signs = _all_signs(start, stop, n) if exact else _random_signs(rng, stop - start, n)
-        reached += (statistic(signs) >= reach).sum(axis=0)
-    return reached / patterns if exact else (1 + reached) / (1 + patterns)
+    scaled = _scaled(differences)
+    n, columns = scaled.shape
+    tried, reached, reach = 0, np.zeros(columns, int), None
+    for signs in _blocks_of_signs(n, flips, max(1, _CELLS // max(n, columns))):
+        statistics = _corrected_t(signs, scaled, correct_skewness)
+        if reach is None:  # the first pattern is the observed one, and so always counts
+            reach = statistics[0] * (1 - _ROUNDING) - _ROUNDING  # infinite ones stay so
+        tried += len(signs)
+        reached += (statistics >= reach).sum(axis=0)
+    return reached / tried
 
 
-def _corrected_t(mean: np.ndarray, cube: np.ndarray | None, n: int) -> np.ndarray:
-    """|g(t)|, or |t| without `cube`, from means of values and of their cubes; the mean square is 1.
+def _scaled(differences: np.ndarray) -> np.ndarray:
+    """The differences with a mean square of 1 in each column, or as they are if all are 0."""
+    largest = np.abs(differences).max(axis=0)  # first, so that no square overflows or vanishes
+    scaled = differences / np.where(largest > 0, largest, 1.0)
+    size = np.sqrt((scaled**2).mean(axis=0))
+    return scaled / np.where(size > 0, size, 1.0)
+
+
+def _corrected_t(signs: np.ndarray, scaled: np.ndarray, correct_skewness: bool) -> np.ndarray:
+    """|g(t)|, or |t|, of each pattern of signs (patterns x n) and each column: patterns x k.
 
     Infinite where values have no spread, being equal and not 0.
     """
-    variance = 1 - mean**2
-    flat = variance < _ROUNDING
+    n = len(scaled)
+    mean, variance, cube = _central_moments(signs, scaled, correct_skewness)
+    flat = variance <= _FLAT
     variance[flat] = 1.0
     t = mean * np.sqrt((n - 1) / variance)
-    if cube is not None:
-        skew = (cube - 3 * mean + 2 * mean**3) / variance**1.5 / np.sqrt(n)
+    if correct_skewness:
+        skew = cube / variance**1.5 / np.sqrt(n)
         t = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
     return np.where(flat, np.inf, np.abs(t))
 
 
-def _all_signs(start: int, stop: int, n: int) -> np.ndarray:
-    bits = np.arange(start, stop)[:, None] >> np.arange(n) & 1
-    return 1.0 - 2.0 * bits
+def _central_moments(
+    signs: np.ndarray, scaled: np.ndarray, with_cube: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and third central moment of the flipped values, patterns x k each."""
+    n = len(scaled)
+    mean = signs @ scaled / n
+    variance = 1 - mean**2  # the mean square is 1, or all values and so the mean are 0
+    cube = signs @ scaled**3 / n - 3 * mean + 2 * mean**3 if with_cube else np.zeros_like(mean)
+    # Where values lie close together beside their mean, these differences cancel: from the values themselves.
+    patterns, columns = np.nonzero(variance < 0.5)
+    for start in range(0, len(patterns), block := max(1, _CELLS // n)):
+        at = patterns[start : start + block], columns[start : start + block]
+        values = signs[at[0]] * scaled.T[at[1]]
+        centred = values - values.mean(axis=1, keepdims=True)
+        centred -= centred.mean(axis=1, keepdims=True)  # what rounding left of the mean
+        variance[at] = (centred**2).mean(axis=1)
+        cube[at] = (centred**3).mean(axis=1)
+    return mean, variance, cube
 
 
-def _random_signs(rng: np.random.Generator, flips: int, n: int) -> np.ndarray:
-    return 1.0 - 2.0 * rng.integers(0, 2, (flips, n), dtype=np.int8)
+def _blocks_of_signs(n: int, flips: int, block: int) -> Iterator[np.ndarray]:
+    """Patterns of +1 and -1, patterns x n a block; the first of all has no flipped sign."""
+    if n <= EXACT_UP_TO:
+        # A pattern and its mirror have the same statistic: those whose last sign is a plus stand for all.
+        for start in range(0, 2 ** (n - 1), block):
+            yield 1.0 - 2.0 * (
+                np.arange(start, min(start + block, 2 ** (n - 1)))[:, None] >> np.arange(n) & 1
+            )
+        return
+    rng = np.random.default_rng(_SEED)
+    yield np.ones((1, n))
+    for start in range(0, flips, block):
+        yield 1.0 - 2.0 * rng.integers(0, 2, (min(block, flips - start), n), dtype=np.int8)
 
 
 def wilcoxon_p_value(differences: np.ndarray) -> float:
