@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from report.results_directory import write_results
@@ -63,8 +66,8 @@ def test_the_readmes_block_is_filled_and_a_stale_copy_replaced(results, tmp_path
     name = set_record(results)["name"]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n<!-- results:{name} -->\nold\n<!-- /results:{name} -->\nafter\n")
-    stale = tmp_path / "reference" / name / "stale.csv"
-    stale.parent.mkdir(parents=True)
+    stale = tmp_path / "reference" / name / "figures" / "stale.png"
+    publish(results, tmp_path / "reference", tmp_path / "none.md")
     stale.write_text("")
     _, filled = publish(results, tmp_path / "reference", readme)
     text = readme.read_text()
@@ -74,6 +77,142 @@ def test_the_readmes_block_is_filled_and_a_stale_copy_replaced(results, tmp_path
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert not stale.exists()
+    assert [path.name for path in (tmp_path / "reference").iterdir()] == [name]
+
+
+def test_a_file_that_is_none_of_ours_is_not_copied(results, tmp_path):
+    for name in ("figures/patient.png", "notes.csv"):
+        (results / name).write_text("private")
+    target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md")
+    assert not (target / "figures" / "patient.png").exists()
+    assert not (target / "notes.csv").exists()
+
+
+def everything_below(folder):
+    return {
+        path: os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def link_a_table(results, tmp_path):
+    (results / "scores.csv").unlink()
+    (results / "scores.csv").symlink_to(tmp_path / "mine" / "letter.txt")
+
+
+def link_the_figures(results, tmp_path):
+    (results / "figures").rename(tmp_path / "elsewhere")
+    (results / "figures").symlink_to(tmp_path / "elsewhere")
+
+
+def link_a_figure(results, tmp_path):
+    (results / "figures" / "dice.png").unlink()
+    (results / "figures" / "dice.png").symlink_to(tmp_path / "mine" / "letter.txt")
+
+
+def target_is_my_folder(results, tmp_path):
+    shutil.copytree(tmp_path / "mine", tmp_path / "reference" / "study")
+
+
+def target_is_my_tables(results, tmp_path):
+    target = tmp_path / "reference" / "study"
+    target.mkdir(parents=True)
+    (target / "scores.csv").write_text("mine")
+
+
+def target_is_another_result(results, tmp_path):
+    target = shutil.copytree(results, tmp_path / "reference" / "study")
+    shutil.rmtree(target / "predictions")
+    set_record(target, name="other")
+
+
+def target_holds_trainings(results, tmp_path):
+    (shutil.copytree(results, tmp_path / "reference" / "study") / "models").mkdir(exist_ok=True)
+
+
+def target_is_a_file(results, tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "study").write_text("mine")
+
+
+def target_is_a_link(results, tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "study").symlink_to(tmp_path / "mine")
+
+
+def unfinished_copy_is_a_link(results, tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / ".study.new").symlink_to(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "before"),
+    [
+        ("..", "reference", None),
+        (".", "reference", None),
+        ("", "reference", None),
+        ("{tmp}/mine", "reference", None),
+        ("../mine", "reference", None),
+        (None, "reference", None),
+        ("study\n", "reference", None),
+        ("study", "results", None),  # the target is the source
+        ("study", "results/study", None),  # it lies in the source
+        ("results", ".", None),  # it holds the source
+        ("study", "reference", link_a_table),
+        ("study", "reference", link_a_figure),
+        ("study", "reference", link_the_figures),
+        ("study", "reference", target_is_my_folder),
+        ("study", "reference", target_is_my_tables),
+        ("study", "reference", target_is_another_result),
+        ("study", "reference", target_holds_trainings),
+        ("study", "reference", target_is_a_file),
+        ("study", "reference", target_is_a_link),
+        ("study", "reference", unfinished_copy_is_a_link),
+    ],
+)
+def test_what_would_harm_other_files_is_refused_and_changes_nothing(results, tmp_path, name, to, before):
+    (tmp_path / "mine" / "figures").mkdir(parents=True)
+    (tmp_path / "mine" / "letter.txt").write_text("private")
+    set_record(results, name=name and name.format(tmp=tmp_path))
+    if before:
+        before(results, tmp_path)
+    there = everything_below(tmp_path)
+    with pytest.raises(InputError):
+        publish(results, tmp_path / to, tmp_path / "none.md")
+    assert everything_below(tmp_path) == there
+
+
+def test_a_source_that_is_named_by_a_link_is_still_the_source(results, tmp_path):
+    set_record(results, name="study")
+    (tmp_path / "by-link").symlink_to(tmp_path / "results")
+    there = everything_below(tmp_path)
+    with pytest.raises(InputError, match="not apart"):
+        publish(results, tmp_path / "by-link", tmp_path / "none.md")
+    assert everything_below(tmp_path) == there
+
+
+def test_a_failure_half_way_leaves_the_published_result(results, tmp_path, monkeypatch):
+    name = set_record(results)["name"]
+    target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md")
+    there = everything_below(target)
+    rename = Path.rename
+
+    def failing(path, to):
+        if path.name == f".{name}.new":
+            raise OSError(errno.EIO, "input/output error")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(InputError, match="can't write"):
+        publish(results, tmp_path / "reference", tmp_path / "none.md")
+    assert everything_below(target) == there
+
+
+@pytest.mark.parametrize("data", [None, {}, {"real": "no"}])
+def test_a_record_that_does_not_say_whether_people_are_shown_is_not_published(results, tmp_path, data):
+    set_record(results, data=data)
+    with pytest.raises(InputError, match="real people"):
+        publish(results, tmp_path / "reference", tmp_path / "none.md")
 
 
 def test_results_without_figures_are_not_published(results, tmp_path):
