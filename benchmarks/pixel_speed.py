@@ -35,7 +35,6 @@ from pixel_turns import Measured, synchronise, take_turns
 
 from lungseg.approaches.approach import Runtime
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
-from lungseg.approaches.vgg19_context.postprocessing import THRESHOLD
 from lungseg.data.images import read_image
 from lungseg.environment import cuda_name, resolve_runtime, usable_cores, use_threads
 from lungseg.errors import InputError
@@ -46,6 +45,7 @@ from lungseg.study import write_study
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64)}
 NO_CUDA = "no CUDA device"
 COUNTS = ["size", "batch", "rows", "repeats", "pixels of masks that differ"]
+THRESHOLD = 0.5  # at or above it a pixel is lung
 SMALLEST = 16  # pixels a side: of fewer rows LightGBM grows no trees
 AIM_SIZE, AIM_SECONDS, AIM_RATIO = 512, 0.5, 5  # on the CPU, of one image
 GPU_AIM_SIZE, GPU_AIM_IMAGES = 256, 300

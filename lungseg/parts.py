@@ -211,7 +211,6 @@ def _identity(part: Part, sample: Sample, threshold: float) -> dict[str, Any]:
         "dataset": part.dataset,
         "train_set": part.train_set,
         "n_train": len(part.train),
-        "draw": 0,
         "fold": part.fold,
         "seed": part.seed,
         "image_id": sample.id,

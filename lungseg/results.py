@@ -20,7 +20,6 @@ SCORE_KEYS = [
     "dataset",
     "train_set",
     "n_train",
-    "draw",
     "fold",
     "seed",
     "image_id",

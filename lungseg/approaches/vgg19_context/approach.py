@@ -29,7 +29,6 @@ from lungseg.approaches.vgg19_context.cascade import (
     stage_grids,
 )
 from lungseg.approaches.vgg19_context.fitting import BASE, Fitting
-from lungseg.approaches.vgg19_context.postprocessing import postprocess
 from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import new_stage
@@ -116,10 +115,9 @@ class Vgg19Context(Approach):
         return Fitted("rows", fitting.rows_passed, parameters, seconds_before=fitting.seconds_before)
 
     def _at_own_size(self, maps: Tensor, samples: Sequence[Any]) -> Iterator[np.ndarray]:
-        """Cleaned maps at the samples' own sizes, a few at a time."""
+        """Maps at the samples' own sizes, one at a time."""
         for index, sample in enumerate(samples):
-            cleaned = postprocess(maps[index : index + 1], self.settings.postprocessing)
-            yield from self.finish(cleaned, [sample.mask().shape])
+            yield from self.finish(maps[index : index + 1], [sample.mask().shape])
 
     def _predictions(self, samples: Sequence[Any]) -> Iterator[np.ndarray]:
         for start in range(0, len(samples), IMAGES_A_BATCH):
@@ -129,16 +127,11 @@ class Vgg19Context(Approach):
         return to_batch(images, self.settings.size, self.runtime.device)
 
     def stages(self) -> list[protocol.Stage]:
-        elsewhere = self.runtime.device.type != "cpu"
-        leaving = elsewhere and not all(stage.model.on_device for stage in self.cascade)
+        on_host = self.runtime.device.type == "cpu"
+        leaving = not on_host and not all(stage.model.on_device for stage in self.cascade)
         return [
             protocol.Stage("features", self._features),
             protocol.Stage("trees", self._trees, copies=leaving),
-            protocol.Stage(
-                "post-processing",
-                lambda maps: postprocess(maps, self.settings.postprocessing),
-                copies=elsewhere,
-            ),
         ]
 
     def _features(self, batch: Tensor) -> Shared:

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from lungseg.approaches.approach import Settings
 from lungseg.approaches.augmentation import AugmentationSettings
-from lungseg.approaches.vgg19_context.postprocessing import PostprocessingSettings
 from lungseg.approaches.vgg19_context.pyramid import Block, Layer, blocks_of
 from lungseg.approaches.vgg19_pixels.mlp import MlpSettings
 from lungseg.approaches.vgg19_pixels.ridge import RidgeSettings
@@ -67,7 +66,6 @@ class Vgg19ContextSettings(Settings):
         boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
         context_boosting: the same of the stages before the last one. Keys that a spec gives in `boosting`
             alone are meant for all stages.
-        postprocessing: what is done to the last map.
     """
 
     weights: Literal["imagenet", "random", "auto"] = "auto"
@@ -102,7 +100,6 @@ class Vgg19ContextSettings(Settings):
     context_boosting: ContextBoostingSettings = ContextBoostingSettings()
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
-    postprocessing: PostprocessingSettings = PostprocessingSettings()
 
     def boosting_of(self, last: bool) -> StageBoostingSettings:
         """Of the last stage, or of those before it."""

@@ -10,7 +10,6 @@ from lungseg.approaches.vgg19_context import fitting
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import believed, run_cascade
-from lungseg.approaches.vgg19_context.postprocessing import PostprocessingSettings
 from lungseg.approaches.vgg19_context.stage_models import BoostedStage
 from lungseg.approaches.vgg19_context.tables import BaseTables
 from lungseg.approaches.vgg19_pixels.regressors import as_rows
@@ -20,7 +19,6 @@ from lungseg.results import read_table
 from lungseg.scoring.overlap import mean_dice
 from lungseg.spec import read_spec
 
-NO_CLEANING = PostprocessingSettings(smooth=False, keep_lungs=False, fill_holes=False)
 GREY = {"features": False}  # quicker, for what isn't about the network's features
 
 
@@ -84,7 +82,7 @@ def test_the_number_of_threads_has_no_part_in_what_is_fitted(small, discs, runti
 
 
 def test_coordinates_alone_know_where_lungs_usually_are(fitted, discs, images):
-    approach, _ = fitted(features=False, grey=False, shape_prior=False, postprocessing=NO_CLEANING)
+    approach, _ = fitted(features=False, grey=False, shape_prior=False)
     maps = approach.predict(images)
     truth = np.mean([sample.mask() for sample in discs(6)], axis=0)
     assert np.corrcoef(maps[0].ravel(), truth.ravel())[0, 1] > 0.8
