@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lungseg.errors import InputError
+from lungseg.system.errors import InputError
 
 app = typer.Typer(
     add_completion=False,
@@ -60,8 +60,10 @@ def benchmark(
     if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(spec, set_ or [])
-    from lungseg.harness import benchmark as run  # not before: what a spec says wrong needn't wait for torch
-    from lungseg.ranks import joined
+    from lungseg.harness.run import (
+        benchmark as run,  # not before: what a spec says wrong needn't wait for torch
+    )
+    from lungseg.system.distributed import joined
 
     directory = out or Path("results") / read.name
     try:
@@ -77,11 +79,11 @@ def benchmark(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
     """Draws tables and figures again from what a results directory holds."""
-    from lungseg.storage import read_json
+    from lungseg.system.files import read_json
 
     read_json(directory / "run.json")  # before what draws is imported, which takes seconds
-    from lungseg.report.figures import draw_figures
-    from lungseg.report.tables import write_tables
+    from lungseg.report.figures.all import draw_figures
+    from lungseg.report.tables.summary import write_tables
 
     summary = write_tables(directory)
     draw_figures(directory)
@@ -95,7 +97,7 @@ def publish(
     readme: Annotated[Path, typer.Option(help="page whose marked block is filled")] = Path("README.md"),
 ) -> None:
     """Copies what may be committed (no X-ray, no model) and fills the README's block."""
-    from lungseg.publish import publish as copy
+    from lungseg.report.publish import publish as copy
 
     target, filled = copy(directory, to, readme)
     console.print(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
@@ -104,7 +106,7 @@ def publish(
 @app.command()
 def info() -> None:
     """Prints devices, versions, and which data and weights were found."""
-    from lungseg.info import facts
+    from lungseg.harness.info import facts
 
     _print_rows("lungseg", facts())
 
@@ -112,7 +114,7 @@ def info() -> None:
 @data_app.command("list")
 def list_datasets() -> None:
     """Lists the datasets that a spec can name, and which of them are here."""
-    from lungseg.info import datasets_found
+    from lungseg.harness.info import datasets_found
 
     _print_rows("datasets", datasets_found())
 
@@ -125,14 +127,13 @@ def check_dataset(
     ] = None,
 ) -> None:
     """Reads every file of a dataset; exit code 1 if training on it would go wrong."""
-    from lungseg.data import load_dataset
-    from lungseg.data.check import check_dataset as check
-    from lungseg.material import data_root
-    from lungseg.progress import Reporter
+    from lungseg.data.audit.check import check_dataset as check
+    from lungseg.data.loading import data_root, find_dataset
     from lungseg.spec import parse_changes
+    from lungseg.system.progress import Reporter
 
     with Reporter(console).bar("reading and comparing all pictures") as move:
-        found = check(load_dataset(dataset, parse_changes(set_ or []), data_root()), move)
+        found = check(find_dataset(dataset, parse_changes(set_ or []), data_root()), move)
     _print_rows(f"dataset {dataset}", found.rows())
     for note in found.notes:
         console.print(f"note: {note}", markup=False)
@@ -151,7 +152,7 @@ def make_phantoms(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Writes phantom X-rays and their exact masks as PNG files."""
-    from lungseg.data.export import write_phantoms
+    from lungseg.data.datasets.export import write_phantoms
 
     write_phantoms(out, count, size, seed)
     console.print(f"{count} phantoms in {out}/images, their masks in {out}/masks")
@@ -165,7 +166,7 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def _print_summary(summary: str, directory: Path) -> None:
-    from lungseg.report.terminal import short_table
+    from lungseg.report.tables.terminal import short_table
 
     # A terminal gets a table that fits it, a file or a pipe the whole summary.
     if console.is_terminal:

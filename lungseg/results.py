@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from lungseg.storage import read_json, write_atomically, write_json
+from lungseg.system.files import read_json, write_atomically, write_json
 
-__all__ = ["FORMAT", "LATER", "TABLES", "read_json", "read_table", "write_json", "write_table"]
+__all__ = ["FILES", "FORMAT", "TABLES", "read_json", "read_table", "write_json", "write_table"]
 
-FORMAT = 2  # of the results directory; a new one starts every part anew
-LATER = {"timings": {"compile_s"}}  # columns that came within a format: older results lack them
+FORMAT = 3  # of the results directory; a new one starts every trial anew
 
 # Identity of a row in scores.csv, then counts of pixels, then metrics of the binary mask.
 SCORE_KEYS = [
@@ -101,7 +100,7 @@ PAIR_COLUMNS = [
     "ratio",  # median over rounds of (median time of `other`) / (median time of `approach`)
     "low",  # smallest and largest ratio of a round
     "high",
-    "told_apart",  # A/B: |log ratio| exceeds every A/A round's |log ratio| of both approaches; empty for A/A
+    "distinguishable",  # A/B: |log ratio| exceeds that of every A/A round of both; empty for A/A
 ]
 CALIBRATION_COLUMNS = [
     "approach",
@@ -175,8 +174,8 @@ TABLES = {
     "importance": IMPORTANCE_COLUMNS,
     "statistics": STATISTIC_COLUMNS,
 }
-
-
+# All files of a results directory but those in its folders; run.json, which makes it one, first.
+FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
 TEXT_COLUMNS = {
     "approach",
     "column",

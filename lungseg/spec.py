@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from lungseg.errors import InputError
-from lungseg.plugins import validate
+from lungseg.system.errors import InputError
+from lungseg.system.files import FOLDER_NAME
+from lungseg.system.plugins import validate
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"  # what can be a folder's name, anywhere
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

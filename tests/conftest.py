@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +6,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from lungseg.approaches.approach import Run, Runtime
 from lungseg.data.sample import Sample
+from lungseg.learning.fit import FitContext
+from lungseg.system.runtime import Runtime
 
-sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -63,15 +62,15 @@ def runtime() -> Runtime:
 
 
 @pytest.fixture
-def new_run(tmp_path) -> Callable[..., Run]:
+def new_run(tmp_path) -> Callable[..., FitContext]:
     """A Run whose history rows are kept in `run.rows`."""
 
     def make(
         seed: int = 0, folder: str = "checkpoints", score=lambda maps: 0.5 * (len(list(maps)) > 0)
-    ) -> Run:
+    ) -> FitContext:
         (tmp_path / folder).mkdir(exist_ok=True)
         rows: list[dict] = []
-        run = Run(seed, tmp_path / folder, lambda **row: rows.append(row), lambda *_: None, score)
+        run = FitContext(seed, tmp_path / folder, lambda **row: rows.append(row), lambda *_: None, score)
         run.rows = rows
         return run
 
@@ -92,13 +91,13 @@ def without_figures(request, monkeypatch):
     A test marked `figures` draws them nevertheless.
     """
     if not request.node.get_closest_marker("figures"):
-        monkeypatch.setattr("lungseg.harness.draw_figures", lambda directory: None)
+        monkeypatch.setattr("lungseg.harness.run.draw_figures", lambda directory: None)
 
 
 @pytest.fixture
 def spec_file(tmp_path) -> Path:
     """The tiny spec as a file, for a test to change."""
-    from tiny import SPEC
+    from tests.tiny import SPEC
 
     path = tmp_path / "tiny.toml"
     path.write_text(SPEC)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungseg.harness import benchmark
+from lungseg.harness.run import benchmark
 from lungseg.results import read_table
 from lungseg.spec import read_spec
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.approaches import APPROACHES
-from lungseg.approaches.approach import Approach
-from lungseg.errors import InputError
-from lungseg.plugins import load_class, validate
+from lungseg.approaches.base import Approach
+from lungseg.approaches.registry import APPROACHES
 from lungseg.spec import read_spec
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import load_class, validate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TEXT = """

@@ -7,7 +7,6 @@ A spec that is run from the repository's root names them as `use = "benchmarks.p
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import ClassVar
 
@@ -15,13 +14,12 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from lungseg.approaches.approach import WeightsInfo
 from lungseg.approaches.deeplabv3plus.network import IMAGENET_MEAN, IMAGENET_STD
-from lungseg.approaches.networks.approach import NetworkApproach
-from lungseg.approaches.networks.convolutions import use_products
-from lungseg.approaches.networks.settings import TrainingSettings
-from lungseg.approaches.weights import find_weights, load_weights, weights_info
-from lungseg.errors import InputError, without_folders
+from lungseg.approaches.network import NetworkApproach
+from lungseg.learning.networks.convolutions import use_products
+from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.learning.weights import WeightsInfo, find_weights, load_weights, weights_info
+from lungseg.system.errors import InputError, without_folders
 
 LIBRARY = "segmentation_models_pytorch"
 ENCODER = "resnet50"
@@ -30,7 +28,9 @@ ENCODER = "resnet50"
 def load_library() -> ModuleType:
     """The library. Raises InputError if it isn't installed or can't be imported."""
     try:
-        return importlib.import_module(LIBRARY)
+        import segmentation_models_pytorch as library
+
+        return library
     except Exception as error:  # whatever a library of somebody else raises while it is imported
         # Tables print the reason, and folders of this machine mean nothing there.
         reason = without_folders(f"{type(error).__name__}: {error}".splitlines()[0])
@@ -104,8 +104,6 @@ class _SmpNetwork(NetworkApproach):
     """
 
     Settings = SmpSettings
-    # With the library's own code among what a fit depends on, another version of it is fitted anew.
-    built_on = (*NetworkApproach.built_on, LIBRARY)
     MODEL: ClassVar[str]
 
     def skip(self) -> str | None:

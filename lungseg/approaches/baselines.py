@@ -13,10 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Settings, Stage
-from lungseg.approaches.resize import shrink_mask, to_batch
-from lungseg.approaches.tensors import write_tensors
-from lungseg.errors import InputError
+from lungseg.approaches.base import Approach, Stage
+from lungseg.learning.fit import FitContext, FitReport
+from lungseg.learning.images.resize import shrink_mask, to_batch
+from lungseg.learning.weights import write_tensors
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import Settings
+from lungseg.system.runtime import Runtime
 
 
 class BaselineSettings(Settings):
@@ -64,14 +67,14 @@ class Baseline(Approach):
 class MeanMask(Baseline):
     """The mean of the training masks, whatever the image: how far the place of the lungs alone goes."""
 
-    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         total = np.zeros((self.settings.size, self.settings.size))
         for done, sample in enumerate(train, start=1):
             total += shrink_mask(sample.mask(), self.settings.size)
-            run.progress(done, len(train), "masks")
+            context.progress(done, len(train), "masks")
         mean = torch.from_numpy((total / len(train)).astype(np.float32))
         self.fitted = mean[None, None].to(self.runtime.device)
-        return Fitted("images", len(train), mean.numel())
+        return FitReport("images", len(train), mean.numel())
 
     def stages(self) -> list[Stage]:
         return [Stage("repeat", lambda batch: self.fitted.expand(len(batch), -1, -1, -1))]
@@ -86,7 +89,7 @@ class Threshold(Baseline):
 
     BINS = 256
 
-    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         lung, pixels = np.zeros(self.BINS), np.zeros(self.BINS)
         for done, sample in enumerate(train, start=1):
             ranks = self._ranks(self.prepare([sample.image()])).cpu().numpy().ravel()
@@ -94,11 +97,11 @@ class Threshold(Baseline):
             target = shrink_mask(sample.mask(), self.settings.size).ravel()
             lung += np.bincount(bins, target, self.BINS)
             pixels += np.bincount(bins, minlength=self.BINS)
-            run.progress(done, len(train), "grey values")
+            context.progress(done, len(train), "grey values")
         low, high = best_band(lung, pixels)
         band = [low / self.BINS, high / self.BINS]
         self.fitted = torch.tensor(band, dtype=torch.float32, device=self.runtime.device)
-        return Fitted("images", len(train), 2)
+        return FitReport("images", len(train), 2)
 
     @staticmethod
     def _ranks(batch: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Dataset(ABC):
 
     def samples(self) -> list[Sample]:
         """All images that have a mask, sorted by id. Raises InputError if two claim one id or mask."""
-        from lungseg.errors import InputError
+        from lungseg.system.errors import InputError
 
         inventory = self.inventory()
         if inventory.ambiguous:

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lungseg.data.sample import Sample
-from lungseg.errors import InputError
+from lungseg.system.errors import InputError
 
 SIDES = ("train", "validation", "test")
 WITHOUT_TEST = ("last-fifth",)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from lungseg.errors import InputError
-from lungseg.results import FORMAT, LATER, TABLES, read_json, read_table
+from lungseg.results import FORMAT, TABLES, read_json, read_table
+from lungseg.system.errors import InputError
 
-READABLE = (1, FORMAT)  # results of format 1 have fewer columns
 NEEDED = ("name", "data", "splits", "approaches")
 BASELINES = {"mean-mask", "threshold"}
 
@@ -56,9 +55,8 @@ class Contents:
     @property
     def trained_once(self) -> set[str]:
         """The names of approaches that chance plays a part in and that were trained with one seed."""
-        single = len(self.run.get("seeds", [])) < 2
-        # Runs of older versions don't say it: there, what ran once beside seeds of others is without chance.
-        chance = [entry["name"] for entry in self.run["approaches"] if entry.get("depends_on_seed", single)]
+        single = len(self.run["seeds"]) < 2
+        chance = [entry["name"] for entry in self.run["approaches"] if entry["depends_on_seed"]]
         return {name for name in chance if single or self.statistic(name, "dice").get("seeds") == 1}
 
     @property
@@ -66,7 +64,7 @@ class Contents:
         """The approaches of each group of an ablation, both in the order of the spec; mostly empty."""
         groups: dict[str, list[str]] = {}
         for entry in self.run["approaches"]:
-            for group in entry.get("group") or ():
+            for group in entry["group"]:
                 groups.setdefault(group, []).append(entry["name"])
         return groups
 
@@ -107,7 +105,7 @@ def read_contents(directory: Path) -> Contents:
     Raises InputError if run.json is absent, damaged or of another format, or a table lacks a column.
     """
     run = _read_run(directory / "run.json")
-    tables = {name: _read_table(directory, name, run["format"]) for name in TABLES}
+    tables = {name: _read_table(directory, name) for name in TABLES}
     dataset = run["data"].get("dataset")
     found = list(dict.fromkeys(tables["statistics"]["dataset"].dropna()))
     if found and dataset not in found:
@@ -121,7 +119,7 @@ def read_contents(directory: Path) -> Contents:
 
 def _read_run(path: Path) -> dict[str, Any]:
     run = read_json(path)
-    if not isinstance(run, dict) or run.get("format") not in READABLE:
+    if not isinstance(run, dict) or run.get("format") != FORMAT:
         raise InputError(f"{path} isn't of format {FORMAT}: run the benchmark again with --fresh")
     missing = [key for key in NEEDED if key not in run]
     if missing:
@@ -129,14 +127,13 @@ def _read_run(path: Path) -> dict[str, Any]:
     return run
 
 
-def _read_table(directory: Path, name: str, written_in: int) -> pd.DataFrame:
+def _read_table(directory: Path, name: str) -> pd.DataFrame:
     path = directory / f"{name}.csv"
     try:
         table = read_table(directory, name)
     except (ValueError, pd.errors.ParserError):  # ValueError: also undecodable bytes and an empty file
         raise InputError(f"{path} is damaged: run the benchmark again") from None
-    later = LATER.get(name, set())
-    missing = [column for column in TABLES[name] if column not in table and column not in later]
-    if missing and written_in == FORMAT:
+    missing = [column for column in TABLES[name] if column not in table]
+    if missing:
         raise InputError(f"{path} has no column '{missing[0]}': run the benchmark again with --fresh")
-    return table.reindex(columns=TABLES[name])  # what wasn't measured then is empty
+    return table[TABLES[name]]

@@ -27,7 +27,7 @@ def sign_flip_p_values(
     the differences does to its tails (Hall, Journal of the Royal Statistical Society B 54:221-228, 1992).
     Exact if differences are symmetric about 0; asymptotically right for any with mean 0, as t is studentised
     (Janssen, Statistics and Probability Letters 36:9-21, 1997). How far off it is at some n, with and
-    without g, `benchmarks/interval_coverage.py` shows.
+    without g, `benchmarks/studies/scoring/interval_coverage.py` shows.
 
     Args:
         differences: float, n x k: n >= 1 patients, a test for each of the k columns. No NaN.

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from lungseg.scoring.cropping import bounding_box
+from lungseg.scoring.overlap import bounding_box
 
 TOLERANCES = {"surface_dice_1": 1, "surface_dice_2": 2}  # % of the image's longer side
 # A tree costs about 0.5 us a point, the distance transform 0.05 us a pixel: a speckled mask has so many

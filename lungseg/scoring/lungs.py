@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import label
 
-from lungseg.scoring.cropping import bounding_box
-from lungseg.scoring.overlap import overlap
+from lungseg.scoring.overlap import bounding_box, overlap
 
 SPECKS = 0.02  # of the larger side's area: less than that is dirt, no lung
 BRIDGED = 0.7  # share of all pixels from which one component may be both lungs

@@ -98,3 +98,20 @@ def _dice_at(grid: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> li
 def pooled_f1(tp: float, fp: float, fn: float) -> float:
     """Dice of all pixels of all images as one: what several projects print as F1; big lungs weigh more."""
     return _ratio(2 * tp, 2 * tp + fp + fn, fp + fn)
+
+
+def bounding_box(*masks: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the smallest box that holds every True pixel of all masks.
+
+    Args:
+        masks: bool, H x W, all of one shape.
+
+    Returns:
+        slices of rows and of columns; None if all masks are empty.
+    """
+    rows, columns = (
+        np.flatnonzero(np.logical_or.reduce([mask.any(axis=axis) for mask in masks])) for axis in (1, 0)
+    )
+    if len(rows) == 0:
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

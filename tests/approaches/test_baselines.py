@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lungseg.approaches.baselines import BaselineSettings, MeanMask, Threshold, best_band
-from lungseg.errors import InputError
 from lungseg.scoring.overlap import mean_dice
+from lungseg.system.errors import InputError
 
 
 def test_mean_mask_is_the_mean_whatever_the_image(discs, runtime, new_run):

@@ -1,247 +1,335 @@
+import copy
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
-from torchvision.models import resnet18, resnet50, resnet101
 
-from lungseg.approaches.deeplabv3plus.network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DeepLabV3Plus,
-    NetworkSettings,
-    backbone_shapes,
-    from_smp,
-    load_backbone,
-    parameter_groups,
-)
-from lungseg.errors import InputError
-
-TOPOLOGIES = ["standard", "smp", "seed"]
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.learning.networks import training as training_module
+from lungseg.learning.networks.training import Training
+from lungseg.scoring.overlap import mean_dice
+from lungseg.system.errors import InputError
+from tests.learning.networks.small_network import SmallApproach
+from tests.weights import same_weights
 
 
-def build(**settings):
-    torch.manual_seed(0)
-    return DeepLabV3Plus(NetworkSettings(**settings))
+def test_it_learns_is_stored_and_repeats_its_bits(discs, runtime, settings, new_run, tmp_path):
+    train, held = discs(12), discs(4, seed=9)
+    truths, images = [s.mask() for s in held], [s.image() for s in held]
+    s = settings(epochs=8, learning_rate=3e-3, backbone_factor=1.0)
+
+    def fitted(folder):
+        run = new_run(folder=folder, score=lambda maps: mean_dice(maps, truths))
+        network = DeepLabV3PlusResNet50(s, runtime)
+        return network, network.fit(train, held, run), run
+
+    first, report, run = fitted("one")
+    maps = first.predict(images)
+    assert mean_dice(maps, truths) > 0.8
+    dice = [row["validation_dice"] for row in run.rows]
+    assert mean_dice(maps, truths) == pytest.approx(max(dice), abs=1e-4)
+    assert report.best_step == int(np.argmax(dice)) + 1
+    assert 0 <= report.wait_share < 1
+    assert [row["step"] for row in run.rows] == list(range(1, 9))
+
+    first.save(tmp_path)
+    loaded = DeepLabV3PlusResNet50.load(tmp_path, s, runtime)
+    second, _, _ = fitted("two")
+    for other in (loaded, second):
+        for one, two in zip(maps, other.predict(images), strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
-def parameters(network):
-    return sum(parameter.numel() for parameter in network.parameters())
+def test_a_fit_goes_on_from_its_checkpoint(discs, runtime, settings, new_run, monkeypatch):
+    train, held = discs(9), discs(2, seed=3)
+    whole, whole_run = SmallApproach(settings(), runtime), new_run(folder="whole")
+    whole.fit(train, held, whole_run)
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+
+    class Cut(Exception):
+        pass
+
+    save = Training.save
+
+    def cut_after_second_epoch(training, path):
+        save(training, path)
+        if training.epoch == 2:
+            raise Cut
+
+    monkeypatch.setattr(Training, "save", cut_after_second_epoch)
+    with pytest.raises(Cut):
+        SmallApproach(settings(), runtime).fit(train, held, new_run(folder="cut"))
+    monkeypatch.setattr(Training, "save", save)
+
+    resumed, resumed_run = SmallApproach(settings(), runtime), new_run(folder="cut")
+    fitted = resumed.fit(train, held, resumed_run)
+    assert fitted.seconds_before > 0  # it did go on, and did not start over
+    assert resumed_run.rows == whole_run.rows
+    assert same_weights(whole.network, resumed.network)
 
 
-@pytest.fixture(scope="module")
-def imagenet_like():
-    torch.manual_seed(1)
-    return resnet50(weights=None).state_dict()
+def test_small_images_come_first_and_the_best_epoch_is_one_at_the_full_size(
+    discs, runtime, settings, new_run, monkeypatch
+):
+    s = settings(epochs=5, small_share=0.4, small_size=32)
+    seen, averages, dice = [], [], iter([0.9, 0.95, 0.5, 0.7, 0.6])
+    epoch, validate = Training.run_epoch, SmallApproach._validate
+
+    def run_epoch(training, data, *others):
+        seen.append(("train", data.batch([0])[0].shape[-1]))
+        return epoch(training, data, *others)
+
+    def validated(approach, training, held, *others):
+        seen.append(("validate", held.batch([0])[0].shape[-1]))
+        averages.append(copy.deepcopy(training.average.network))
+        return validate(approach, training, held, *others)
+
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    monkeypatch.setattr(SmallApproach, "_validate", validated)
+
+    def score(maps) -> float:
+        assert {each.shape for each in maps} == {(64, 64)}  # the images' own size, whatever the network saw
+        return next(dice)
+
+    run, approach = new_run(score=score), SmallApproach(s, runtime)
+    fitted = approach.fit(discs(6), discs(2, seed=3), run)
+    assert seen.pop(0) == ("train", 48)  # to see that it fits
+    assert seen == [(kind, size) for size in (32, 32, 48, 48, 48) for kind in ("train", "validate")]
+    assert fitted.best_step == 4
+    assert [same_weights(approach.network, each) for each in averages] == [False, False, False, True, False]
+    assert [row["validation_dice"] for row in run.rows] == [0.9, 0.95, 0.5, 0.7, 0.6]
 
 
-@pytest.fixture(scope="module")
-def seed_network():
-    return build(topology="seed").eval()
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_fit_cut_before_or_after_the_size_changes_goes_on(
+    restart, discs, runtime, settings, new_run, monkeypatch
+):
+    s = settings(epochs=4, small_share=0.5, small_size=32, ema_restart=restart)
+    train, held = discs(9), discs(2, seed=3)
+    whole, whole_run = SmallApproach(s, runtime), new_run(folder="whole")
+    whole.fit(train, held, whole_run)
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+
+    class Cut(Exception):
+        pass
+
+    save = Training.save
+    for epochs in (1, 2, 3):
+
+        def cut(training, path, epochs=epochs):
+            save(training, path)
+            if training.epoch == epochs:
+                raise Cut
+
+        monkeypatch.setattr(Training, "save", cut)
+        with pytest.raises(Cut):
+            SmallApproach(s, runtime).fit(train, held, new_run(folder=f"cut {epochs}"))
+        monkeypatch.setattr(Training, "save", save)
+        resumed, resumed_run = SmallApproach(s, runtime), new_run(folder=f"cut {epochs}")
+        fitted = resumed.fit(train, held, resumed_run)
+        assert fitted.seconds_before > 0  # it did go on, and did not start over
+        assert resumed_run.rows == whole_run.rows
+        assert same_weights(whole.network, resumed.network)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("stride", [16, 8])
-def test_weights_of_smp_give_its_logits(stride):
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    torch.manual_seed(0)
-    peer = smp.DeepLabV3Plus(
-        "resnet50", encoder_weights=None, in_channels=3, classes=1, encoder_output_stride=stride
-    )
-    images = torch.rand(2, 1, 96, 64)
-    normalised = (images - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(
-        1, 3, 1, 1
-    )
-    peer.train()(normalised)  # statistics of batch norm that aren't their defaults
-    peer.segmentation_head[0].weight *= 100  # logits of about 1
-    network = build(topology="smp", output_stride=stride).eval()
-    network.load_state_dict(from_smp(peer.state_dict()))
-    expected = peer.eval()(normalised)
-    assert expected.std() > 0.1
-    torch.testing.assert_close(network(images), expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_fit_cut_within_the_first_epoch_at_the_full_size_goes_on(
+    restart, discs, runtime, settings, new_run, monkeypatch
+):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+    s = settings(epochs=2, small_share=0.5, small_size=32, ema_restart=restart)
+    whole = SmallApproach(s, runtime)
+    whole.fit(discs(9), discs(2, seed=3), new_run(folder="whole"))
+
+    class Cut(Exception):
+        pass
+
+    def progress(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch 2") and done > total / 2:  # not the first of its three steps
+            raise Cut
+
+    run = new_run(folder="cut")
+    with pytest.raises(Cut):
+        SmallApproach(s, runtime).fit(discs(9), discs(2, seed=3), replace(run, progress=progress))
+    resumed = SmallApproach(s, runtime)
+    assert resumed.fit(discs(9), discs(2, seed=3), run).seconds_before > 0
+    assert same_weights(whole.network, resumed.network)
 
 
-def test_a_name_that_is_not_of_smp_is_refused():
-    with pytest.raises(InputError, match=r"decoder\.up\.weight isn't"):
-        from_smp({"decoder.up.weight": torch.ones(1)})
+def test_a_size_that_fails_does_so_before_the_smaller_one_is_trained(
+    discs, runtime, settings, new_run, monkeypatch
+):
+    epoch, seen = Training.run_epoch, []
+
+    def run_epoch(training, data, *others):
+        seen.append(data.batch([0])[0].shape[-1])
+        if seen[-1] == 48:
+            raise MemoryError
+        return epoch(training, data, *others)
+
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    approach = SmallApproach(settings(small_share=0.5, small_size=32), runtime)
+    with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
+        approach.fit(discs(9), discs(2, seed=3), new_run())
+    assert seen == [48]
 
 
-def test_the_seed_has_the_parameters_of_the_original(seed_network):
-    assert 11.8e6 < parameters(seed_network) < 12.0e6
-    # keras.io's example prints 11,857,236 for 20 classes. Beyond ours that counts moving means and variances,
-    # and biases of all of ResNet50's convolutions and of the one after image pooling.
-    state = seed_network.state_dict()
-    moving = sum(value.numel() for name, value in state.items() if "running" in name)
-    biases = (
-        sum(value.numel() for name, value in state.items() if "backbone" in name and "mean" in name) + 256
-    )
-    classes = 19 * (256 + 1)
-    assert parameters(seed_network) + moving + biases + classes == 11_857_236
+def test_the_best_epoch_may_be_before_the_cut(discs, runtime, settings, new_run, monkeypatch):
+    monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
+    networks = {}
+    for folder, validations in (("whole", 3), ("cut", 2)):
+        dice = iter([0.9, 0.5, 0.6])
+        passed = itertools.count(1)
+
+        def score(maps, dice=dice, passed=passed, validations=validations) -> float:
+            if next(passed) > validations:
+                raise KeyboardInterrupt
+            list(maps)
+            return next(dice)
+
+        networks[folder] = SmallApproach(settings(epochs=3), runtime)
+        run = new_run(folder=folder, score=score)
+        if folder == "cut":
+            with pytest.raises(KeyboardInterrupt):
+                networks[folder].fit(discs(6), discs(2), run)
+            run = new_run(folder=folder, score=lambda maps: 0.6 * len(list(maps)) / 2)
+        fitted = networks[folder].fit(discs(6), discs(2), run)
+        assert fitted.best_step == 1
+    assert fitted.seconds_before > 0
+    assert same_weights(networks["whole"].network, networks["cut"].network)
 
 
-def test_the_seed_is_tapped_inside_the_last_blocks(seed_network):
-    with torch.no_grad():
-        low, high = seed_network.backbone(torch.rand(1, 3, 64, 96))
-    assert low.shape == (1, 64, 16, 24)
-    assert high.shape == (1, 256, 4, 6)
-    assert low.min() == 0
-    assert high.min() == 0
-    assert not any("layer4" in name or "layer3.5.conv3" in name for name in seed_network.state_dict())
+def test_a_state_is_not_stored_before_it_is_due(discs, runtime, settings, new_run, monkeypatch):
+    saved, save = [], Training.save
+
+    def counted(training, path):
+        saved.append((training.epoch, training.step))
+        save(training, path)
+
+    monkeypatch.setattr(Training, "save", counted)
+    SmallApproach(settings(epochs=3), runtime).fit(discs(6), discs(2), new_run())
+    assert saved == [(3, 0)]
 
 
-@torch.no_grad()
-def test_the_low_tap_of_the_seed_is_torchvisions_second_relu(seed_network, imagenet_like):
-    network = build(topology="seed").eval()
-    load_backbone(network, imagenet_like)
-    whole = resnet50(weights=None).eval()
-    whole.load_state_dict(imagenet_like)
-    seen = {}
-    whole.layer1[2].conv3.register_forward_pre_hook(lambda module, inputs: seen.update(low=inputs[0]))
-    whole.layer3[5].conv3.register_forward_pre_hook(lambda module, inputs: seen.update(high=inputs[0]))
-    images = torch.rand(1, 3, 64, 64)
-    whole(images)
-    low, high = network.backbone(images)
-    torch.testing.assert_close(low, seen["low"])
-    torch.testing.assert_close(high, seen["high"])
+def test_a_state_is_stored_each_time_it_is_due(discs, runtime, settings, new_run, monkeypatch):
+    # Three steps an epoch; the clock moves by 25 s a step, and a state is due after 60.
+    clock, saved, save = [0.0], [], Training.save
+    monkeypatch.setattr(training_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def counted(training, path):
+        saved.append((training.epoch, training.step))
+        save(training, path)
+
+    def progress(done, total, text) -> None:
+        clock[0] += 25 * text.startswith("epoch")
+
+    monkeypatch.setattr(Training, "save", counted)
+    run = replace(new_run(), progress=progress)
+    SmallApproach(settings(epochs=3), runtime).fit(discs(9), discs(2), run)
+    assert saved == [(0, 3), (1, 3), (2, 3), (3, 0)]
 
 
-@torch.no_grad()
-def test_the_standard_backbone_is_torchvisions(imagenet_like):
-    network = build().eval()
-    load_backbone(network, {name: value.half() for name, value in imagenet_like.items()})
-    whole = resnet50(weights=None, replace_stride_with_dilation=[False, False, True]).eval()
-    whole.load_state_dict({name: value.half().float() for name, value in imagenet_like.items()})
-    seen = {}
-    whole.layer1.register_forward_hook(lambda module, inputs, output: seen.update(low=output))
-    whole.layer4.register_forward_hook(lambda module, inputs, output: seen.update(high=output))
-    images = torch.rand(1, 3, 64, 64)
-    whole(images)
-    low, high = network.backbone(images)
-    torch.testing.assert_close(low, seen["low"])
-    torch.testing.assert_close(high, seen["high"])
-    assert high.shape == (1, 2048, 4, 4)
+def test_no_copy_is_kept_of_what_larger_images_replace(network_training):
+    training = network_training(epochs=4, small_share=0.5, small_size=32)
+    kept = []
+    for epoch in range(1, 5):
+        training.epoch = epoch
+        training.history.append({"step": epoch, "validation_dice": 1 / epoch})
+        training.keep_best()
+        kept.append(training.best is not None)
+    assert kept == [False, False, True, True]
+    assert training.best_epoch == 3
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("stride", [16, 8])
-def test_any_size_comes_back_as_it_went_in(topology, stride):
-    network = build(topology=topology, output_stride=stride).eval()
-    for height, width in [(32, 48), (45, 33), (1, 1)]:
-        logits = network(torch.rand(1, 1, height, width))
-        assert logits.shape == (1, 1, height, width)
-        assert logits.isfinite().all()
+def test_what_a_device_refuses_is_no_damaged_file(discs, runtime, settings, new_run, tmp_path, monkeypatch):
+    approach = SmallApproach(settings(epochs=1), runtime)
+    approach.fit(discs(4), discs(2), new_run())
+    approach.save(tmp_path)
+
+    def busy(*_, **__):
+        raise RuntimeError("all CUDA-capable devices are busy or unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.nn.Module.to", busy)
+        with pytest.raises(RuntimeError, match="busy"):
+            SmallApproach.load(tmp_path, approach.settings, runtime)
+    (tmp_path / approach.FILE).write_bytes(b"")
+    with pytest.raises(InputError, match="is missing or damaged: to fit it anew remove its folder"):
+        SmallApproach.load(tmp_path, approach.settings, runtime)
 
 
-@torch.no_grad()
-def test_an_odd_size_is_extended_and_not_stretched(seed_network):
-    images = torch.rand(1, 1, 32, 32)
-    images[..., 27:] = images[..., 26:27]
-    torch.testing.assert_close(seed_network(images[..., :27]), seed_network(images)[..., :27])
+def test_a_damaged_checkpoint_costs_its_epochs_not_the_run(discs, runtime, settings, new_run):
+    run = new_run()
+    (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.warns(UserWarning, match="damaged"):
+        fitted = SmallApproach(settings(epochs=1), runtime).fit(discs(4), discs(2), run)
+    assert fitted.best_step == 1
 
 
-def test_a_batch_of_one_can_be_trained_on():
-    network = build(topology="seed").train()
-    before = network.aspp.pooling[1].running_mean.clone()
-    network(torch.rand(1, 1, 64, 64)).mean().backward()
-    assert network.aspp.pooling[0].weight.grad.isfinite().all()
-    assert torch.equal(network.aspp.pooling[1].running_mean, before)
-    network(torch.rand(2, 1, 64, 64))
-    assert not torch.equal(network.aspp.pooling[1].running_mean, before)
+def test_one_training_image_is_refused(discs, runtime, settings, new_run):
+    with pytest.raises(InputError, match="two images"):
+        SmallApproach(settings(), runtime).fit(discs(1), discs(1), new_run())
 
 
-def test_a_norm_that_is_shared_by_processes_is_never_left_out():
-    class Counted(torch.nn.SyncBatchNorm):
-        calls = 0
-
-        def forward(self, x):
-            Counted.calls += 1
-            return x
-
-    network = build(topology="seed").train()
-    network.aspp.pooling[1] = Counted(256)
-    network.aspp(torch.randn(1, 256, 4, 4))
-    assert Counted.calls == 1  # the other processes, with more images, wait for this one's call
+def test_a_wild_learning_rate_is_named(discs, runtime, settings, new_run):
+    wild = settings(learning_rate=1e30, augment=False, warmup_share=0.0)
+    with pytest.raises(InputError, match="learning_rate") as caught:
+        SmallApproach(wild, runtime).fit(discs(6), discs(2), new_run())
+    assert "epoch" in str(caught.value)
+    assert "disc-00" in str(caught.value)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_bfloat16_gives_float32_logits(n):
-    network = build(topology="seed").train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = network(torch.rand(n, 1, 64, 64))
-    assert logits.dtype == torch.float32
-    assert logits.isfinite().all()
-
-
-def test_every_parameter_gets_a_gradient():
-    for topology in TOPOLOGIES:
-        network = build(topology=topology)
-        network(torch.rand(2, 1, 64, 64)).square().sum().backward()
-        without = [name for name, value in network.named_parameters() if value.grad is None]
-        assert without == []
-
-
-@torch.no_grad()
-def test_channels_last_gives_the_same_logits(seed_network):
-    images = torch.rand(2, 1, 48, 48)
-    expected = seed_network(images)
-    network = build(topology="seed").eval().to(memory_format=torch.channels_last)
-    torch.testing.assert_close(
-        network(images.to(memory_format=torch.channels_last)), expected, atol=1e-5, rtol=1e-4
-    )
-
-
-def test_a_seed_fixes_the_start():
-    first, again = build(topology="seed").state_dict(), build(topology="seed").state_dict()
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not any(name in first for name in ("mean", "std"))
-
-
-def test_settings_change_the_network():
-    plain = build(topology="seed")
-    assert parameters(build(topology="seed", separable=True)) < parameters(plain)
-    assert len(build(topology="seed", decoder_convolutions=3).decoder) == 3
-    network = build(topology="seed", rates=(1, 2, 3), dropout=0.25)
-    assert [branch[0].dilation[0] for branch in network.aspp.branches] == [1, 1, 2, 3]
-    assert network.aspp.project[-1].p == 0.25
-
-
-def test_the_rates_span_the_same_part_of_the_image_at_stride_8():
-    for stride, rates in [(16, [6, 12, 18]), (8, [12, 24, 36])]:
-        branches = build(topology="seed", output_stride=stride).aspp.branches[1:]
-        assert [branch[0].dilation[0] for branch in branches] == rates
+def test_averaging_with_the_mirror_image(discs, runtime, settings, new_run):
+    plain = SmallApproach(settings(epochs=1), runtime)
+    plain.fit(discs(6), discs(2), new_run())
+    both = SmallApproach(settings(epochs=1, test_time="flip"), runtime)
+    both.network = plain.network
+    batch = plain.prepare([sample.image() for sample in discs(3, seed=4)])
+    logits = [plain.stages()[0].run(each).logit() for each in (batch, batch.flip(-1))]
+    expected = ((logits[0] + logits[1].flip(-1)) / 2).sigmoid()
+    torch.testing.assert_close(both.stages()[0].run(batch), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"topologie": "seed"}, {"output_stride": 32}, {"rates": (0, 1, 2)}, {"dropout": 1.0}]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
 )
-def test_a_setting_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        NetworkSettings(**wrong)
+def test_a_full_memory_says_what_to_lower(error, discs, runtime, settings, new_run, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(training_module, "segmentation_loss", fail)
+    with pytest.raises(InputError, match=r"lower batch_size = 4 or size = 48"):
+        SmallApproach(settings(), runtime).fit(discs(4), discs(2), new_run())
 
 
-@pytest.mark.parametrize("other", [resnet18, resnet101])
-def test_weights_of_another_network_are_refused(other, seed_network):
-    before = seed_network.backbone.conv1.weight.clone()
-    with pytest.raises(InputError, match="aren't resnet50's"):
-        load_backbone(seed_network, other(weights=None).state_dict())
-    assert torch.equal(seed_network.backbone.conv1.weight, before)
+def test_another_error_is_not_taken_for_a_full_memory(discs, runtime, settings, new_run, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(training_module, "segmentation_loss", fail)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        SmallApproach(settings(), runtime).fit(discs(4), discs(2), new_run())
+    assert SmallApproach(settings(), runtime).estimate(10, 2) is None
 
 
-def test_weights_without_a_layer_are_refused(imagenet_like, seed_network):
-    lacking = {name: value for name, value in imagenet_like.items() if name != "layer2.0.bn1.weight"}
-    with pytest.raises(InputError, match=r"layer2\.0\.bn1\.weight"):
-        load_backbone(seed_network, lacking)
+def test_an_estimate_is_made_without_data(runtime, settings):
+    approach = SmallApproach(settings(epochs=2), runtime)
+    short, long = approach.estimate(10, 2), approach.estimate(10_000, 2)
+    assert 0 < short < long
 
 
-def test_the_shapes_that_are_asked_for_are_enough_to_load(imagenet_like):
-    network = build(topology="seed")
-    load_backbone(network, {name: imagenet_like[name] for name in backbone_shapes(network)})
-    assert torch.equal(network.backbone.layer3[5].conv2.weight, imagenet_like["layer3.5.conv2.weight"])
-
-
-def test_the_groups_hold_every_parameter_once():
-    network = build(topology="seed")
-    backbone, head = parameter_groups(network)
-    ids = {id(parameter) for parameter in [*backbone, *head]}
-    assert len(ids) == len(backbone) + len(head) == len(list(network.parameters()))
-    assert any(parameter is network.backbone.conv1.weight for parameter in backbone)
-    assert any(parameter is network.logit.weight for parameter in head)
+def test_an_estimate_counts_the_epochs_of_each_size(runtime, settings, monkeypatch):
+    approach = SmallApproach(settings(epochs=10, small_share=0.7, small_size=32), runtime)
+    seconds = {32: 1.0, 48: 5.0}
+    monkeypatch.setattr(SmallApproach, "_step_seconds", lambda *given: seconds[given[2]])
+    # Batches of four; a validation image is a third of a training one.
+    assert approach.estimate(8, 12) == pytest.approx((7 * 1.0 + 3 * 5.0) / 4 * (8 + 12 / 3))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from lungseg.data.sample import Sample
 from lungseg.data.splits import SIDES, Split, SplitOptions, make_splits, published_names
-from lungseg.errors import InputError
+from lungseg.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from results_directory import write_results
+
+from tests.report.results_directory import write_results
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def timing_pairs() -> list[dict[str, Any]]:
         for name in ("pixels", "good_net"):
             spread = {"ratio": 1.0, "low": 1 / noise, "high": noise}
             rows.append({**key, "approach": name, "other": name, "kind": "A/A", **spread})
-        spread = {"ratio": 21.75 / 9.75, "low": 2.1, "high": 2.4, "told_apart": apart}
+        spread = {"ratio": 21.75 / 9.75, "low": 2.1, "high": 2.4, "distinguishable": apart}
         rows.append({**key, "approach": "pixels", "other": "good_net", "kind": "A/B", **spread})
     return rows
 

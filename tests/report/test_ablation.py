@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from lungseg.report.contents import read_contents
-from lungseg.report.figures import FIGURES, OF_A_FEW, draw_figures
-from lungseg.report.figures_ablation import ablation
-from lungseg.report.figures_importance import importance
-from lungseg.report.numbers_ablation import ablation_frame
-from lungseg.report.numbers_importance import block_shares, importance_frame, kind_shares
-from lungseg.report.style import house_style
-from lungseg.report.tables import write_tables
-from lungseg.report.tables_ablation import ablation_sections
+from lungseg.report.figures.ablation import ablation
+from lungseg.report.figures.all import FIGURES, OF_A_FEW, draw_figures
+from lungseg.report.figures.importance import importance
+from lungseg.report.figures.style import house_style
+from lungseg.report.numbers.ablation import ablation_frame
+from lungseg.report.numbers.importance import block_shares, importance_frame, kind_shares
+from lungseg.report.tables.ablation import ablation_sections
+from lungseg.report.tables.summary import write_tables
 from lungseg.results import read_json, read_table, write_json, write_table
 
 GROUPS = {

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lungseg.data.phantom import render
+from benchmarks.studies.scoring.pairs import edge_cases, lung_pairs, random_pairs
+from benchmarks.studies.scoring.reference import BOUNDARY, OVERLAP, by_brute_force, by_monai
+from lungseg.data.datasets.phantom import render
 from lungseg.scoring.metrics import score_mask
-from lungseg.scoring.pairs import edge_cases, lung_pairs, random_pairs
-from lungseg.scoring.reference import BOUNDARY, OVERLAP, by_brute_force, by_monai
 
 PHANTOMS = [render(1, index, 64)[1] for index in range(8)]
 # MONAI computes distances, and the rank of a percentile, in float32.

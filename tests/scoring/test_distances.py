@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from lungseg.scoring.cropping import bounding_box
 from lungseg.scoring.distances import boundary, boundary_distances, boundary_metrics
+from lungseg.scoring.overlap import bounding_box
 
 
 def box(shape: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:

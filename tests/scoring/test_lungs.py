@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_closing, binary_dilation, rotate
 
-from lungseg.data.phantom import render
+from lungseg.data.datasets.phantom import render
 from lungseg.scoring.lungs import dividing_columns, lung_dice, split_lungs
 from lungseg.scoring.overlap import confusion, overlap
 

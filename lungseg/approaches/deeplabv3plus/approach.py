@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from torch import nn
 
-from lungseg.approaches.approach import WeightsInfo
 from lungseg.approaches.deeplabv3plus.network import (
     DeepLabV3Plus,
+    NetworkSettings,
     backbone_shapes,
     load_backbone,
     parameter_groups,
 )
-from lungseg.approaches.deeplabv3plus.settings import DeepLabV3PlusSettings
-from lungseg.approaches.networks.approach import NetworkApproach
-from lungseg.approaches.weights import find_weights, load_weights, weights_info
+from lungseg.approaches.network import NetworkApproach
+from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.learning.weights import WeightsInfo, find_weights, load_weights, weights_info
+
+
+class DeepLabV3PlusSettings(TrainingSettings):
+    """The network and its training.
+
+    Attributes:
+        network: topology, output stride and the like.
+    """
+
+    network: NetworkSettings = NetworkSettings()
 
 
 class DeepLabV3PlusResNet50(NetworkApproach):

@@ -27,9 +27,9 @@ from torch.nn import functional
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
 
-from lungseg.approaches.approach import Settings
-from lungseg.approaches.networks.convolutions import AtrousConv2d, use_products
-from lungseg.errors import InputError
+from lungseg.learning.networks.convolutions import AtrousConv2d, use_products
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import Settings
 
 # What torchvision's ImageNet weights were trained on, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

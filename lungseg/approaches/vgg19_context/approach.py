@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.approaches import approach as protocol
-from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, WeightsInfo
-from lungseg.approaches.resize import to_batch
-from lungseg.approaches.tensors import write_tensors
+from lungseg.approaches import base as protocol
+from lungseg.approaches.base import Approach
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import (
     Shared,
@@ -32,9 +30,12 @@ from lungseg.approaches.vgg19_context.fitting import BASE, Fitting
 from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import new_stage
-from lungseg.approaches.weights import find_weights, weights_info
-from lungseg.errors import InputError
-from lungseg.storage import make_folder
+from lungseg.learning.fit import FitContext, FitReport
+from lungseg.learning.images.resize import to_batch
+from lungseg.learning.weights import WeightsInfo, find_weights, weights_info, write_tensors
+from lungseg.system.errors import InputError
+from lungseg.system.files import make_folder
+from lungseg.system.runtime import Runtime
 
 IMAGES_A_BATCH = 8
 # For the estimate alone, measured on one machine: values that trees are grown on, values of other regressors
@@ -47,7 +48,6 @@ class Vgg19Context(Approach):
     """Frozen VGG19 features at several scales, a shape prior, and stages of boosted trees with context."""
 
     Settings = Vgg19ContextSettings
-    built_on = ("lungseg.approaches.vgg19_pixels",)
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
@@ -96,11 +96,11 @@ class Vgg19Context(Approach):
                 "or set contexts = 0"
             )
 
-    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         self.require(train)
         self.cascade = []
         self.base = self._new_base()
-        fitting = Fitting(self.settings, self.runtime, run)
+        fitting = Fitting(self.settings, self.runtime, context)
         fitting.read(train, validation)
         fitting.extract(self.base)
         for index, grid in enumerate(fitting.grids):
@@ -110,9 +110,9 @@ class Vgg19Context(Approach):
                 maps = self._at_own_size(fitting.earlier[-1][~fitting.cases.learnt], validation)
             else:
                 maps = self._predictions(validation)
-            run.history(unit="stage", step=index + 1, **record, validation_dice=run.score(maps))
+            context.history(unit="stage", step=index + 1, **record, validation_dice=context.score(maps))
         parameters = sum(stage.model.parameters for stage in self.cascade)
-        return Fitted("rows", fitting.rows_passed, parameters, seconds_before=fitting.seconds_before)
+        return FitReport("rows", fitting.rows_passed, parameters, seconds_before=fitting.seconds_before)
 
     def _at_own_size(self, maps: Tensor, samples: Sequence[Any]) -> Iterator[np.ndarray]:
         """Maps at the samples' own sizes, one at a time."""

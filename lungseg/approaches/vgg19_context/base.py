@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lungseg.approaches.approach import Runtime
 from lungseg.approaches.vgg19_context.cascade import Shared, room, stage_grids
 from lungseg.approaches.vgg19_context.planes import (
     COORDINATE_NAMES,
@@ -20,11 +19,12 @@ from lungseg.approaches.vgg19_context.planes import (
     grey_planes,
     normalise,
 )
-from lungseg.approaches.vgg19_context.pyramid import Pyramid, shrink
 from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape import ShapePrior
-from lungseg.errors import InputError
+from lungseg.learning.vgg19.pyramid import Pyramid, shrink
+from lungseg.system.errors import InputError
+from lungseg.system.runtime import Runtime
 
 
 class BasePlanes(nn.Module):

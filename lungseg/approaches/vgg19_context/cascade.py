@@ -15,7 +15,7 @@ from lungseg.approaches.vgg19_context.context import (
 from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.stage_models import StageModel
-from lungseg.approaches.vgg19_pixels.regressors import as_rows
+from lungseg.learning.regressors.base import as_rows
 
 REMEMBERED = 2  # earlier maps that a stage reads, the latest ones
 

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lungseg.approaches.augmentation import Augmentation
-from lungseg.approaches.resize import shrink_mask, to_batch
-from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.planes import normalise
-from lungseg.approaches.vgg19_context.pyramid import shrink
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
-from lungseg.storage import make_folder, unwritable
+from lungseg.learning.images.augmentation import Augmentation
+from lungseg.learning.images.resize import shrink_mask, to_batch
+from lungseg.learning.vgg19.pyramid import shrink
+from lungseg.learning.weights import write_tensors
+from lungseg.system.files import make_folder, unwritable
 
 HELD = -1  # the group of a case that nothing is learnt from
 IMAGES, REST = "images.npy", "cases.safetensors"

@@ -12,8 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lungseg.approaches.approach import Run, Runtime
-from lungseg.approaches.tensors import write_tensors
 from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cascade import stage_grids
 from lungseg.approaches.vgg19_context.cases import HELD, folds_of, read_cases
@@ -36,7 +34,10 @@ from lungseg.approaches.vgg19_context.training import (
     judge,
     stage_rows,
 )
-from lungseg.storage import make_folder, read_json, write_json
+from lungseg.learning.fit import FitContext
+from lungseg.learning.weights import write_tensors
+from lungseg.system.files import make_folder, read_json, write_json
+from lungseg.system.runtime import Runtime
 
 BASE, SHAPE_MAPS = "base.safetensors", "shape-maps.safetensors"
 RECORD, MAPS, SPENT = "stage.json", "maps.safetensors", "spent.json"
@@ -54,12 +55,12 @@ class Fitting:
         rows_passed: rows that went through training, counted for every model that they were in.
     """
 
-    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime, run: Run) -> None:
-        self.settings, self.runtime, self.run = settings, runtime, run
+    def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime, context: FitContext) -> None:
+        self.settings, self.runtime, self.context = settings, runtime, context
         self.grids = stage_grids(settings)
         self.earlier: list[Tensor] = []
         self.rows_passed = 0
-        self._folder = run.checkpoints
+        self._folder = context.checkpoints
         self._begun = time.perf_counter()
         spent = self._folder / SPENT
         self.seconds_before = read_json(spent)["seconds"] if spent.exists() else 0.0
@@ -67,7 +68,7 @@ class Fitting:
     def read(self, train: Sequence[Any], validation: Sequence[Any]) -> None:
         """Reads the images and makes their copies, or opens what is stored of them."""
         folder, report = self._folder / "cases", self._report("reading images")
-        self.cases = read_cases(folder, train, validation, self.settings, self.run.seed, report)
+        self.cases = read_cases(folder, train, validation, self.settings, self.context.seed, report)
 
     def extract(self, base: BasePlanes) -> None:
         """Makes the tables and the shape prior's maps, or opens them.
@@ -75,7 +76,7 @@ class Fitting:
         Args:
             base: unfitted; it is fitted here, or read if a former sitting got so far.
         """
-        seed, tables = self.run.seed, self._folder / "tables"
+        seed, tables = self.context.seed, self._folder / "tables"
         self._choice = choose_pixels(
             self.cases, self.settings.grid, self.settings, seed, self.settings.contexts
         )
@@ -101,7 +102,7 @@ class Fitting:
 
     def _fit_shape(self, base: BasePlanes) -> None:
         """Stores the prior's maps N x 1 x 64 x 64 of all cases; of one learnt from, without its own group."""
-        self.run.progress(0, 1, "shape prior")
+        self.context.progress(0, 1, "shape prior")
         batches, learnt = self.cases.batches(), self.cases.learnt
         pictures = torch.cat([describe(self.cases.pictures(batch)) for batch in batches])
         masks = torch.cat([resample(self.cases.masks[batch].float(), MASK_SIDE) for batch in batches])
@@ -113,7 +114,7 @@ class Fitting:
         write_tensors(self._folder / SHAPE_MAPS, {"maps": maps})
 
     def _report(self, text: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.run.progress(done, total, text)
+        return lambda done, total: self.context.progress(done, total, text)
 
     def stage(self, index: int) -> tuple[StageModel, dict[str, float]]:
         """Fits a stage, or reads it; unless it is the last its maps join `earlier`.
@@ -135,7 +136,7 @@ class Fitting:
         return model, record
 
     def _fit_stage(self, index: int, folder: Path, last: bool) -> None:
-        grid, seed = self.grids[index], self.run.seed
+        grid, seed = self.grids[index], self.context.seed
         choice = self._choice if last else choose_pixels(self.cases, grid, self.settings, seed, index)
         rows = stage_rows(self._tables, self.cases, choice, self.earlier, grid, last, seed)
         name = f"stage {index + 1} of {len(self.grids)}"
@@ -158,16 +159,16 @@ class Fitting:
         models = {fold: new_stage(self.settings, self.runtime, last=last) for fold in learners}
         held = rows.of(~self.cases.learnt.numpy())
 
-        def fit(fold: int, run: Run, threads: int) -> None:
-            models[fold].fit(rows.of(learners[fold]), held, rows.bins, run, threads)
+        def fit(fold: int, context: FitContext, threads: int) -> None:
+            models[fold].fit(rows.of(learners[fold]), held, rows.bins, context, threads)
 
         fit_models(fit, list(models), self._quiet(name), self.runtime, models[HELD].side_by_side)
         return models
 
-    def _quiet(self, text: str) -> Run:
+    def _quiet(self, text: str) -> FitContext:
         """The run for a stage's models: they move the bar, but a history of them all nobody could read."""
 
         def progress(done: int, total: int, model: str) -> None:
-            self.run.progress(done, total, f"{text}: {model}")
+            self.context.progress(done, total, f"{text}: {model}")
 
-        return Run(self.run.seed, self._folder, lambda **_: None, progress, self.run.score)
+        return FitContext(self.context.seed, self._folder, lambda **_: None, progress, self.context.score)

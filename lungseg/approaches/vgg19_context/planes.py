@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.approaches.vgg19_context.pyramid import Block, shrink
 from lungseg.approaches.vgg19_context.separable import box, separable, smoothing
+from lungseg.learning.vgg19.pyramid import Block, shrink
 
 LOW, HIGH = 0.02, 0.98  # quantiles of an image's grey values that become 0 and 1
 QUANTILE_STRIDE = 4  # every fourth pixel along each axis gives the same quantiles within their noise

@@ -10,8 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lungseg.approaches.resize import axis_weights
-from lungseg.approaches.vgg19_context.pyramid import shrink
+from lungseg.learning.images.resize import axis_weights
+from lungseg.learning.vgg19.pyramid import shrink
 
 
 def resample(planes: Tensor, side: int) -> Tensor:

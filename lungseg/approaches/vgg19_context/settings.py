@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lungseg.approaches.approach import Settings
-from lungseg.approaches.augmentation import AugmentationSettings
-from lungseg.approaches.vgg19_context.pyramid import Block, Layer, blocks_of
-from lungseg.approaches.vgg19_pixels.mlp import MlpSettings
-from lungseg.approaches.vgg19_pixels.ridge import RidgeSettings
+from lungseg.learning.images.augmentation import AugmentationSettings
+from lungseg.learning.regressors.mlp import MlpSettings
+from lungseg.learning.regressors.ridge import RidgeSettings
+from lungseg.learning.vgg19.pyramid import Block, Layer, blocks_of
+from lungseg.system.plugins import Settings
 
 
 class StageBoostingSettings(Settings):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lungseg.approaches.vgg19_context.pyramid import shrink
+from lungseg.learning.vgg19.pyramid import shrink
 
 SIDE = 32  # pixels of the shrunken picture
 MASK_SIDE = 64  # pixels of the regressed mask

@@ -11,22 +11,23 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event, Lock
 
-from lungseg.approaches.approach import Run, Runtime
+from lungseg.learning.fit import FitContext
+from lungseg.system.runtime import Runtime
 
-Fit = Callable[[int, Run, int], None]
+Fit = Callable[[int, FitContext, int], None]
 
 
 class _Stopped(Exception):
     """Another model's fit failed, or the user stopped it."""
 
 
-def fit_models(fit: Fit, names: list[int], run: Run, runtime: Runtime, together: bool) -> None:
+def fit_models(fit: Fit, names: list[int], context: FitContext, runtime: Runtime, together: bool) -> None:
     """Calls `fit` with each name, a run whose progress counts over all of them, and CPU threads.
 
     Args:
         together: as many at once as there are threads; else one after another, with all threads.
     """
-    bar = _Bar(run, len(names))
+    bar = _Bar(context, len(names))
     workers = min(len(names), runtime.threads) if together else 1
     if workers > 1:
         # Each gets as many threads as the others: LightGBM keeps one number for the whole process.
@@ -76,14 +77,14 @@ def _raise_first(waiting: list[Future[None]]) -> None:
 class _Bar:
     """The progress of all models in one bar."""
 
-    def __init__(self, run: Run, models: int) -> None:
-        self._run, self._models = run, models
+    def __init__(self, context: FitContext, models: int) -> None:
+        self._run, self._models = context, models
         self._shares = [0.0] * models
         self._finished = [False] * models
         self._total = 1
         self._lock = Lock()
 
-    def of(self, place: int, stop: Event | None = None) -> Run:
+    def of(self, place: int, stop: Event | None = None) -> FitContext:
         """The run of one model; its progress raises `_Stopped` once `stop` is set."""
 
         def progress(done: int, total: int, _: str) -> None:

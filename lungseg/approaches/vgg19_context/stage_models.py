@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.approaches.approach import Run, Runtime
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
-from lungseg.approaches.vgg19_pixels.binning import MOST_BINS, Bins
-from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting, gain_shares
-from lungseg.approaches.vgg19_pixels.code_training import CodedRows, boost, to_feature_values
-from lungseg.approaches.vgg19_pixels.mlp import Mlp
-from lungseg.approaches.vgg19_pixels.regressors import Regressor
-from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor
-from lungseg.approaches.vgg19_pixels.sampling import PixelTable
-from lungseg.approaches.vgg19_pixels.trees import Evaluator, evaluator
-from lungseg.errors import InputError
-from lungseg.storage import write_atomically
+from lungseg.learning.fit import FitContext
+from lungseg.learning.regressors.base import PixelTable, Regressor
+from lungseg.learning.regressors.boosting import BoostingSettings, HistGradientBoosting, gain_shares
+from lungseg.learning.regressors.mlp import Mlp
+from lungseg.learning.regressors.ridge import RidgeRegressor
+from lungseg.learning.trees.bins import MOST_BINS, Bins
+from lungseg.learning.trees.evaluator import Evaluator, evaluator
+from lungseg.learning.trees.training import CodedRows, boost, to_feature_values
+from lungseg.system.errors import InputError
+from lungseg.system.files import write_atomically
+from lungseg.system.runtime import Runtime
 
 
 class StageModel(ABC):
@@ -39,7 +39,7 @@ class StageModel(ABC):
     on_device: bool = False
 
     @abstractmethod
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
         """`held` is what the regressor may choose by, if it chooses: rows of validation images.
 
         `threads`: of the CPU that it may take, where it can be told. They have no part in what is fitted.
@@ -80,11 +80,11 @@ class BoostedStage(StageModel):
         self._on_codes: Evaluator | None = None
         self._start = 0.0
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
         def report(env: lightgbm.callback.CallbackEnv) -> None:
-            run.progress(env.iteration + 1, env.end_iteration, "growing trees")
+            context.progress(env.iteration + 1, env.end_iteration, "growing trees")
 
-        parameters = self._parameters(run.seed, len(bins), threads)
+        parameters = self._parameters(context.seed, len(bins), threads)
         booster, self._start = boost(rows, bins, parameters, self.settings.rounds, callbacks=[report])
         text = booster.model_to_string(num_iteration=-1)
         self._on_codes = evaluator(text, threads=self.runtime.threads)
@@ -149,10 +149,10 @@ class TableStage(StageModel):
         self.kind, self.settings = _regressors(settings)[settings.regressor]
         self.regressor: Regressor | None = None
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, run: Run, threads: int) -> None:
+    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
         self.bins = bins
         self.regressor = self.kind(self.settings, self.runtime)
-        self.regressor.fit(_as_table(rows), _as_table(held), run)
+        self.regressor.fit(_as_table(rows), _as_table(held), context)
         self.parameters = self.regressor.parameters
 
     def of_codes(self, codes: np.ndarray) -> np.ndarray:

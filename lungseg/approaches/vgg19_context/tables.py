@@ -14,10 +14,10 @@ from lungseg.approaches.vgg19_context.base import BasePlanes
 from lungseg.approaches.vgg19_context.cases import Cases
 from lungseg.approaches.vgg19_context.separable import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
-from lungseg.approaches.vgg19_pixels.binning import Bins
-from lungseg.approaches.vgg19_pixels.code_table import CodeWriter, open_codes
-from lungseg.approaches.vgg19_pixels.regressors import as_rows
 from lungseg.approaches.vgg19_pixels.sampling import sample_pixels
+from lungseg.learning.regressors.base import as_rows
+from lungseg.learning.trees.bins import Bins
+from lungseg.learning.trees.table import CodeWriter, open_codes
 
 Progress = Callable[[int, int], None]
 SAMPLED_CASES, SAMPLED_PIXELS = 64, 3000  # that edges and components are found from

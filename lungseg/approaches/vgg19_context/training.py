@@ -13,9 +13,9 @@ from lungseg.approaches.vgg19_context.cascade import believed
 from lungseg.approaches.vgg19_context.cases import HELD, Cases
 from lungseg.approaches.vgg19_context.stage_models import StageModel
 from lungseg.approaches.vgg19_context.tables import BaseTables, Choice, sampled_cases, sampled_rows, spread
-from lungseg.approaches.vgg19_pixels.binning import Bins
-from lungseg.approaches.vgg19_pixels.code_training import CodedRows
-from lungseg.approaches.vgg19_pixels.regressors import as_rows
+from lungseg.learning.regressors.base import as_rows
+from lungseg.learning.trees.bins import Bins
+from lungseg.learning.trees.training import CodedRows
 
 JUDGED_ROWS = 100_000  # of the rows learnt from, that a stage's training loss is measured on
 

@@ -12,15 +12,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lungseg.approaches.approach import Approach, Fitted, Run, Runtime, Settings, Stage, WeightsInfo
-from lungseg.approaches.resize import to_batch
-from lungseg.approaches.vgg19_pixels.boosting import BoostingSettings, HistGradientBoosting, LightGBM
-from lungseg.approaches.vgg19_pixels.features import PixelFeatures, extract
-from lungseg.approaches.vgg19_pixels.mlp import Mlp, MlpSettings
-from lungseg.approaches.vgg19_pixels.regressors import Regressor, as_rows
-from lungseg.approaches.vgg19_pixels.ridge import RidgeRegressor, RidgeSettings
-from lungseg.approaches.vgg19_pixels.sampling import PixelTable, build_table
-from lungseg.approaches.weights import find_weights, weights_info
+from lungseg.approaches.base import Approach, Stage
+from lungseg.approaches.vgg19_pixels.sampling import build_table
+from lungseg.learning.fit import FitContext, FitReport
+from lungseg.learning.images.resize import to_batch
+from lungseg.learning.regressors.base import PixelTable, Regressor, as_rows
+from lungseg.learning.regressors.boosting import BoostingSettings, HistGradientBoosting, LightGBM
+from lungseg.learning.regressors.mlp import Mlp, MlpSettings
+from lungseg.learning.regressors.ridge import RidgeRegressor, RidgeSettings
+from lungseg.learning.vgg19.features import PixelFeatures, extract
+from lungseg.learning.weights import WeightsInfo, find_weights, weights_info
+from lungseg.system.plugins import Settings
+from lungseg.system.runtime import Runtime
 
 REGRESSORS: dict[str, type[Regressor]] = {
     "lightgbm": LightGBM,
@@ -86,24 +89,24 @@ class Vgg19Pixels(Approach):
         passes = {"mlp": s.mlp.epochs, "ridge": 1}.get(s.regressor, s.boosting.rounds)
         return each * (train + validation) + rows * passes / NOMINAL_ROWS[s.regressor] / self.runtime.threads
 
-    def fit(self, train: Sequence[Any], validation: Sequence[Any], run: Run) -> Fitted:
-        rows = self._table(train, run, "train")
-        held = self._table(validation, run, "validation")
+    def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
+        rows = self._table(train, context, "train")
+        held = self._table(validation, context, "validation")
         regressor = REGRESSORS[self.settings.regressor](self.settings.of_regressor, self.runtime)
-        regressor.fit(rows, held, run)
+        regressor.fit(rows, held, context)
         self.regressor = regressor
         passes = self.settings.mlp.epochs if self.settings.regressor == "mlp" else 1
-        return Fitted("rows", len(rows.targets) * passes, regressor.parameters, regressor.best_step)
+        return FitReport("rows", len(rows.targets) * passes, regressor.parameters, regressor.best_step)
 
-    def _table(self, samples: Sequence[Any], run: Run, side: str) -> PixelTable:
+    def _table(self, samples: Sequence[Any], context: FitContext, side: str) -> PixelTable:
         return build_table(
             samples,
             self.network,
             self.runtime,
             self.settings.size,
             self.settings.pixels_per_image,
-            run.seed,
-            lambda done, total: run.progress(done, total, f"features of {side} images"),
+            context.seed,
+            lambda done, total: context.progress(done, total, f"features of {side} images"),
         )
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lungseg.approaches.approach import Runtime
-from lungseg.approaches.resize import shrink_mask, to_batch
-from lungseg.approaches.vgg19_pixels.features import CHANNELS, PixelFeatures, extract
 from lungseg.data.sample import Sample
+from lungseg.learning.images.resize import shrink_mask, to_batch
+from lungseg.learning.regressors.base import PixelTable
+from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures, extract
+from lungseg.system.runtime import Runtime
 
 IMAGES_A_BATCH = 8
-ROWS_A_BLOCK = 1 << 18
-
-
-@dataclass(frozen=True)
-class PixelTable:
-    """One row a pixel: `features` float32 N x F; `targets` float32 N in [0, 1], its share of lung."""
-
-    features: np.ndarray
-    targets: np.ndarray
 
 
 def sample_pixels(target: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,20 +72,3 @@ def build_table(
             targets[place] = target.ravel()[chosen]
         progress(min(start + IMAGES_A_BATCH, len(samples)), len(samples))
     return PixelTable(features, targets)
-
-
-def column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, float64, without a float64 copy of the whole table.
-
-    A column that is the same everywhere carries nothing at any scale; its deviation is given as 1.
-    """
-    total = np.zeros(table.shape[1])
-    squares = np.zeros(table.shape[1])
-    shift = table[0].astype(np.float64)  # near the mean, so that the difference of squares keeps its digits
-    for start in range(0, len(table), ROWS_A_BLOCK):
-        block = table[start : start + ROWS_A_BLOCK] - shift
-        total += block.sum(axis=0)
-        squares += (block**2).sum(axis=0)
-    mean = total / len(table)
-    sd = np.sqrt(np.maximum(squares / len(table) - mean**2, 0))
-    return mean + shift, np.where(sd > 1e-6, sd, 1.0)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lungseg.approaches.approach import Run
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
+from lungseg.learning.fit import FitContext
 from lungseg.scoring.overlap import mean_dice
 
-FITS: dict[str, tuple[Vgg19Context, Run]] = {}
+FITS: dict[str, tuple[Vgg19Context, FitContext]] = {}
 
 
 @pytest.fixture

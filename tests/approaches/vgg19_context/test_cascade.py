@@ -12,7 +12,7 @@ from lungseg.approaches.vgg19_context.cascade import (
     stage_grids,
 )
 from lungseg.approaches.vgg19_context.context import FRAME_NAMES, context_names, context_planes, frame_planes
-from lungseg.approaches.vgg19_pixels.regressors import as_rows
+from lungseg.learning.regressors.base import as_rows
 
 
 class Column:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lungseg.approaches.vgg19_context.cases import HELD, Cases, folds_of, read_cases
-from lungseg.errors import InputError
+from lungseg.system.errors import InputError
 
 
 @pytest.fixture

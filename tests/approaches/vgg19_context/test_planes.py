@@ -12,7 +12,7 @@ from lungseg.approaches.vgg19_context.planes import (
     grey_planes,
     normalise,
 )
-from lungseg.approaches.vgg19_context.pyramid import blocks_of
+from lungseg.learning.vgg19.pyramid import blocks_of
 
 
 def blocky(values: list[list[float]]) -> torch.Tensor:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lungseg.approaches.vgg19_context.stage_models import new_stage
-from lungseg.approaches.vgg19_pixels.binning import Bins
-from lungseg.approaches.vgg19_pixels.code_training import CodedRows
-from lungseg.errors import InputError
-from lungseg.storage import make_folder
+from lungseg.learning.trees.bins import Bins
+from lungseg.learning.trees.training import CodedRows
+from lungseg.system.errors import InputError
+from lungseg.system.files import make_folder
 
 REGRESSORS = ("lightgbm", "ridge", "hist-gradient-boosting", "mlp")
 

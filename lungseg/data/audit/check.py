@@ -1,0 +1,239 @@
+"""Whether a dataset on disk is sound: `lungseg data check`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lungseg.data.audit.audit import KINDS, Twin, examine
+from lungseg.data.audit.pictures import Progress
+from lungseg.data.files.images import SizeMismatch
+from lungseg.data.sample import Dataset, Sample
+from lungseg.system.errors import InputError
+
+_SHOWN = 3  # names that a row gives before it says how many more there are
+
+
+@dataclass
+class CheckReport:
+    """What was found. Lists of sentences are ready to print; the other lists hold ids or names of files.
+
+    Attributes:
+        root: the dataset's folder, None if it has none.
+        count: images that have a mask.
+        patients: how many there are among these.
+        sources, labels: images of each.
+        sizes: images of each (height, width), of those that can be read.
+        lung_shares: lung pixels over all pixels, of each mask that can be read.
+        images_without_mask, masks_without_image: names of files.
+        ambiguous: sentences: two masks for one image, an id twice.
+        unreadable: sentences: images and masks that can't be used.
+        size_mismatches: sentences.
+        empty_masks, full_masks, blank_images: ids.
+        twins: pairs that show the same picture; those of one patient that differ aren't among them.
+        lookalikes: pairs under two patients' names that may show one person.
+        uncompared: ids of images that show too little to look for copies of.
+    """
+
+    root: Path | None
+    count: int = 0
+    patients: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    lung_shares: list[float] = field(default_factory=list)
+    images_without_mask: list[str] = field(default_factory=list)
+    masks_without_image: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    size_mismatches: list[str] = field(default_factory=list)
+    empty_masks: list[str] = field(default_factory=list)
+    full_masks: list[str] = field(default_factory=list)
+    blank_images: list[str] = field(default_factory=list)
+    twins: list[Twin] = field(default_factory=list)
+    lookalikes: list[Twin] = field(default_factory=list)
+    uncompared: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences: what would end a training or teach it something wrong."""
+        sentences = [] if self.count else ["no image has a mask: check the names of the masks"]
+        sentences += self.ambiguous + self.unreadable + self.size_mismatches
+        sentences += [f"the mask of {name} is empty: correct or remove it" for name in self.empty_masks]
+        sentences += [f"the mask of {name} is all lung: correct or remove it" for name in self.full_masks]
+        sentences += [f"the image {name} is blank: copy it again or remove it" for name in self.blank_images]
+        return sentences
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences: what is left out, and pictures that a split has to keep together."""
+        sentences = []
+        if names := self.images_without_mask:
+            sentences.append(f"{len(names)} images have no mask and are left out: {_some(names)}")
+        if names := self.masks_without_image:
+            sentences.append(f"{len(names)} masks have no image and are left out: {_some(names)}")
+        for kind in KINDS:
+            if pairs := _pairs([twin for twin in self.twins if twin.kind == kind]):
+                sentences.append(
+                    f"pictures that stand there twice ({kind}): {_some(pairs)}; "
+                    "keep each pair on one side of a split, or remove one"
+                )
+        if pairs := _pairs(self.lookalikes):
+            sentences.append(
+                f"pictures that may show one person under two names: {_some(pairs)}; "
+                "look at them, and give the two one patient if they do"
+            )
+        if names := self.uncompared:
+            sentences.append(
+                f"{len(names)} images are too small, blank or blurred to look for near-duplicates of: "
+                f"{_some(names)}"
+            )
+        return sentences
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can go ahead."""
+        return not self.problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What to print: a name and a value in each row, the counts first."""
+        sizes = Counter({f"{height} x {width}": n for (height, width), n in self.sizes.items()})
+        rows = [
+            ("folder", str(self.root) if self.root else "none: made by a generator"),
+            ("images with a mask", str(self.count)),
+            ("patients", str(self.patients)),
+            ("sources", _counts(self.sources)),
+            ("labels", _counts(self.labels)),
+            ("sizes (height x width)", _counts(sizes)),
+            ("lung share of an image", _spread(self.lung_shares)),
+        ]
+        lists = {
+            "images without a mask": self.images_without_mask,
+            "masks without an image": self.masks_without_image,
+            "ambiguous": self.ambiguous,
+            "unusable files": self.unreadable,
+            "masks of another size": self.size_mismatches,
+            "empty masks": self.empty_masks,
+            "masks that are all lung": self.full_masks,
+            "blank images": self.blank_images,
+            "pictures that stand there twice": _pairs(self.twins),
+            "pictures that may show one person": _pairs(self.lookalikes),
+        }
+        return rows + [
+            (name, f"{len(found)}: {_some(found)}" if found else "0") for name, found in lists.items()
+        ]
+
+
+def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckReport:
+    """Reads every image and mask of a dataset, two at a time, and compares all pictures with each other.
+
+    Args:
+        dataset: what to check. Near-duplicates are looked for only in one of real people.
+        progress: called with (done, total, id) after each image, then as by `audit.examine`.
+
+    Raises InputError if there is no dataset at all (a missing or empty folder).
+    """
+    inventory = dataset.inventory()
+    samples = sorted(inventory.samples, key=lambda sample: sample.id)
+    report = CheckReport(
+        inventory.root,
+        count=len(samples),
+        patients=len({sample.patient for sample in samples}),
+        sources=Counter(sample.source for sample in samples),
+        labels=Counter(sample.label for sample in samples if sample.label),
+        images_without_mask=list(inventory.images_without_mask),
+        masks_without_image=list(inventory.masks_without_image),
+        ambiguous=list(inventory.ambiguous) + _repeated(samples),
+    )
+    sound: list[Sample] = []
+    with ThreadPoolExecutor(2) as pool:
+        for done, (sample, finding) in enumerate(
+            zip(samples, pool.map(_examine, samples), strict=True), start=1
+        ):
+            _enter(report, sample, finding)
+            if not finding.error:
+                sound.append(sample)
+            if progress:
+                progress(done, len(samples), sample.id)
+    _compare(report, sound, dataset.real, progress)
+    return report
+
+
+def _compare(report: CheckReport, samples: Sequence[Sample], real: bool, progress: Progress | None) -> None:
+    found = examine({"": samples}, progress, pictures=real)
+    report.twins = [twin for twin in found.twins if twin.kind != "same patient"]
+    report.lookalikes = found.lookalikes
+    report.uncompared = [name for _, name in found.uncompared]
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What reading one sample showed; `error` is what ended it."""
+
+    size: tuple[int, int] | None = None
+    blank: bool = False
+    lung_share: float | None = None
+    error: InputError | None = None
+
+
+def _examine(sample: Sample) -> _Finding:
+    size, blank = None, False
+    try:
+        image = sample.image()
+        size, blank = image.shape, bool(image.min() == image.max())
+        mask = sample.mask()
+        if mask.shape != size:
+            raise SizeMismatch(
+                f"the mask of {sample.id} has {mask.shape[0]} x {mask.shape[1]} pixels but its image "
+                f"{size[0]} x {size[1]}: give a mask of the image's size"
+            )
+        return _Finding(size, blank, float(np.mean(mask)))
+    except InputError as error:
+        return _Finding(size, blank, error=error)
+
+
+def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
+    if finding.size:
+        report.sizes[finding.size] += 1
+    if finding.blank:
+        report.blank_images.append(sample.id)
+    if isinstance(finding.error, SizeMismatch):
+        report.size_mismatches.append(str(finding.error))
+    elif finding.error:
+        report.unreadable.append(str(finding.error))
+    if finding.lung_share is not None:
+        report.lung_shares.append(finding.lung_share)
+        if finding.lung_share == 0:
+            report.empty_masks.append(sample.id)
+        elif finding.lung_share == 1:
+            report.full_masks.append(sample.id)
+
+
+def _repeated(samples: Sequence[Sample]) -> list[str]:
+    counts = Counter(sample.id for sample in samples)
+    return [f"the id {name} is used {n} times: rename the images" for name, n in counts.items() if n > 1]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _pairs(twins: Sequence[Twin]) -> list[str]:
+    alike = ("" if twin.similarity is None else f" ({twin.similarity:.2f})" for twin in twins)
+    return [f"{twin.first[1]} = {twin.second[1]}{shown}" for twin, shown in zip(twins, alike, strict=True)]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return _some([f"{name}: {n}" for name, n in counter.most_common()]) or "none"
+
+
+def _spread(shares: Sequence[float]) -> str:
+    if not shares:
+        return "none"
+    return f"{np.median(shares):.0%} (median), {min(shares):.0%} to {max(shares):.0%}"

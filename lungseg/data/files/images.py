@@ -1,0 +1,173 @@
+"""Every image file -> float32 in [0, 1]; every mask file -> bool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from lungseg.data.files.raster import Raster, read_raster
+from lungseg.system.errors import InputError
+
+# Bits that detectors and formats have; a 12-bit X-ray usually lies in a 16-bit file that doesn't say so.
+_BITS = (8, 10, 12, 14, 16, 24, 32)
+
+_LABEL_AREA = 0.01  # a value that fills at least this share of a mask is one of its labels
+_LABEL_GAP = 0.05  # values closer than this share of the range may be one label and its noise
+_MOST_LABELS = 32  # with more values than this a mask is soft or compressed, not a map of labels
+_MOST_BETWEEN = 1 / 3  # more than this share of pixels between the extremes is a picture, not a mask
+
+
+class SizeMismatch(InputError):
+    """A mask has another size than its image."""
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads a radiograph: PNG, JPEG, TIFF or BMP of any mode -> float32 H x W in [0, 1], upright.
+
+    Colour is made luminance (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are
+    turned over. What becomes 1.0:
+    - 8 bits and fewer: 255 (the format's white).
+    - 16 bits: 2^b - 1, where b is what TIFF BitsPerSample or PNG sBIT states if that is under 16 (but 16 if
+      the maximum is above 2^b - 1: PNG wants such samples scaled up); else the smallest of 8, 10, 12, 14 and
+      16 bits that holds the image's maximum.
+    - 32-bit integers: likewise, with 24 and 32 bits too. With negative values the zero is arbitrary, so the
+      image's own minimum becomes 0 and its maximum 1.
+    - floating point: unchanged if within [0, 1]; else as 32-bit integers.
+
+    Raises InputError as `read_raster` does, and for values that are not finite.
+    """
+    path = Path(path)
+    raster = read_raster(path)
+    _require_finite(raster.values, path)
+    image = _to_unit(raster.values, raster.bits)
+    if raster.white_is_zero:
+        image = 1 - image
+    if raster.alpha is not None:
+        image = image * (raster.alpha / np.float32(255))
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def read_mask(path: Path, shape: tuple[int, int] | None = None, image: Path | None = None) -> np.ndarray:
+    """Reads a lung mask of any mode -> bool H x W, upright: true above half of the file's own range.
+
+    A constant mask is empty if it is 0, else all true. The value of a pixel is its brightness, with these
+    exceptions:
+    - A palette with colours is a label map and its index counts; but greys, and black with one colour, are a
+      picture whose brightness counts.
+    - Where all pixels have one colour and the transparency varies, the opacity is the mask. Other
+      transparent pixels are black.
+
+    A mask may be anti-aliased, blurred or JPEG-compressed, but must have two labels. A label is a value that
+    fills at least 1 % of the image with flat areas (3 x 3 neighbourhoods of that value alone; a soft edge has
+    none). The smallest and the largest value are labels too, unless they are within 5 % of the range of
+    another; and in a file of more than 32 values, such a neighbour of theirs is no label of its own.
+
+    Args:
+        path: the mask's file.
+        shape: (H, W) that it must have, or None.
+        image: the image's file, for the message if the sizes differ.
+
+    Raises InputError as `read_raster` does; for three labels or more; for a picture (over a third of the
+    pixels are between 10 and 90 % of the range and not flat); SizeMismatch if the size isn't `shape`.
+    """
+    path = Path(path)
+    values = _mask_values(read_raster(path), path)
+    if shape is not None and values.shape != tuple(shape):
+        other = f"its image {image}" if image else "its image"
+        raise SizeMismatch(
+            f"{path} is {values.shape[1]} x {values.shape[0]} pixels but {other} is {shape[1]} x {shape[0]}: "
+            "give a mask of the image's size"
+        )
+    return _binary(values, path)
+
+
+def _require_finite(values: np.ndarray, path: Path) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(
+            f"{path} has values that are not finite (NaN or infinity): replace them with numbers"
+        )
+
+
+def _to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
+    """Stored values of any type -> float32 in [0, 1] by the rule of `read_image`."""
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        return ((values - np.float64(low)) / max(high - low, np.finfo(float).tiny)).astype(np.float32)
+    if values.dtype.kind == "f" and high <= 1:
+        return values.astype(np.float32)
+    if bits is None or bits >= 16:
+        bits = next((b for b in _BITS if high <= 2**b - 1), None)
+    elif high > 2**bits - 1:
+        bits = 16  # PNG wants samples of fewer bits scaled up to the file's own
+    top = high if bits is None else float(2**bits - 1)
+    return (values / np.float64(top)).astype(np.float32)
+
+
+def _mask_values(raster: Raster, path: Path) -> np.ndarray:
+    """The number of each pixel whose half range divides lung from the rest, H x W float64."""
+    _require_finite(raster.values, path)
+    if raster.indices is not None and _is_label_map(raster):
+        return raster.indices.astype(np.float64)
+    values = raster.values.astype(np.float64)
+    if raster.white_is_zero:
+        values = (1.0 if raster.values.dtype.kind == "f" else 65535.0) - values
+    if raster.alpha is None:
+        return values
+    if np.ptp(values) == 0 and np.ptp(raster.alpha) > 0:
+        return raster.alpha.astype(np.float64)
+    return values * (raster.alpha / 255)
+
+
+def _is_label_map(raster: Raster) -> bool:
+    """Whether the palette's index counts, not the brightness of its colours."""
+    used = np.unique(raster.indices)
+    colours = np.unique(raster.palette[used], axis=0)
+    if len(used) > 1 and len(colours) == 1:
+        return True  # the indices differ but look the same
+    grey = bool((colours == colours[:, :1]).all())
+    black_and_one = len(colours) == 2 and not colours[0].any()
+    return not (grey or black_and_one)
+
+
+def _binary(values: np.ndarray, path: Path) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if low == high:
+        return np.full(values.shape, bool(high))
+    if not ((values == low) | (values == high)).all():
+        _require_two_labels(values, path)
+    return values > (low + high) / 2
+
+
+def _require_two_labels(values: np.ndarray, path: Path) -> None:
+    low, high = values.min(), values.max()
+    flat = minimum_filter(values, 3) == maximum_filter(values, 3)
+    margin = 0.1 * (high - low)
+    between = np.mean((values > low + margin) & (values < high - margin) & ~flat)
+    if between > _MOST_BETWEEN:
+        raise InputError(
+            f"{path} looks like a picture, not a mask ({between:.0%} of its pixels are neither dark "
+            "nor bright): check that images and masks aren't swapped"
+        )
+    labels = _labels(values, flat)
+    if len(labels) > 2:
+        shown = ", ".join(f"{value:g}" for value in labels[:6]) + (", ..." if len(labels) > 6 else "")
+        raise InputError(
+            f"{path} has {len(labels)} labels ({shown}) and it isn't clear which of them are lung: "
+            "save it with two values, 0 and 255"
+        )
+
+
+def _labels(values: np.ndarray, flat: np.ndarray) -> list[float]:
+    """The values that are labels by the rule of `read_mask`, ascending; `flat` is where a 3 x 3 window is."""
+    low, high = float(values.min()), float(values.max())
+    near = _LABEL_GAP * (high - low)
+    found, counts = np.unique(values[flat], return_counts=True)
+    labels = found[counts >= _LABEL_AREA * values.size].tolist()
+    if len(np.unique(values)) > _MOST_LABELS:
+        labels = [label for label in labels if low + near < label < high - near]
+    for extreme in (low, high):
+        if all(abs(extreme - label) > near for label in labels):
+            labels.append(extreme)
+    return sorted(labels)

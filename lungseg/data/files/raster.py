@@ -1,0 +1,209 @@
+"""A file's pixels as they are stored: refused before decoding where they can't be an X-ray, never rescaled.
+
+The plugin classes of Pillow are called directly, by the file's first bytes: `Image.open` would warn about
+a decompression bomb, or try fifty other formats, before a file could be refused in our own words.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from lungseg.system.errors import InputError
+
+SMALLEST_SIDE = 16  # pixels; nothing below it shows a lung
+LARGEST_AREA = 64_000_000  # pixels; the largest detectors have about 18 million
+
+_FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
+    b"\x89PNG\r\n\x1a\n": ("PNG", PngImageFile),
+    b"\xff\xd8\xff": ("JPEG", JpegImageFile),
+    b"II*\x00": ("TIFF", TiffImageFile),
+    b"MM\x00*": ("TIFF", TiffImageFile),
+    b"II+\x00": ("TIFF", TiffImageFile),  # BigTIFF
+    b"MM\x00+": ("TIFF", TiffImageFile),
+    b"BM": ("BMP", BmpImageFile),
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_EXIF_ORIENTATION = 274
+_QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
+@dataclass(frozen=True)
+class Raster:
+    """One decoded picture, upright (EXIF orientation applied).
+
+    Attributes:
+        values: H x W, one sample a pixel: uint8 (colour is made luminance, ITU-R 601), uint16, int32, uint32
+            or float32, as stored.
+        alpha: H x W uint8, 255 is opaque; None if the file has no transparency.
+        indices: H x W uint8, the palette index of each pixel; None if the file has no palette.
+        palette: 256 x 3 uint8, the colours of the indices, black past the palette's end; None without one.
+        bits: significant bits of a sample where the file says them (8 for uint8), else None.
+        white_is_zero: `values` run from white to black and still have to be turned over.
+    """
+
+    values: np.ndarray
+    alpha: np.ndarray | None = None
+    indices: np.ndarray | None = None
+    palette: np.ndarray | None = None
+    bits: int | None = None
+    white_is_zero: bool = False
+
+
+def read_raster(path: Path) -> Raster:
+    """Decodes a PNG, JPEG, TIFF or BMP file of any mode.
+
+    Raises InputError if the file is missing, empty, no image, truncated, of several frames, smaller than
+    16 pixels a side or larger than 64 megapixels; the last two before anything is decoded.
+    """
+    with _opened(path) as (image, file):
+        try:
+            significant = _significant_bits(image, file)
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError(
+                    f"{path} holds {image.n_frames} frames: save the one to be used as a file of its own"
+                )
+            image.load()
+            return _raster(path, image, significant)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file makes Pillow raise a dozen different kinds
+            raise InputError(
+                f"{path} is truncated or damaged ({error}): copy it again or remove it"
+            ) from error
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the file's header. Raises InputError as `read_raster`."""
+    with _opened(path) as (image, _):
+        width, height = image.size
+        # A TIFF's size is upright already. Pillow's getexif() would decode a PNG to look behind its pixels.
+        exif = Image.Exif()
+        if image.format != "TIFF" and image.info.get("exif"):
+            exif.load(image.info["exif"])
+        return (width, height) if exif.get(_EXIF_ORIENTATION) in _QUARTER_TURNS else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[ImageFile, BinaryIO]]:
+    """The picture behind a file's header, with nothing decoded yet, and the file itself."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path} doesn't exist: check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the file and its rights") from error
+    with file:
+        image = _header(path, file)
+        width, height = image.size
+        if min(width, height) < SMALLEST_SIDE:
+            raise InputError(
+                f"{path} is {width} x {height} pixels, too small for an X-ray: "
+                f"remove it or give one of at least {SMALLEST_SIDE} pixels a side"
+            )
+        if width * height > LARGEST_AREA:
+            raise InputError(
+                f"{path} claims {width} x {height} pixels, more than the {LARGEST_AREA // 10**6} megapixels "
+                "that are read: shrink it first"
+            )
+        yield image, file
+
+
+def _header(path: Path, file: BinaryIO) -> ImageFile:
+    start = file.read(8)
+    if not start:
+        raise InputError(f"{path} is empty (0 bytes): copy it again or remove it")
+    found = next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)
+    if found is None:
+        raise InputError(f"{path} is no PNG, JPEG, TIFF or BMP image: convert or remove it")
+    name, plugin = found
+    file.seek(0)
+    try:
+        return plugin(file, path.name)
+    except Exception as error:  # as in read_raster
+        raise InputError(
+            f"{path} is no readable {name} image ({error}): convert it or copy it again"
+        ) from error
+
+
+def _significant_bits(image: ImageFile, file: BinaryIO) -> int | None:
+    """The bits of a sample as TIFF's BitsPerSample or PNG's sBIT and IHDR state them."""
+    if isinstance(image, TiffImageFile):
+        return max(image.tag_v2.get(_TIFF_BITS, (1,)))
+    if isinstance(image, PngImageFile):
+        position = file.tell()
+        bits = _png_bits(file)
+        file.seek(position)
+        return bits
+    return None
+
+
+def _png_bits(file: BinaryIO) -> int:
+    """sBIT if there is one before the pixels, else the bit depth. The signature has been checked."""
+    file.seek(8)
+    depth = 8
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IDAT":
+            break
+        body = file.read(length)
+        file.seek(4, 1)  # the checksum
+        if kind == b"IHDR":
+            depth = body[8]
+        elif kind == b"sBIT" and body:
+            return min(body[0], depth)
+    return depth
+
+
+def _raster(path: Path, image: ImageFile, bits: int | None) -> Raster:
+    """Takes a loaded picture apart. `bits` are those that the file states, if it does."""
+    tiff = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    # Pillow turns white-is-zero pictures of up to 8 bits over by itself, but none with more.
+    white_is_zero = tiff.get(_TIFF_PHOTOMETRIC) == 0
+    unsigned = bool(tiff) and max(tiff.get(_TIFF_SAMPLE_FORMAT, (1,))) == 1
+    upright = ImageOps.exif_transpose(image)
+
+    if upright.mode.startswith("I;16"):
+        values = np.asarray(upright).astype(np.uint16)
+        return Raster(values, bits=bits, white_is_zero=white_is_zero)
+    if upright.mode == "I":
+        values = np.asarray(upright)
+        wrapped = unsigned and bits == 32  # Pillow has no unsigned mode: large values come out negative
+        return Raster(values.view(np.uint32) if wrapped else values, white_is_zero=white_is_zero)
+    if upright.mode == "F":
+        return Raster(np.asarray(upright), white_is_zero=white_is_zero)
+    raster = _eight_bits(upright)
+    if (bits or 8) > 8 and raster.values.max() < 64:
+        # Pillow keeps the upper 8 of 16 bits of a colour: fewer than 6 of them would be left.
+        raise InputError(
+            f"{path} is 16-bit colour of which the upper bits are unused: save it as 16-bit grey"
+        )
+    return raster
+
+
+def _eight_bits(image: Image.Image) -> Raster:
+    """Modes of up to 8 bits a sample: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr and their kin."""
+    indices = palette = alpha = None
+    if image.mode == "P":
+        indices = np.asarray(image)
+        used = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[:256]
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[: len(used)] = used
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")
+    return Raster(np.asarray(image.convert("L")), alpha, indices, palette, bits=8)

@@ -1,0 +1,114 @@
+"""Fits a trial and stores it, so that it can be scored as often as need be."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lungseg.approaches.base import Approach
+from lungseg.harness.trial import Trial
+from lungseg.learning.fit import FitContext
+from lungseg.results import write_table
+from lungseg.scoring.validation import ValidationScore
+from lungseg.system.distributed import broadcast
+from lungseg.system.files import make_folder, read_json, write_json
+from lungseg.system.memory import PeakMemory
+
+Progress = Callable[[int, int, str], None]
+BEGUN, RECORD = "begun.json", "fit.json"
+
+
+def is_fitted(trial: Trial, directory: Path) -> bool:
+    """Tell whether the fitted approach is stored under its key."""
+    record = trial.folder(directory) / RECORD
+    return record.exists() and read_json(record)["key"] == trial.keys.fit and trial.model(directory).is_dir()
+
+
+def fit_trial(trial: Trial, directory: Path, progress: Progress) -> None:
+    """Fit a trial and store its model and its tables; go on from its checkpoint.
+
+    The tables: history.csv, training.csv and importance.csv.
+
+    Raises whatever the approach does; what was stored of other trials stays.
+    """
+    folder = _prepare_folder(trial, directory)
+    started = datetime.now(UTC)
+    approach = trial.entry.new()
+    row, history = _fit(trial, approach, folder, progress)
+    approach.save(make_folder(trial.model(directory), empty=True))
+    write_table(folder / "history.csv", "history", history)
+    write_table(folder / "training.csv", "training", [row])
+    write_table(folder / "importance.csv", "importance", _importance(trial, approach))
+    record = {
+        "key": trial.keys.fit,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(row["seconds"], 1),
+    }
+    write_json(folder / RECORD, record)  # last: it is what makes the fit done
+
+
+def follow_fit(trial: Trial, directory: Path) -> None:
+    """Fit together with the first process, which alone reports and stores; see `system.distributed`."""
+    context = _context(trial, trial.folder(directory), lambda **_: None, lambda *_: None)
+    trial.entry.new().fit(trial.fold.train, trial.fold.validation, context)
+
+
+def drop_checkpoints(trial: Trial, directory: Path) -> None:
+    """Remove what a fit that is stored went on from."""
+    shutil.rmtree(trial.folder(directory) / "checkpoints", ignore_errors=True)
+
+
+def is_begun(trial: Trial, directory: Path) -> bool:
+    """Tell whether a former run has stored some of this fit, or all of it."""
+    folder = trial.folder(directory)
+    checkpoints = any(file.suffix != ".part" for file in (folder / "checkpoints").glob("*"))
+    return (_is_same_fit(trial, folder) and checkpoints) or is_fitted(trial, directory)
+
+
+def _is_same_fit(trial: Trial, folder: Path) -> bool:
+    begun = folder / BEGUN
+    return begun.exists() and read_json(begun).get("key") == trial.keys.fit
+
+
+def _prepare_folder(trial: Trial, directory: Path) -> Path:
+    """The trial's folder, emptied unless it holds checkpoints of the same fit."""
+    folder = trial.folder(directory)
+    if not _is_same_fit(trial, folder):
+        make_folder(folder, empty=True)
+        write_json(folder / BEGUN, {"key": trial.keys.fit})
+    make_folder(folder / "checkpoints")
+    (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
+    return folder
+
+
+def _fit(
+    trial: Trial, approach: Approach, folder: Path, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The rows of training.csv and history.csv."""
+    history: list[dict[str, Any]] = []
+    context = _context(trial, folder, lambda **row: history.append({**trial.row, **row}), progress)
+    if approach.many_processes:
+        broadcast(trial.label)
+    start = time.perf_counter()
+    with PeakMemory(trial.entry.runtime.device) as peak:
+        report = approach.fit(trial.fold.train, trial.fold.validation, context)
+    seconds = time.perf_counter() - start + report.seconds_before
+    measured = {"seconds": seconds, "items_per_s": report.items / seconds, "peak_memory_mib": peak.mib}
+    return {**trial.row, **measured, **asdict(report)}, history
+
+
+def _context(trial: Trial, folder: Path, history: Callable[..., None], progress: Progress) -> FitContext:
+    score = ValidationScore(trial.fold.validation)
+    return FitContext(trial.seed, folder / "checkpoints", history, progress, score.mean, score.each)
+
+
+def _importance(trial: Trial, approach: Approach) -> list[dict[str, Any]]:
+    return [
+        {**trial.row, "stage": stage, "column": column, "share": round(share, 6)}
+        for stage, column, share in approach.importance()
+    ]

@@ -1,0 +1,83 @@
+"""The keys of trials: what is stored may be used again only where nothing that it depends on has changed.
+
+Code counts by what an approach reaches (see `system.hashing`), never by a list kept by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from torch.backends.cpu import get_cpu_capability
+
+from lungseg.data.loading import LoadedDataset
+from lungseg.harness.trial import Entry, Keys, Trial
+from lungseg.results import FORMAT
+from lungseg.system.distributed import world_size
+from lungseg.system.hashing import CLASS_NAME, hash_code, hash_of, libraries
+from lungseg.system.machine import cpu_name, cuda_name, versions
+from lungseg.system.runtime import Runtime
+
+# What chooses an epoch by validation images, and what makes the rows of a trial.
+VALIDATION_CODE, SCORE_CODE = "lungseg.scoring.validation", "lungseg.harness.evaluate"
+
+
+def make_trials(entry: Entry, evaluated: LoadedDataset, trained: LoadedDataset) -> Iterator[Trial]:
+    """Make the trials of an entry: each of its folds with each of its seeds, under their keys.
+
+    Args:
+        entry: one that can run here.
+        evaluated, trained: the datasets that it is scored and fitted on.
+    """
+    fits = facts_of_fit(entry, trained)
+    scores = {
+        "data": [evaluated.name, evaluated.sha256],
+        "code": hash_code(SCORE_CODE, type(evaluated.dataset)),
+        "compiled": entry.runtime.compiled,
+        "row": [entry.name, entry.spec.threshold],
+    }
+    for fold in entry.folds:
+        for seed in entry.seeds:
+            fit = hash_of({**fits, "fold": fold.fit_sha256, "seed": seed})
+            score = hash_of({**scores, "fit": fit, "fold": fold.sha256})
+            yield Trial(entry, fold, seed, Keys(fit, score))
+
+
+def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
+    """List what all fits of an entry depend on, whatever the fold and the seed."""
+    roots = _roots(entry, trained)
+    runtime = asdict(entry.runtime) | {"device": str(entry.runtime.device)}
+    del runtime["compiled"]  # which is for predictions after the fit
+    return {
+        "format": FORMAT,
+        "data": [trained.name, trained.sha256],
+        "code": hash_code(*roots),
+        "settings": entry.settings.model_dump(mode="json"),
+        "weights": asdict(entry.weights) if entry.weights else None,
+        "versions": versions(libraries(*roots)),
+        "runtime": runtime,
+        "machine": _machine(entry.runtime),
+        "processes": world_size() if entry.approach_class.many_processes else 1,
+    }
+
+
+def _roots(entry: Entry, trained: LoadedDataset) -> list[str | type]:
+    named = _class_names(entry.settings.model_dump(mode="json"))
+    return [entry.approach_class, type(trained.dataset), VALIDATION_CODE, *named]
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    """Modules of the classes that settings name as "package.module:Class"."""
+    if isinstance(value, str) and CLASS_NAME.fullmatch(value):
+        yield value.partition(":")[0]
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _class_names(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _class_names(inner)
+
+
+def _machine(runtime: Runtime) -> Any:
+    return cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()]

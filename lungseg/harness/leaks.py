@@ -1,0 +1,104 @@
+"""Whether a plan's splits keep pictures and patients apart: the audit of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lungseg.data.audit.audit import Twin, examine, leaks
+from lungseg.harness.plan import Plan
+from lungseg.harness.trial import Fold
+from lungseg.system.errors import InputError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared and found.
+
+    Attributes:
+        checked: images that were compared with one another.
+        pictures: near-duplicates were looked for too, not only equal files, pixels and patients.
+        uncompared: of the checked images, those too small, blank or blurred to look for near-duplicates of.
+        twins: pairs that show the same picture, on whichever side; two pictures of one patient are none.
+        leaks: sentences: pairs on two sides of a split, or in training and evaluated dataset.
+        lookalikes: sentences: pairs on two sides that may show one person under two names. No leak until
+            somebody has looked at them, so they are told and end no run.
+    """
+
+    checked: int
+    pictures: bool
+    uncompared: int
+    twins: int
+    leaks: tuple[str, ...]
+    lookalikes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        kinds = ["same file", "same pixels", "same patient", *(["near-duplicate"] if self.pictures else [])]
+        audit = {
+            "checked": self.checked,
+            "kinds": kinds,
+            "twins": self.twins,
+            "uncompared": self.uncompared,
+            "lookalikes": list(self.lookalikes),
+        }
+        return {"audit": audit, "leaks": list(self.leaks), "leaks_allowed": bool(self.leaks)}
+
+
+def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> Audit:
+    """Compares all pictures of a plan and looks where the equal ones stand.
+
+    Raises:
+        InputError: some stand on two sides, and `data.allow_leaks` is not set. It names the pairs.
+    """
+    evaluated, trained = plan.evaluated, plan.trained
+    names = [evaluated.name, trained.name]
+    if trained is not evaluated and names[0] == names[1]:
+        names[1] += " (training_data)"
+    groups = dict(zip(names, [m.samples.values() for m in (evaluated, trained)], strict=True))
+    pictures = evaluated.dataset.real and trained.dataset.real
+    found = examine({name: list(group) for name, group in groups.items()}, progress, pictures)
+    sides = [_sides(fold, names, plan) for fold in _folds(plan)]
+    sentences = _apart(found.twins, sides)
+    if sentences and not plan.spec.data.allow_leaks:
+        raise InputError(_refusal(sentences))
+    checked = sum(len(group) for group in groups.values())
+    shown_twice = sum(twin.kind != "same patient" for twin in found.twins)
+    lookalikes = _apart(found.lookalikes, sides)
+    return Audit(checked, pictures, len(found.uncompared), shown_twice, sentences, lookalikes)
+
+
+def _apart(twins: Sequence[Twin], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:
+    """Sentences of the pairs that stand on two sides in some fold, each once."""
+    return tuple(dict.fromkeys(twin.sentence() for side in sides for twin in leaks(twins, side)))
+
+
+def _folds(plan: Plan) -> list[Fold]:
+    """Every fold of the plan, also those that one approach has for itself."""
+    own = [fold for entry in plan.entries for fold in entry.folds]
+    return list({id(fold): fold for fold in (*plan.folds, *own)}.values())
+
+
+def _sides(fold: Fold, names: list[str], plan: Plan) -> dict[tuple[str, str], str]:
+    """(dataset, id) -> side."""
+    if plan.trained is plan.evaluated:
+        split = fold.split
+        ids = {"train": split.train, "validation": split.validation, "test": split.test}
+        return {(names[0], name): side for side, members in ids.items() for name in members}
+    return {
+        **{(names[1], sample.id): "train" for sample in fold.train},
+        **{(names[1], sample.id): "validation" for sample in fold.validation},
+        **{(names[0], sample.id): "test" for sample in fold.evaluated},
+    }
+
+
+def _refusal(sentences: tuple[str, ...]) -> str:
+    more = f"; and {len(sentences) - SHOWN} more pairs" if len(sentences) > SHOWN else ""
+    return (
+        f"the split is not clean, {len(sentences)} pair(s) stand on two sides of it: "
+        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them (two people of one name: give each "
+        "dataset a source of its own), or set data.allow_leaks=true and have every table say so"
+    )

@@ -1,0 +1,134 @@
+"""What a benchmark will do: data, splits, classes and weights, found and checked before it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lungseg.approaches.base import Approach
+from lungseg.approaches.registry import APPROACHES
+from lungseg.data.loading import LoadedDataset, load_dataset
+from lungseg.data.sample import Sample
+from lungseg.data.splits import Split, SplitOptions, make_splits
+from lungseg.harness.keys import make_trials
+from lungseg.harness.runtime import usable_runtime
+from lungseg.harness.trial import Entry, Fold, Trial
+from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import load_class, validate
+from lungseg.system.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs.
+
+    Attributes:
+        evaluated, trained: datasets; often the same one.
+        folds: by the rule in `[data]`; an entry may have others of its own.
+        not_compiled: why predictions run without torch.compile though the spec asks for it, or None.
+    """
+
+    spec: Spec
+    runtime: Runtime
+    evaluated: LoadedDataset
+    trained: LoadedDataset
+    folds: tuple[Fold, ...]
+    entries: tuple[Entry, ...]
+    trials: tuple[Trial, ...]
+    not_compiled: str | None = None
+
+
+def make_plan(spec: Spec, device: str | None = None) -> Plan:
+    """Make the plan of a spec. Raises InputError for whatever would end the run later.
+
+    Args:
+        spec: what to compare.
+        device: "auto", "cpu" or "cuda", over what the spec says.
+    """
+    classes = [_resolve(entry) for entry in spec.approach]  # names and keys first: they cost nothing
+    runtime, problem = usable_runtime(spec.runtime, device)
+    options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
+    split_options = validate(SplitOptions, options, "[data]")
+    own = {key: value for key, value in spec.data.options.items() if key not in options}
+    evaluated = load_dataset(spec.data.dataset, own)
+    other = spec.training_data
+    trained = evaluated if other is None else load_dataset(other.dataset, other.options)
+
+    def folds_of(rule: str) -> tuple[Fold, ...]:
+        splits = make_splits(rule, list(evaluated.samples.values()), split_options)
+        return tuple(_fold(spec, split, evaluated, trained) for split in splits)
+
+    folds = folds_of(spec.data.split)
+    entries = tuple(
+        _enter(spec, entry, folds_of(entry.split) if entry.split else folds, *resolved, runtime)
+        for entry, resolved in zip(spec.approach, classes, strict=True)
+    )
+    runnable = [entry for entry in entries if not entry.skipped]
+    trials = tuple(trial for entry in runnable for trial in make_trials(entry, evaluated, trained))
+    return Plan(spec, runtime, evaluated, trained, folds, entries, trials, problem)
+
+
+def require_fits(plan: Plan) -> None:
+    """Raise InputError for what would end one of the fits, before any of them begins.
+
+    After `require_alike`, whose sentence is the better one where processes differ.
+    """
+    for entry in plan.entries:
+        if entry.skipped:
+            continue
+        approach = entry.new()
+        for fold in entry.folds:
+            try:
+                approach.require(fold.train)
+            except InputError as error:
+                raise InputError(f"approach {entry.name!r}: {error}") from error
+
+
+def _resolve(entry: ApproachSpec) -> tuple[type[Approach], Any]:
+    approach_class = load_class(entry.use, APPROACHES, Approach, "approach")
+    return approach_class, validate(approach_class.Settings, entry.options, f"approach {entry.name!r}")
+
+
+def _fold(spec: Spec, split: Split, evaluated: LoadedDataset, trained: LoadedDataset) -> Fold:
+    shown = split.validation if spec.evaluate_on == "validation" else split.test
+    if not shown:
+        raise InputError(f'split {split.rule!r} has no test images: set evaluate_on = "validation"')
+    if spec.training_data is None:
+        sides = trained.pick(split.train), trained.pick(split.validation)
+    else:
+        sides = _two_sides(trained, spec.training_data)
+    return Fold(split, evaluated.name, trained.name, *sides, evaluated.pick(shown))
+
+
+def _two_sides(
+    dataset: LoadedDataset, spec: TrainingDataSpec
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """A whole dataset as train and validation, by patient."""
+    patients = sorted({sample.patient for sample in dataset.samples.values()})
+    order = np.random.default_rng(spec.split_seed).permutation(len(patients))
+    count = max(1, round(spec.validation_share * len(patients)))
+    if count >= len(patients):
+        raise InputError(
+            f"[training_data]: {len(patients)} patients of {spec.dataset!r} leave none to train on"
+        )
+    held = {patients[index] for index in order[:count]}
+    samples = list(dataset.samples.values())
+    return tuple(s for s in samples if s.patient not in held), tuple(s for s in samples if s.patient in held)
+
+
+def _enter(
+    spec: Spec,
+    entry: ApproachSpec,
+    folds: tuple[Fold, ...],
+    approach_class: type[Approach],
+    settings: Any,
+    runtime: Runtime,
+) -> Entry:
+    approach = approach_class(settings, runtime)
+    seeds = spec.seeds[: entry.trainings if approach_class.depends_on_seed(settings) else 1]
+    skipped = approach.skip()
+    weights = None if skipped else approach.weights()
+    return Entry(entry, approach_class, settings, runtime, folds, seeds, weights, skipped)

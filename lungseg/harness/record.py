@@ -1,0 +1,115 @@
+"""What run.json says of a run: spec, machine, code, data, splits and weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lungseg.harness.evaluate import RECORD
+from lungseg.harness.plan import Plan
+from lungseg.harness.trial import Fold, Trial
+from lungseg.results import FORMAT
+from lungseg.system.distributed import world_size
+from lungseg.system.files import read_json
+from lungseg.system.hashing import libraries
+from lungseg.system.machine import cpu_name, cuda_name, git_revision, versions
+
+NOT_MEASURED = {
+    "share of training time spent waiting (of approaches that are no networks)": (
+        "they read their images before they train"
+    )
+}
+
+
+def new_record(plan: Plan) -> dict[str, Any]:
+    """run.json as far as it is known before the first trial. No path of this machine stands in it."""
+    splits = [_split_record(fold) for fold in plan.folds]
+    for entry in plan.entries:
+        if entry.spec.split:
+            own = [{"approach": entry.name, **_split_record(fold)} for fold in entry.folds]
+            splits += own
+    approaches = [
+        {
+            "name": entry.name,
+            "use": entry.spec.use,
+            "threshold": entry.spec.threshold,
+            "group": list(entry.spec.group),
+            "settings": _without_folders(entry.settings.model_dump(mode="json")),
+            "weights": asdict(entry.weights) if entry.weights else None,
+            "skipped": entry.skipped,
+            "depends_on_seed": entry.depends_on_seed,
+        }
+        for entry in plan.entries
+    ]
+    return {
+        "format": FORMAT,
+        "name": plan.spec.name,
+        "spec": _without_folders(plan.spec.model_dump(mode="json")),
+        "versions": versions(_other_libraries(plan)),
+        "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
+        "device": plan.runtime.device.type,
+        "precision": plan.runtime.precision,
+        "threads": plan.runtime.threads,
+        "processes": world_size(),
+        "git": git_revision(),
+        "data": plan.evaluated.described(),
+        "training_data": None if plan.spec.training_data is None else plan.trained.described(),
+        "splits": splits,
+        "evaluate_on": plan.spec.evaluate_on,
+        "seeds": list(plan.spec.seeds),
+        "approaches": approaches,
+        "trials": [],
+        "empty": _empty(plan),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None,
+        "seconds": None,
+    }
+
+
+def _empty(plan: Plan) -> dict[str, str]:
+    """What the tables leave empty whatever happens, with its reason."""
+    skipped = {entry.name: entry.skipped for entry in plan.entries if entry.skipped}
+    if plan.not_compiled is not None:
+        skipped["predictions by torch.compile"] = f"it can't be used here ({plan.not_compiled})"
+    only_networks = all(entry.approach_class.many_processes for entry in plan.entries)
+    return skipped if only_networks else skipped | NOT_MEASURED
+
+
+def _other_libraries(plan: Plan) -> list[str]:
+    """Packages that the run's approaches import, by the names one imports."""
+    return libraries(*(entry.approach_class for entry in plan.entries))
+
+
+def _without_folders(value: Any) -> Any:
+    """A spec's values with absolute paths cut to their last word: results are published, machines are not."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and (value.startswith("~/") or Path(value).is_absolute()):
+        return Path(value).name
+    return value
+
+
+def _split_record(fold: Fold) -> dict[str, Any]:
+    return {
+        "rule": fold.split.rule,
+        "fold": fold.split.fold,
+        "sha256": fold.sha256,
+        "train": len(fold.train),
+        "validation": len(fold.validation),
+        "test": len(fold.split.test),
+        "evaluated": len(fold.evaluated),
+        "ids": {
+            "train": [sample.id for sample in fold.train],
+            "validation": [sample.id for sample in fold.validation],
+            "evaluated": [sample.id for sample in fold.evaluated],
+        },
+    }
+
+
+def trial_record(trial: Trial, directory: Path) -> dict[str, Any]:
+    """What run.json says of a finished trial."""
+    return {**trial.row, **read_json(trial.folder(directory) / RECORD)}

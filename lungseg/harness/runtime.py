@@ -1,0 +1,68 @@
+"""What "auto" in `[runtime]` means on this machine."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import torch
+
+from lungseg.spec import RuntimeSpec
+from lungseg.system.distributed import local_world_size
+from lungseg.system.errors import InputError, first_line, is_out_of_memory, without_folders
+from lungseg.system.machine import cpu_flags, usable_cores
+from lungseg.system.runtime import Runtime
+
+
+def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
+    """What "auto" means here.
+
+    Args:
+        spec: the `[runtime]` table.
+        device: --device, which wins over the table.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    wanted = device or spec.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device cuda is asked for, but torch finds no CUDA device here: use --device cpu or auto"
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = spec.precision
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
+    threads = spec.threads or max(1, usable_cores() // local_world_size())
+    # oneDNN takes maps as they lie if channels are last; else it reorders them for each convolution.
+    channels_last = wanted == "cpu" or precision == "bfloat16"
+    return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
+
+
+def usable_runtime(spec: RuntimeSpec, device: str | None = None) -> tuple[Runtime, str | None]:
+    """`resolve_runtime` without torch.compile where that can't be used, and why it can't (else None)."""
+    runtime = resolve_runtime(spec, device)
+    problem = why_not_compiled(runtime.device.type) if runtime.compiled else None
+    return (runtime, None) if problem is None else (replace(runtime, compiled=False), problem)
+
+
+@functools.cache
+def why_not_compiled(device: str) -> str | None:
+    """Why torch.compile can't be used here, by compiling a tiny network (seconds, once); None if it can.
+
+    Raises RuntimeError or MemoryError if a memory is full, which says nothing of the compiler.
+    """
+    try:
+        torch.compile(torch.nn.Softplus())(torch.zeros(8, device=device))
+    except Exception as error:  # its back end raises errors of many kinds
+        if is_out_of_memory(error):
+            raise
+        return without_folders(first_line(error))
+    return None
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in cpu_flags()

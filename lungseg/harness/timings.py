@@ -1,0 +1,221 @@
+"""Times what a plan fitted, and writes timings.csv and timing_pairs.csv."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lungseg.harness.plan import Plan
+from lungseg.harness.runtime import usable_runtime
+from lungseg.harness.trial import Trial
+from lungseg.results import write_table
+from lungseg.spec import TimingSpec, VariantSpec
+from lungseg.system.errors import without_folders
+from lungseg.system.files import read_json, write_json
+from lungseg.system.hashing import hash_code, hash_of
+from lungseg.system.machine import cpu_name, cuda_name
+from lungseg.system.plugins import class_place
+from lungseg.system.progress import Reporter
+from lungseg.system.runtime import Runtime
+from lungseg.timing.measure import Candidate
+from lungseg.timing.statistics import shares
+from lungseg.timing.turns import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
+
+TIMING_IMAGES = 8
+CODE = ("lungseg.timing.turns", "lungseg.timing.measure", "lungseg.timing.processes", __name__)
+# Rules of thumb for the estimate of a whole run: a process with its matrix product, an image of a call, and
+# the doublings that "auto" goes through on a CPU.
+START_SECONDS, IMAGE_SECONDS, DOUBLINGS = 6.0, 0.03, 4
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A runtime, and which approaches are timed in it (None: all). A variant isn't the run's own runtime."""
+
+    runtime: Runtime
+    timing: TimingSpec
+    approaches: tuple[str, ...] | None = None
+    variant: bool = False
+
+    @property
+    def label(self) -> str:
+        device = self.runtime.device.type
+        if not self.variant:
+            return device
+        compiled = ", compiled" if self.runtime.compiled else ""
+        return f"{device}, {self.runtime.precision}, {layout(self.runtime)}{compiled}"
+
+
+def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
+    """Times the first fit of each approach, unless a former run stored the same timings.
+
+    Args:
+        plan: whose trials are all done.
+        directory: of the results; gets timings.csv and timing_pairs.csv.
+        reporter: shows a bar for each runtime.
+
+    Returns:
+        for each group of empty cells, why it is empty.
+    """
+    timing = plan.spec.timing
+    stored = directory / "trials" / "timings.json"
+    if not timing.enabled:
+        _write_tables(directory, [])
+        stored.unlink(missing_ok=True)  # it would vouch for the tables that were just emptied
+        return {"timings": "switched off in the spec"}
+    fitted = _fitted(plan)
+    phases, problems = _phases(plan)
+    code = hash_code(*CODE)
+    key = hash_of(
+        [
+            [(trial.entry.name, trial.keys.fit) for trial in fitted],
+            [plan.evaluated.sha256, plan.folds[0].sha256],
+            timing.model_dump(mode="json"),
+            [code, cpu_name(), cuda_name(), [phase.runtime.compiled for phase in phases]],
+        ]
+    )
+    former = read_json(stored) if stored.exists() else {}
+    there = all((directory / f"{table}.csv").exists() for table in ("timings", "timing_pairs"))
+    # What failed is tried again: a full memory may have been somebody else's doing.
+    if former.get("key") != key or former.get("failed") or not there:
+        start = time.perf_counter()
+        _free_device_memory()
+        found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
+        _write_tables(directory, found)
+        failed, empty = _reasons(phases, found)
+        empty |= problems
+        seconds = time.perf_counter() - start
+        write_json(stored, {"key": key, "seconds": seconds, "failed": failed, "empty": empty})
+    reasons = read_json(stored)
+    return reasons["failed"] | reasons["empty"] | _why_no_cuda(plan)
+
+
+def _free_device_memory() -> None:
+    """What training left in this process' cache on the device would be missing to the ones that are timed."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def timing_seconds(directory: Path) -> float:
+    """Seconds that the stored timings took; 0 without any."""
+    stored = directory / "trials" / "timings.json"
+    return read_json(stored)["seconds"] if stored.exists() else 0.0
+
+
+def estimated_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -> float:
+    """What timing so many approaches will take, by a rule of thumb; 0 if it is switched off."""
+    if not timing.enabled:
+        return 0.0
+    sizes = batch_sizes(timing, device)
+    if timing.batch_sizes == "auto":
+        sizes = sizes[:DOUBLINGS]
+    one_process = START_SECONDS + sum(_seconds_of(timing, size) for size in sizes)
+    again = START_SECONDS + _seconds_of(timing, 1) if timing.twice and sizes[0] == 1 else 0.0
+    variants = sum(_count(variant, approaches) for variant in timing.variants)
+    return approaches * (one_process + again) + variants * one_process
+
+
+def _seconds_of(timing: TimingSpec, batch_size: int) -> float:
+    """Of all rounds of one process and batch size; each call is made stage by stage and as a whole."""
+    repeats, rounds = repeats_and_rounds(timing, batch_size)
+    calls = repeats + len(shares(repeats, rounds)) * timing.warmup
+    return 2 * calls * batch_size * IMAGE_SECONDS
+
+
+def _count(variant: VariantSpec, approaches: int) -> int:
+    return approaches if variant.approaches is None else len(variant.approaches)
+
+
+def _write_tables(directory: Path, found: Sequence[Timings]) -> None:
+    write_table(directory / "timings.csv", "timings", [row for one in found for row in one.rows])
+    write_table(directory / "timing_pairs.csv", "timing_pairs", [row for one in found for row in one.pairs])
+
+
+def _reasons(phases: Sequence[_Phase], found: Sequence[Timings]) -> tuple[dict[str, str], dict[str, str]]:
+    """What is worth another try, and what is not: a variant that fails once, such as compiling without a
+    compiler, mostly fails for good, and would have everything timed anew each time."""
+    failed: dict[str, str] = {}
+    empty: dict[str, str] = {}
+    for phase, one in zip(phases, found, strict=True):
+        reasons = {
+            f"timings of {what} on {phase.label}": without_folders(why) for what, why in one.failed.items()
+        }
+        (empty if phase.variant else failed).update(reasons)
+        for what, why in one.empty.items():
+            # Whether a device counts its energy doesn't depend on the variant.
+            where = phase.runtime.device.type if what == "joules_per_image" else phase.label
+            empty[f"{what} on {where}"] = without_folders(why)
+    return failed, empty
+
+
+def _why_no_cuda(plan: Plan) -> dict[str, str]:
+    if plan.runtime.device.type == "cuda":
+        return {}
+    reason = "no CUDA device on this machine" if cuda_name() is None else "the run was on the CPU"
+    return {"timings on CUDA": reason}
+
+
+def _fitted(plan: Plan) -> list[Trial]:
+    """The trial of each approach that is timed: its first fold and seed."""
+    first: dict[str, Trial] = {}
+    for trial in plan.trials:
+        first.setdefault(trial.entry.name, trial)
+    return list(first.values())
+
+
+def _phases(plan: Plan) -> tuple[list[_Phase], dict[str, str]]:
+    """The run's own runtime first, then its variants; on a GPU machine last the CPU, for latency alone.
+
+    Also returns, for what such a runtime can't do on the CPU though the spec asks for it, why.
+    """
+    problems: dict[str, str] = {}
+    timing, own = plan.spec.timing, plan.runtime
+    phases = [_Phase(own, timing)]
+    once = timing.model_copy(update={"twice": False})
+    for variant in timing.variants:
+        changes = variant.model_dump(exclude={"approaches"}, exclude_none=True)
+        phase = _Phase(replace(own, **changes), once, variant.approaches, True)
+        if phase.runtime != own:  # what "auto" chose on this machine may be the variant already
+            phases.append(phase)
+    if own.device.type == "cuda":
+        # The CPU's throughput would cost more than all the rest.
+        latency = timing.model_copy(update={"batch_sizes": (1,), "repeats": min(timing.repeats, 30)})
+        runtime, problem = usable_runtime(plan.spec.runtime, "cpu")
+        phases.append(_Phase(runtime, latency))
+        if problem:
+            problems["predictions by torch.compile on cpu"] = problem
+    return phases, problems
+
+
+def _run(phase: _Phase, plan: Plan, fitted: Sequence[Trial], directory: Path, reporter: Reporter) -> Timings:
+    candidates = [
+        Candidate(
+            trial.entry.name,
+            class_place(trial.entry.approach_class),
+            trial.entry.settings.model_dump(mode="json"),
+            trial.model(directory),
+        )
+        for trial in fitted
+        if phase.approaches is None or trial.entry.name in phase.approaches
+    ]
+    with reporter.bar(f"timing on {phase.label}") as move:
+        found = time_approaches(candidates, _timing_images(plan), phase.runtime, phase.timing, move)
+    if phase.variant:
+        found.pairs = []  # approaches are compared in the run's own runtime alone
+    return found
+
+
+def _timing_images(plan: Plan) -> list[np.ndarray]:
+    """The first evaluated images of the most frequent size: a batch for the clock has one size."""
+    samples = plan.folds[0].evaluated[: 4 * TIMING_IMAGES]
+    images = [sample.image() for sample in samples]
+    shape = pd.Series([image.shape for image in images]).mode()[0]
+    return [image for image in images if image.shape == shape][:TIMING_IMAGES]

@@ -1,0 +1,296 @@
+"""Random changes of training images, on the batch and on its device.
+
+The ranges follow what frontal radiographs differ in: how a person stands (rotation, shift, elastic), size and
+inspiration (scale, stretch), what the picture shows (crop, collimation), and exposure and processing (gamma,
+contrast, brightness, local contrast, noise).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
+
+import torch
+from pydantic import ConfigDict, Field, field_validator
+from torch import Tensor
+from torch.nn import functional
+
+from lungseg.learning.images.clahe import clahe
+from lungseg.learning.images.geometry import KNOTS, affine_matrices, cropped, displacements, stretched
+from lungseg.system.plugins import Settings
+
+
+class AugmentationSettings(Settings):
+    """How strong each change may be. Zero, or the range (1, 1), turns it off.
+
+    Attributes:
+        flip: probability of a left-right flip. Off by default: the heart has a side.
+        rotation: largest angle in degrees, to either side.
+        scale: smallest and largest magnification; above 1 the lungs become larger.
+        stretch: largest relative change of height against width: with 0.1 one of them grows by up to 10 %
+            while the other shrinks by as much.
+        shift: largest displacement along each axis, as a share of that side.
+        crop: largest share of the picture that is cut off at each border; the rest fills the picture.
+        elastic: largest displacement along each axis of a smooth deformation, as a share of that side; a
+            pixel's usual displacement is a quarter of it. Up to about 0.05 nothing folds over.
+        padding: what comes in from outside the image: "zeros" (black), "border" (its edge repeated), or
+            "either", one of the two by chance for each image. Outside a mask there is never lung.
+        collimation: largest share of the picture that is black at each border, as behind a collimator.
+        gamma: smallest and largest exponent of the grey values; above 1 the image becomes darker.
+        contrast: largest relative change of the distance from the image's mean: 0.2 is factors 0.8 to 1.2.
+        brightness: largest change of all grey values, in units of the range [0, 1].
+        local_contrast: probability of contrast-limited adaptive histogram equalisation (CLAHE), as many
+            scanners do it.
+        noise: largest standard deviation of Gaussian noise, in units of the range [0, 1].
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    flip: float = Field(0.0, ge=0, le=1)
+    rotation: float = Field(10.0, ge=0, le=180)
+    scale: tuple[float, float] = (0.85, 1.15)
+    stretch: float = Field(0.0, ge=0, lt=1)
+    shift: float = Field(0.06, ge=0, lt=1)
+    crop: float = Field(0.0, ge=0, lt=0.5)
+    elastic: float = Field(0.0, ge=0, lt=0.2)
+    padding: Literal["zeros", "border", "either"] = "zeros"
+    collimation: float = Field(0.0, ge=0, lt=0.5)
+    gamma: tuple[float, float] = (0.7, 1.4)
+    contrast: float = Field(0.2, ge=0, lt=1)
+    brightness: float = Field(0.1, ge=0, le=1)
+    local_contrast: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(0.03, ge=0, le=1)
+
+    @field_validator("scale", "gamma")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] < math.inf:
+            raise ValueError("give a smallest and a largest factor, both above 0")
+        return value
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What each of N images undergoes; on the CPU. A change that is off is None.
+
+    Attributes:
+        angles: float32 N, radians; None also means no scales, shifts, flips and stretch.
+        scales, gamma, contrast: float32 N, factors.
+        shifts: float32 N x 2, to the right and downwards, as shares of width and height.
+        flips: bool N.
+        stretch: float32 N, factors by which the width grows and the height shrinks.
+        black: bool N, whether what comes in from outside is black; else, the border is repeated. None: black.
+        borders: float32 N x 4, the shares cut off at left, right, top and bottom.
+        knots: float32 N x 2 x KNOTS x KNOTS, of the displacement, as shares of width and height.
+        collimated: float32 N x 4, the black shares at left, right, top and bottom.
+        local_contrast: bool N.
+        brightness: float32 N, in units of [0, 1].
+        noise: float32 N, standard deviations in units of [0, 1].
+        noise_seeds: int64 N, of the noise's pixels.
+    """
+
+    angles: Tensor | None = None
+    scales: Tensor | None = None
+    shifts: Tensor | None = None
+    flips: Tensor | None = None
+    stretch: Tensor | None = None
+    black: Tensor | None = None
+    gamma: Tensor | None = None
+    contrast: Tensor | None = None
+    brightness: Tensor | None = None
+    noise: Tensor | None = None
+    noise_seeds: Tensor | None = None
+    borders: Tensor | None = None
+    knots: Tensor | None = None
+    collimated: Tensor | None = None
+    local_contrast: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> Self:
+        """What some of the images undergo."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value[part] for name, value in values.items() if value is not None})
+
+
+class Augmentation:
+    """Changes each image of a batch by its own random amounts, and its mask by the same geometry."""
+
+    def __init__(self, settings: AugmentationSettings) -> None:
+        self.settings = settings
+
+    def __call__(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`draw`, then `apply`."""
+        return self.apply(images, masks, self.draw(len(images), generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> Changes:
+        """The changes of `count` images.
+
+        Args:
+            generator: of the CPU, the only source of chance, so that they are the same on every device.
+        """
+        of = self.settings, count, generator
+        return Changes(**_draw_affine(*of), **_draw_padding(*of), **_draw_grey_values(*of), **_draw_rest(*of))
+
+    @torch.no_grad()
+    def apply(self, images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+        """The changed batch: new tensors of the same shapes and device, in [0, 1]; the mask's edges are soft.
+
+        In this order: the picture is bent, flipped, rotated and scaled about its centre, shifted, stretched
+        and cut; CLAHE, gamma, contrast, brightness and noise change its grey values; then its borders become
+        black, and what is behind them isn't lung. An image's result doesn't depend on the rest of its batch,
+        but for the rounding where several threads share the work. The noise's pixels differ between kinds of
+        devices, since each draws them from the seeds in its own way.
+
+        Args:
+            images: float32 N x 1 x H x W in [0, 1].
+            masks: float32 N x 1 x H x W in [0, 1].
+            changes: of these N images.
+        """
+        images, masks = _move(images, masks, changes)
+        images = _expose(images, changes)
+        images = _add_noise(images, changes).clamp(0.0, 1.0)
+        if changes.collimated is not None:
+            open_field = _open_field(changes.collimated, images)
+            images, masks = images * open_field, masks * open_field
+        return images, masks.clamp(0.0, 1.0)
+
+
+def _draw_affine(s: AugmentationSettings, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    if not _is_affine(s):
+        return {}
+    drawn = {
+        "angles": torch.deg2rad(_uniform(count, -s.rotation, s.rotation, generator)),
+        "scales": _log_uniform(count, *s.scale, generator),
+        "shifts": torch.stack([_uniform(count, -s.shift, s.shift, generator) for _ in range(2)], dim=1),
+        "flips": torch.rand(count, generator=generator) < s.flip,
+    }
+    if s.stretch:
+        drawn["stretch"] = _log_uniform(count, 1 / (1 + s.stretch), 1 + s.stretch, generator)
+    return drawn
+
+
+def _is_affine(s: AugmentationSettings) -> bool:
+    return bool(s.flip or s.rotation or s.stretch or s.shift or s.scale != (1, 1))
+
+
+def _draw_padding(s: AugmentationSettings, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    if not (_is_affine(s) or s.crop or s.elastic):
+        return {}
+    if s.padding == "either":
+        return {"black": torch.rand(count, generator=generator) < 0.5}
+    return {"black": torch.full((count,), s.padding == "zeros")}
+
+
+def _draw_grey_values(s: AugmentationSettings, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    drawn = {}
+    if s.gamma != (1, 1):
+        drawn["gamma"] = _log_uniform(count, *s.gamma, generator)
+    if s.contrast:
+        drawn["contrast"] = 1 + _uniform(count, -s.contrast, s.contrast, generator)
+    if s.brightness:
+        drawn["brightness"] = _uniform(count, -s.brightness, s.brightness, generator)
+    if s.noise:
+        drawn["noise"] = _uniform(count, 0.0, s.noise, generator)
+        drawn["noise_seeds"] = torch.randint(2**62, (count,), generator=generator)
+    return drawn
+
+
+def _draw_rest(s: AugmentationSettings, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    # Last, so that switching one of these on leaves the amounts above what they were.
+    drawn = {}
+    if s.crop:
+        drawn["borders"] = torch.rand(count, 4, generator=generator) * s.crop
+    if s.collimation:
+        drawn["collimated"] = torch.rand(count, 4, generator=generator) * s.collimation
+    if s.elastic:
+        knots = torch.rand(count, 2, KNOTS, KNOTS, generator=generator)
+        drawn["knots"] = (2 * knots - 1) * s.elastic
+    if s.local_contrast:
+        drawn["local_contrast"] = torch.rand(count, generator=generator) < s.local_contrast
+    return drawn
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def _log_uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Factors whose logarithm is uniform: halving is as likely as doubling."""
+    return torch.exp(_uniform(n, math.log(low), math.log(high), generator))
+
+
+def _move(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    places = _places(changes, images)
+    if places is None:
+        return images, masks
+    moved = _read(masks, places, "zeros")
+    black = changes.black
+    if black is None or black.all():
+        return _read(images, places, "zeros"), moved
+    if not black.any():
+        return _read(images, places, "border"), moved
+    chosen = black.to(images.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, _read(images, places, "zeros"), _read(images, places, "border")), moved
+
+
+def _read(images: Tensor, places: Tensor, padding: str) -> Tensor:
+    return functional.grid_sample(images, places, "bilinear", padding, align_corners=False)
+
+
+def _places(changes: Changes, images: Tensor) -> Tensor | None:
+    """Where each pixel of the changed images is read, N x H x W x 2 in [-1, 1]; None if nothing moves."""
+    if changes.angles is None and changes.borders is None and changes.knots is None:
+        return None
+    count, _, height, width = images.shape
+    theta = torch.eye(2, 3).repeat(count, 1, 1)
+    if changes.angles is not None:
+        amounts = changes.angles, changes.scales, changes.shifts, changes.flips
+        theta = affine_matrices(*amounts, height, width)
+    if changes.stretch is not None:
+        theta = stretched(theta, changes.stretch)
+    if changes.borders is not None:
+        theta = cropped(theta, changes.borders)
+    places = functional.affine_grid(theta.to(images), [count, 1, height, width], align_corners=False)
+    if changes.knots is not None:
+        # A share of the whole side is twice that in [-1, 1].
+        places = places + 2 * displacements(changes.knots.to(images), height, width).permute(0, 2, 3, 1)
+    return places
+
+
+def _expose(images: Tensor, changes: Changes) -> Tensor:
+    if changes.local_contrast is not None and changes.local_contrast.any():
+        chosen = changes.local_contrast.nonzero()[:, 0].to(images.device)
+        images = images.index_copy(0, chosen, clahe(images[chosen].clamp(0.0, 1.0)))
+    if changes.gamma is not None:
+        images = images.clamp(0.0, 1.0) ** _per_image(changes.gamma, images)
+    if changes.contrast is not None:
+        means = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = (images - means) * _per_image(changes.contrast, images) + means
+    if changes.brightness is not None:
+        images = images + _per_image(changes.brightness, images)
+    return images
+
+
+def _add_noise(images: Tensor, changes: Changes) -> Tensor:
+    if changes.noise is None:
+        return images
+    # A normal number a pixel from the CPU's generator would keep a GPU waiting; only the seeds come from it.
+    # An image has its own seed, so that its noise doesn't depend on the batch that it stands in.
+    pixels, noise = torch.Generator(images.device), torch.empty_like(images)
+    for seed, own in zip(changes.noise_seeds.tolist(), noise, strict=True):
+        own.normal_(generator=pixels.manual_seed(seed))
+    return images + noise * _per_image(changes.noise, images)
+
+
+def _open_field(shares: Tensor, images: Tensor) -> Tensor:
+    """1 where a pixel's centre lies within the borders N x 4 (left, right, top, bottom), else 0."""
+    height, width = images.shape[-2:]
+    x = ((torch.arange(width) + 0.5) / width).view(1, 1, 1, -1)
+    y = ((torch.arange(height) + 0.5) / height).view(1, 1, -1, 1)
+    left, right, top, bottom = shares.view(-1, 4, 1, 1, 1).unbind(1)
+    across, down = (x >= left) & (x <= 1 - right), (y >= top) & (y <= 1 - bottom)
+    return across.to(images) * down.to(images)
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1).to(images)

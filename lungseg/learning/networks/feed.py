@@ -1,0 +1,76 @@
+"""Batches made ready while the device computes, and how long it had to wait for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lungseg.learning.networks.images import Images
+from lungseg.system import distributed
+
+AHEAD = 2  # batches that are read before they are asked for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process' part of a batch.
+
+    Attributes:
+        images, masks: float32 n x 1 x s x s in [0, 1], on the device.
+        names: ids of the images.
+        first: place of its first image in the whole batch.
+        whole: images of the whole batch, over all processes.
+    """
+
+    images: Tensor
+    masks: Tensor
+    names: list[str]
+    first: int
+    whole: int
+
+
+class Feed:
+    """Reads batches in a thread of its own.
+
+    Attributes:
+        waited: seconds in which the next batch was asked for and not there yet.
+    """
+
+    def __init__(self, data: Images, order: list[Tensor], device: torch.device) -> None:
+        """`order`: indices of each batch, over all processes."""
+        self.waited = 0.0
+        self._data, self._order, self._device = data, order, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(1) as reader:
+            waiting: list[Future[Batch]] = []
+            try:
+                for number in range(len(self._order) + AHEAD):
+                    if number < len(self._order):
+                        waiting.append(reader.submit(self._read, self._order[number]))
+                    if number >= AHEAD:
+                        start = time.perf_counter()
+                        batch = waiting.pop(0).result()
+                        self.waited += time.perf_counter() - start
+                        yield self._on_device(batch)
+            finally:
+                reader.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, chosen: Tensor) -> Batch:
+        indices = chosen.tolist()
+        own = distributed.shard(range(len(indices)))
+        images, masks = self._data.batch([indices[place] for place in own])
+        if self._device.type == "cuda":  # from pinned memory a copy is only queued, and nobody waits for it
+            images, masks = images.pin_memory(), masks.pin_memory()
+        names = [self._data.names[indices[place]] for place in own]
+        return Batch(images, masks, names, own.start, len(indices))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        images = batch.images.to(self._device, non_blocking=True)
+        masks = batch.masks.to(self._device, non_blocking=True)
+        return Batch(images, masks, batch.names, batch.first, batch.whole)

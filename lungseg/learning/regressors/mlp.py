@@ -1,0 +1,191 @@
+"""The original recipe's own regressor: a dense layer of 512 tanh on standardised features, in torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lungseg.learning.fit import FitContext
+from lungseg.learning.regressors.base import PixelTable, Regressor, column_moments
+from lungseg.learning.weights import write_tensors
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import Settings
+from lungseg.system.runtime import Runtime
+
+ROWS_A_CALL = 1 << 18
+
+
+class MlpSettings(Settings):
+    """The dense network.
+
+    Attributes:
+        epochs: passes over the table; the epoch with the least validation loss is kept. The original had 120.
+        hidden: tanh units.
+        dropout: share of hidden units dropped in training.
+        batch_rows: rows a step.
+        learning_rate: of Adam.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 40
+    hidden: Annotated[int, Field(ge=1)] = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    batch_rows: Annotated[int, Field(ge=1)] = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Dropout(nn.Module):
+    """Inverted dropout (Srivastava et al. 2014), by 16 random bits a unit on a CPU.
+
+    torch draws a float32 for each unit, on one CPU thread.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.bits = np.random.default_rng(0)
+
+    def seed(self, *words: int) -> None:
+        self.bits = np.random.default_rng(words)
+
+    def forward(self, units: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return units
+        if units.device.type != "cpu":
+            return F.dropout(units, self.share)
+        drawn = np.frombuffer(self.bits.bytes(2 * units.numel()), np.uint16)
+        kept = torch.from_numpy(drawn >= round(self.share * 65536)).view_as(units)
+        return units * kept * (1 / (1 - self.share))
+
+
+class Mlp(Regressor):
+    """Standardise, 512 tanh, dropout, two-way softmax; cross-entropy against the share of lung; Adam."""
+
+    FILE = "mlp.safetensors"
+    on_device = True
+
+    def __init__(self, settings: MlpSettings, runtime: Runtime) -> None:
+        self.settings = settings
+        self.device = runtime.device
+        self.network: nn.Sequential | None = None
+        self.mean = self.sd = torch.zeros(0)
+
+    def _make_network(self, columns: int) -> None:
+        self.network = nn.Sequential(
+            nn.Linear(columns, self.settings.hidden),
+            nn.Tanh(),
+            Dropout(self.settings.dropout),
+            nn.Linear(self.settings.hidden, 2),
+        ).to(self.device)
+        self.parameters = sum(weight.numel() for weight in self.network.parameters())
+        self.mean = torch.zeros(columns, device=self.device)
+        self.sd = torch.ones(columns, device=self.device)
+
+    def fit(self, train: PixelTable, validation: PixelTable, context: FitContext) -> None:
+        self._make_network(train.features.shape[1])
+        self._standardise_by(train.features)
+        torch.manual_seed(context.seed)
+        for layer in self.network:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)  # Keras' default for a dense layer
+                nn.init.zeros_(layer.bias)
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate, fused=True)
+        best, best_loss = None, float("inf")
+        for epoch in range(1, self.settings.epochs + 1):
+            train_loss, train_accuracy = self._epoch(train, optimiser, context, epoch)
+            held_loss, held_accuracy = self._evaluate(validation)
+            context.history(
+                unit="epoch",
+                step=epoch,
+                train_loss=train_loss,
+                validation_loss=held_loss,
+                train_accuracy=train_accuracy,
+                validation_accuracy=held_accuracy,
+            )
+            context.progress(epoch, self.settings.epochs, f"validation loss {held_loss:.4f}")
+            if held_loss < best_loss:
+                best_loss, self.best_step = held_loss, epoch
+                best = {name: value.clone() for name, value in self.network.state_dict().items()}
+        if best is None:
+            raise InputError("the MLP's loss is not a number in any epoch: lower its learning_rate")
+        self.network.load_state_dict(best)
+
+    def _standardise_by(self, features: np.ndarray) -> None:
+        mean, sd = column_moments(features)
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device)
+        self.sd = torch.tensor(sd, dtype=torch.float32, device=self.device)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.network((features.to(self.device) - self.mean) / self.sd)
+
+    def _epoch(
+        self, table: PixelTable, optimiser: torch.optim.Optimizer, context: FitContext, epoch: int
+    ) -> tuple[float, float]:
+        self.network.train()
+        torch.manual_seed(context.seed * 100_003 + epoch)
+        rows, size = len(table.targets), self.settings.batch_rows
+        self.network[2].seed(context.seed, epoch)
+        order = torch.randperm(rows)
+        features, targets = torch.from_numpy(table.features), torch.from_numpy(table.targets)
+        loss_sum, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for start in range(0, rows, size):
+            chosen = order[start : start + size]
+            wanted = targets[chosen].to(self.device)
+            logits = self._logits(features[chosen])
+            loss = soft_cross_entropy(logits, wanted)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            loss_sum += loss.detach() * len(chosen)
+            right += ((logits[:, 1] >= logits[:, 0]) == (wanted >= 0.5)).sum()
+        return float(loss_sum) / rows, float(right) / rows
+
+    @torch.inference_mode()
+    def _evaluate(self, table: PixelTable) -> tuple[float, float]:
+        self.network.eval()
+        loss = right = 0.0
+        for start in range(0, len(table.targets), ROWS_A_CALL):
+            wanted = torch.from_numpy(table.targets[start : start + ROWS_A_CALL]).to(self.device)
+            logits = self._logits(torch.from_numpy(table.features[start : start + ROWS_A_CALL]))
+            loss += float(soft_cross_entropy(logits, wanted)) * len(wanted)
+            right += float(((logits[:, 1] >= logits[:, 0]) == (wanted >= 0.5)).sum())
+        return loss / len(table.targets), right / len(table.targets)
+
+    @torch.inference_mode()
+    def predict_tensor(self, features: Tensor) -> Tensor:
+        """Values in [0, 1], on the network's device."""
+        self.network.eval()
+        parts = [self._logits(part.contiguous()).softmax(1)[:, 1] for part in features.split(ROWS_A_CALL)]
+        return torch.cat(parts)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self.predict_tensor(torch.from_numpy(features)).cpu().numpy()
+
+    def save(self, directory: Path) -> None:
+        tensors = {**self.network.state_dict(), "mean": self.mean, "sd": self.sd}
+        write_tensors(directory / self.FILE, tensors)
+
+    @classmethod
+    def load(cls, directory: Path, settings: MlpSettings, runtime: Runtime) -> Mlp:
+        path = directory / cls.FILE
+        regressor = cls(settings, runtime)
+        try:
+            tensors = load_file(path, device=str(runtime.device))
+            regressor._make_network(len(tensors["mean"]))
+            regressor.mean, regressor.sd = tensors.pop("mean"), tensors.pop("sd")
+            regressor.network.load_state_dict(tensors)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        return regressor
+
+
+def soft_cross_entropy(logits: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy of logits N x 2 against the share of lung N in [0, 1]; at 0 and 1 the usual one."""
+    return F.cross_entropy(logits, torch.stack([1 - share, share], 1))

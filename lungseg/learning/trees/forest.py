@@ -1,0 +1,250 @@
+"""A fitted LightGBM booster as plain arrays, for float32 rows; its text read and written.
+
+Everything read is checked: compiled code relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lungseg.system.errors import InputError
+
+_DAMAGED = "the LightGBM model text is damaged: fit the approach again"
+_CATEGORICAL, _MISSING = 1, 3 << 2  # bits of decision_type, as LightGBM's tree.h has them
+ZERO = np.float32(1e-35)  # LightGBM takes a value for zero that isn't farther from it than this
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Trees one after another, each in preorder: a node's left child follows it, leaves go left to right.
+
+    A tree of n nodes has n + 1 leaves, so tree t has nodes first[t]:first[t + 1] and leaves
+    first[t] + t:first[t + 1] + t + 1. A row goes left where its value <= the threshold. As in
+    LightGBM's prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if none was trained on).
+
+    Attributes:
+        columns: columns of a row.
+        feature: int32, a node; the column that it reads.
+        threshold: float32, a node; the largest float32 <= LightGBM's float64, so that every float32 row takes
+            the same branch.
+        left, right: int32, a node; the child's index in these arrays, or ~k for leaf k of `leaves`.
+        first: int32, trees + 1; where each tree's nodes start.
+        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree. That is the prediction
+            of a regression; other objectives transform it.
+    """
+
+    columns: int
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    first: np.ndarray
+    leaves: np.ndarray
+
+    @classmethod
+    def from_text(cls, text: str) -> Forest:
+        """Reads what `Booster.model_to_string` or `save_model` wrote.
+
+        Raises:
+            InputError: damaged text; several classes; averaged (random forest), categorical or linear trees;
+                a model that was trained with missing values.
+        """
+        return _read_forest(text)
+
+    def to_text(self) -> str:
+        """LightGBM's text of this forest as a regression, which `lightgbm.Booster(model_str=...)` reads."""
+        return _write_forest(self)
+
+    def features_read(self) -> np.ndarray:
+        """The columns that any tree reads, int64, ascending."""
+        return np.unique(self.feature).astype(np.int64)
+
+    def trees(self) -> Iterator[tuple[slice, slice]]:
+        """The nodes and the leaves of each tree."""
+        for tree, (start, stop) in enumerate(zip(self.first[:-1], self.first[1:], strict=True)):
+            yield slice(int(start), int(stop)), slice(int(start) + tree, int(stop) + tree + 1)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """One tree in preorder; children are local: a node's index, or ~k for its k-th leaf from the left."""
+
+    feature: list[int]
+    threshold: np.ndarray
+    left: list[int]
+    right: list[int]
+    leaves: list[float]
+
+
+def _read_forest(text: str) -> Forest:
+    try:
+        before, end, _ = text.partition("\nend of trees")
+        head, *trees = before.split("\nTree=")
+        header = _keys(head)
+        columns = int(header["max_feature_idx"]) + 1
+        _refuse_model(header, "average_output" in head.splitlines())
+        parts = [_read_tree(_keys(tree), columns) for tree in trees]
+    except (KeyError, ValueError, IndexError, OverflowError):
+        raise InputError(_DAMAGED) from None
+    if not end or not parts or not head.startswith("tree"):
+        raise InputError(_DAMAGED)
+    return _joined(parts, columns)
+
+
+def round_down(thresholds: Iterable[float]) -> np.ndarray:
+    """The largest float32 <= each float64: for a float32 x, x <= t and x <= round_down(t) are the same."""
+    exact = np.asarray(list(thresholds), np.float64)
+    with np.errstate(over="ignore"):
+        nearest = exact.astype(np.float32)
+    return np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def _keys(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _refuse_model(header: dict[str, str], averaged: bool) -> None:
+    if int(header.get("num_class", 1)) != 1 or int(header.get("num_tree_per_iteration", 1)) != 1:
+        raise InputError("a LightGBM model of several classes can't be used here: fit a regression")
+    if averaged:
+        raise InputError("LightGBM's random forests can't be used here: fit with boosting gbdt")
+
+
+def _read_tree(keys: dict[str, str], columns: int) -> _Tree:
+    _refuse_tree(keys)
+    nodes = int(keys["num_leaves"]) - 1
+    leaves = [float(word) for word in keys["leaf_value"].split()]
+    if len(leaves) != nodes + 1 or not np.isfinite(leaves).all():
+        raise ValueError("leaves")
+    if nodes == 0:
+        return _Tree([], np.zeros(0, np.float32), [], [], leaves)
+    kinds, feature, left, right = (
+        [int(word) for word in keys[name].split()]
+        for name in ("decision_type", "split_feature", "left_child", "right_child")
+    )
+    threshold = round_down(float(word) for word in keys["threshold"].split())
+    if {len(kinds), len(feature), len(left), len(right), len(threshold)} != {nodes}:
+        raise ValueError("nodes")
+    _refuse_splits(kinds)
+    if min(feature) < 0 or max(feature) >= columns or np.isnan(threshold).any():
+        raise ValueError("splits")
+    return _in_preorder(_Tree(feature, threshold, left, right, leaves))
+
+
+def _refuse_tree(keys: dict[str, str]) -> None:
+    if int(keys.get("is_linear", 0)):
+        raise InputError("a LightGBM model of linear trees can't be used here: fit without linear_tree")
+    if int(keys.get("num_cat", 0)):
+        raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
+
+
+def _refuse_splits(kinds: list[int]) -> None:
+    if any(kind & _CATEGORICAL for kind in kinds):
+        raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
+    if any(kind & _MISSING for kind in kinds):
+        raise InputError(
+            "the LightGBM model was trained with missing values (NaN, or zero_as_missing): "
+            "fit it on rows that have none"
+        )
+
+
+def _in_preorder(tree: _Tree) -> _Tree:
+    """The tree renumbered. Raises ValueError if its children are no tree over all its nodes and leaves."""
+    nodes = len(tree.feature)
+    order: list[int] = []
+    leaf_order: list[int] = []
+    left, right = [0] * nodes, [0] * nodes
+    waiting = [(0, left, 0)]  # old child, and the list and place that its new number goes to
+    while waiting:
+        child, numbers, place = waiting.pop()
+        if child < 0:
+            numbers[place] = ~len(leaf_order)
+            leaf_order.append(~child)
+            continue
+        new = len(order)
+        if new == nodes or child >= nodes:
+            raise ValueError("children")
+        order.append(child)
+        if new:
+            numbers[place] = new
+        waiting += [(tree.right[child], right, new), (tree.left[child], left, new)]
+    if len(set(order)) != nodes or sorted(leaf_order) != list(range(nodes + 1)):
+        raise ValueError("children")
+    return _Tree(
+        [tree.feature[node] for node in order],
+        tree.threshold[order],
+        left,
+        right,
+        [tree.leaves[leaf] for leaf in leaf_order],
+    )
+
+
+def _joined(trees: list[_Tree], columns: int) -> Forest:
+    sizes = [len(tree.feature) for tree in trees]
+    first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+
+    def children(side: str) -> np.ndarray:
+        moved = [
+            [node + start if node >= 0 else node - start - index for node in getattr(tree, side)]
+            for index, (tree, start) in enumerate(zip(trees, first[:-1].tolist(), strict=True))
+        ]
+        return np.array([node for part in moved for node in part], np.int32)
+
+    return Forest(
+        columns,
+        np.array([node for tree in trees for node in tree.feature], np.int32),
+        np.concatenate([tree.threshold for tree in trees]),
+        children("left"),
+        children("right"),
+        first,
+        np.array([value for tree in trees for value in tree.leaves], np.float64),
+    )
+
+
+def _write_forest(forest: Forest) -> str:
+    names = " ".join(f"Column_{column}" for column in range(forest.columns))
+    ranges = " ".join(["[-inf:inf]"] * forest.columns)
+    head = [
+        "tree",
+        "version=v4",
+        "num_class=1",
+        "num_tree_per_iteration=1",
+        "label_index=0",
+        f"max_feature_idx={forest.columns - 1}",
+        "objective=regression",
+        f"feature_names={names}",
+        f"feature_infos={ranges}",
+        "",
+        "",
+    ]
+    trees = [_written_tree(forest, index, *part) for index, part in enumerate(forest.trees())]
+    return "\n".join(head) + "\n".join(trees) + "\nend of trees\n"
+
+
+def _written_tree(forest: Forest, index: int, nodes: slice, leaves: slice) -> str:
+    def line(name: str, values: Iterable[object]) -> str:
+        return f"{name}={' '.join(map(str, values))}"
+
+    def children(child: np.ndarray) -> list[int]:
+        return np.where(child >= 0, child - nodes.start, child + leaves.start).tolist()
+
+    count = nodes.stop - nodes.start
+    return "\n".join(
+        [
+            f"Tree={index}",
+            f"num_leaves={count + 1}",
+            "num_cat=0",
+            line("split_feature", forest.feature[nodes].tolist()),
+            line("threshold", forest.threshold[nodes].astype(np.float64).tolist()),
+            line("decision_type", [2] * count),
+            line("left_child", children(forest.left[nodes])),
+            line("right_child", children(forest.right[nodes])),
+            line("leaf_value", forest.leaves[leaves].tolist()),
+            "is_linear=0",
+            "shrinkage=1",
+            "",
+        ]
+    )

@@ -1,0 +1,87 @@
+"""Pixels as rows of codes: a file of bytes that is written block by block and mapped into memory."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from lungseg.system.errors import InputError
+from lungseg.system.files import make_folder, unwritable
+
+SAMPLE_IMAGES, SAMPLE_PIXELS = 64, 4096  # that edges are found from: a quarter of a million rows at most
+
+
+class CodeWriter:
+    """Writes a table uint8 N x F as a .npy file, block after block; the file appears once it is whole.
+
+    To be used in a `with` block. What a cut run leaves behind has another name, and is written over.
+
+    Raises:
+        InputError: the disk is full, or the place can't be written.
+        ValueError: a block is no uint8 table with F columns, or there are more or fewer than N rows in all.
+    """
+
+    def __init__(self, path: Path, rows: int, columns: int) -> None:
+        self._path, self._temporary = path, path.with_name(f".{path.name}.part")
+        self._rows, self._columns, self._written = rows, columns, 0
+
+    def __enter__(self) -> CodeWriter:
+        make_folder(self._path.parent)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self._rows, self._columns)}
+        try:
+            self._file = open(self._temporary, "wb")
+            np.lib.format.write_array_header_1_0(self._file, header)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        return self
+
+    def write(self, block: np.ndarray) -> None:
+        """Appends rows, uint8 n x F."""
+        if block.dtype != np.uint8 or block.ndim != 2 or block.shape[1] != self._columns:
+            raise ValueError(f"a block is {block.dtype} {block.shape}, not uint8 n x {self._columns}")
+        self._written += len(block)
+        if self._written > self._rows:
+            raise ValueError(f"{self._written} rows for a table of {self._rows}")
+        try:
+            self._file.write(np.ascontiguousarray(block).data)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._written != self._rows:
+                raise ValueError(f"{self._written} rows for a table of {self._rows}")
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if kind is None:
+                os.replace(self._temporary, self._path)
+        except OSError as problem:
+            raise unwritable(self._path, problem) from problem
+        finally:
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+
+def open_codes(path: Path) -> np.ndarray:
+    """A table of codes uint8 N x F, mapped into memory and read-only: pages are read when they are used.
+
+    Raises:
+        InputError: the file is missing, cut short or something else.
+    """
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is missing or damaged: encode the features again") from error
+    if not isinstance(table, np.ndarray) or table.dtype != np.uint8 or table.ndim != 2:
+        raise InputError(f"{path} holds no table of codes: encode the features again")
+    return table

@@ -1,0 +1,209 @@
+"""The one house style of all figures: widths, fonts, colours, and how a figure is stored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+
+from lungseg.system.files import write_atomically
+
+SINGLE = 3.5  # inches: one column of a two-column page
+DOUBLE = 7.2  # inches: both columns
+DPI = 200
+
+# Okabe and Ito, "Color Universal Design" (2008), without its yellow, which is too pale for a line on
+# white; further approaches take dark tones of Paul Tol's "muted" scheme.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#117733")
+GREYS = ("#777777", "#222222", "#AAAAAA")  # baselines
+DARK = "#222222"  # what belongs to no approach
+
+AGREES, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"  # areas laid over an X-ray
+OUTLINE = "#F0E442"
+
+RC = {
+    "font.family": "DejaVu Sans",  # comes with Matplotlib, so a figure looks the same everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "figure.titlesize": 8,
+    "figure.dpi": DPI,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.width": 0.4,
+    "xtick.minor.size": 1.5,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "image.interpolation": "auto",
+    "pdf.fonttype": 42,  # TrueType: text in the PDF can be searched, and journals accept it
+}
+
+# Dice is drawn on a logarithmic scale of 1 - Dice: the steps between good approaches and the tail of
+# failures are then both visible. What is better than the last tick is drawn at it.
+DICE_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+FEW_TICKS = 4
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Inside, Matplotlib has the house style whatever the user's own settings; afterwards theirs are back."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches that no pyplot state knows of."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
+    """Stores `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes.
+
+    Within `house_style`; the figure is laid out here, and keeps that layout.
+    """
+    figure.set_dpi(DPI)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # once for both formats: it takes as long as drawing
+    paths = []
+    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        paths.append(directory / f"{stem}.{suffix}")
+        write_atomically(paths[-1], buffer.getvalue())
+    return paths
+
+
+def colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
+    """A colour for each approach by its place in the spec: grey for baselines, the palette for others."""
+    result: dict[str, str] = {}
+    for tones, group in (
+        (GREYS, [name for name in names if name in baselines]),
+        (PALETTE, [name for name in names if name not in baselines]),
+    ):
+        result |= {name: tones[index % len(tones)] for index, name in enumerate(group)}
+    return result
+
+
+def ink(colour: str) -> tuple[float, float, float]:
+    """A darker tone of a colour, for text: pale colours that do for an area can't be read as letters."""
+    red, green, blue = to_rgb(colour)
+    lightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    factor = min(1.0, 0.38 / max(lightness, 1e-6))
+    return red * factor, green * factor, blue * factor
+
+
+def wrap_name(name: str, width: int) -> str:
+    """Breaks a long name after its hyphens and underscores into lines of at most about `width` characters."""
+    lines = [""]
+    for piece in name.replace("-", "-\0").replace("_", "_\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def n_text(counts: Collection[float]) -> str:
+    """How many there are, where several rows nearly always have the same number: "n = 141"."""
+    low, high = int(min(counts)), int(max(counts))
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:
+    """Adds a legend below all panels, in as many columns as fit, and makes the figure higher by it."""
+    labels = [wrap_name(str(handle.get_label()), 42) for handle in handles]
+    letters = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), int(figure.get_figwidth() // (0.45 + 0.058 * letters))))
+    lines = [label.count("\n") + 1 for label in labels]
+    per_column = -(-len(labels) // columns)
+    height = max(sum(lines[start : start + per_column]) for start in range(0, len(lines), per_column))
+    figure.set_figheight(figure.get_figheight() + 0.15 * (height + (title is not None)))
+    look = {"handlelength": 2.4, "title": title, "title_fontsize": 7, "alignment": "left"}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis from `low` to `high`; at 1, 2 and 5 of each decade if short."""
+    ticks = LogLocator(subs=(1, 2, 5) if np.log10(high / low) < 3.4 else (1,)).tick_values(low, high)
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """Gives the "x" or "y" axis of `axes` the logarithmic scale of 1 - Dice, wide enough for `values`."""
+    finite = np.asarray([value for value in values if np.isfinite(value)])
+    low, high = error_digits(np.array([finite.min(), finite.max()]))
+    margin = 0.06 * max(high - low, 0.2)
+    limits = dice_of(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
+    set_scale, set_limits = (
+        (axes.set_xscale, axes.set_xlim) if which == "x" else (axes.set_yscale, axes.set_ylim)
+    )
+    set_scale("function", functions=(error_digits, dice_of))
+    axis: Axis = axes.xaxis if which == "x" else axes.yaxis
+    set_limits(*limits)
+    ticks = _dice_ticks(*limits)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([_dice_label(tick) for tick in ticks]))
+    axis.set_minor_locator(NullLocator())
+    axes.grid(axis=which)
+
+
+def _dice_ticks(low: float, high: float) -> list[float]:
+    """The usual ticks, or evenly spaced ones where the axis spans too little for these."""
+    ticks = [tick for tick in DICE_TICKS if low <= tick <= high]
+    if len(ticks) < FEW_TICKS:
+        even = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        ticks = [round(float(tick), 6) for tick in even if low <= tick <= min(high, DICE_TICKS[-1])]
+    return ticks
+
+
+def _dice_label(tick: float) -> str:
+    text = f"{tick:g}".removeprefix("0") or "0"
+    return f"≥ {text}" if tick == DICE_TICKS[-1] else text
+
+
+def error_digits(dice: np.ndarray) -> np.ndarray:
+    """-log10(1 - Dice), where `dice_scale` is linear; cut just beyond its last tick."""
+    return -np.log10(np.maximum(1 - np.asarray(dice, float), 10**-3.05))
+
+
+def dice_of(digits: np.ndarray) -> np.ndarray:
+    """The Dice of `error_digits`."""
+    return 1 - 10 ** -np.asarray(digits, float)

@@ -1,0 +1,138 @@
+"""Copies out of a results directory what may be committed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES
+from lungseg.report.tables.readme import fill_readme
+from lungseg.results import FILES
+from lungseg.system.errors import InputError
+from lungseg.system.files import FOLDER_NAME, make_folder, read_json, unwritable
+
+FIGURE_SUFFIXES = (".png", ".pdf")
+
+
+def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
+    """Copies tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
+
+    NAME is the benchmark's. What was published under it before is replaced, once the new copy is whole.
+
+    Returns:
+        the folder, and whether `readme` has a block of this name, now filled.
+
+    Raises:
+        InputError: no finished benchmark there, a link among its files, a name that is no spec's, a target
+            that is no published result or that lies in, holds or is `directory`, or that can't be written.
+            Nothing is changed then.
+    """
+    record = _finished_record(directory)
+    name = record["name"]
+    target, new, old = to / name, to / f".{name}.new", to / f".{name}.old"
+    files = _files(directory, _shows_people(record, directory))
+    for folder in (target, new, old):
+        _require_apart(directory, folder)
+        _require_replaceable(folder)
+    _require_published(target, name)
+    try:
+        make_folder(make_folder(new, empty=True) / "figures")
+        for file in files:
+            shutil.copyfile(directory / file, new / file)
+        _swap_in(new, target, old)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    return target, readme.exists() and fill_readme(readme, name, target)
+
+
+def _finished_record(directory: Path) -> dict[str, Any]:
+    record = read_json(directory / "run.json")
+    if not record.get("finished"):
+        raise InputError(f"the benchmark in {directory} is not finished: run it to its end before publishing")
+    if not (directory / "figures").is_dir() or not (directory / "summary.md").exists():
+        raise InputError(f"{directory} has no tables or figures yet: run `lungseg report {directory}` first")
+    if not _is_name(record.get("name")):
+        raise InputError(
+            f"{directory / 'run.json'} names the benchmark {record.get('name')!r}, which is no name of a "
+            "spec: run the benchmark again"
+        )
+    return record
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(FOLDER_NAME, name) is not None
+
+
+def _shows_people(record: dict[str, Any], directory: Path) -> bool:
+    """Whether any image is of a real person."""
+    datasets = [record.get("data"), record.get("training_data") or {"real": False}]
+    if not all(isinstance(data, dict) and isinstance(data.get("real"), bool) for data in datasets):
+        raise InputError(
+            f"{directory / 'run.json'} doesn't say whether its images are of real people: run the benchmark "
+            "again"
+        )
+    return any(data["real"] for data in datasets)
+
+
+def _files(directory: Path, shows_people: bool) -> list[str]:
+    """What is copied, as paths below `directory`."""
+    stems = [stem for stem in FIGURES if not (shows_people and stem in SHOWS_IMAGES)]
+    figures = [f"figures/{stem}{suffix}" for stem in stems for suffix in FIGURE_SUFFIXES]
+    files = [file for file in (*FILES, *figures) if (directory / file).exists()]
+    for file in ("figures", *files):
+        if (directory / file).is_symlink():
+            raise InputError(f"{directory / file} is a link: put the file itself there before publishing")
+    return files
+
+
+def _require_apart(directory: Path, folder: Path) -> None:
+    source, place = directory.resolve(), folder.resolve()
+    same = place.exists() and place.samefile(source)  # also where the disk knows no capital letters
+    if same or source in place.parents or place in source.parents:
+        raise InputError(
+            f"publishing {directory} would replace {folder}, which is not apart from it: name another folder "
+            "with --to"
+        )
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Raises InputError if the folder is a link, a file, or holds what `publish` doesn't write."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is no folder of a published result: move it away")
+    known = {*FILES, "figures"}
+    inside = list(folder.iterdir()) if folder.exists() else []
+    foreign = [path for path in inside if path.name not in known or path.is_symlink()]
+    if folder / "figures" in inside and not foreign:
+        figures = (folder / "figures").iterdir()
+        foreign = [path for path in figures if path.suffix not in FIGURE_SUFFIXES]
+    if foreign:
+        raise InputError(
+            f"{folder} holds {min(foreign).relative_to(folder)}, which is no part of a published result: "
+            "move it away, or name another folder with --to"
+        )
+
+
+def _require_published(target: Path, name: str) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not (target / "run.json").exists() or read_json(target / "run.json").get("name") != name:
+        raise InputError(
+            f"{target} is no published result of {name!r}: move it away, or name another folder with --to"
+        )
+
+
+def _swap_in(new: Path, target: Path, old: Path) -> None:
+    """Puts `new` in the place of `target`; a failure leaves `target` as it was."""
+    make_folder(old, empty=True).rmdir()
+    replaces = target.exists()
+    if replaces:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if replaces:
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""What a fit may choose by: the benchmark's own Dice of maps of validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from lungseg.scoring.overlap import image_dice, mean_dice
+
+
+class HasMask(Protocol):
+    """Anything with a mask: bool, H x W."""
+
+    def mask(self) -> np.ndarray: ...
+
+
+class ValidationScore:
+    """Dice of maps against the masks of validation images."""
+
+    def __init__(self, samples: Sequence[HasMask]) -> None:
+        """Args: samples: their masks are decoded when first asked for and then kept, a bit a pixel."""
+        self._samples = samples
+        self._packed: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
+
+    def mean(self, maps: Iterable[np.ndarray]) -> float:
+        """Score all maps, in the order of the samples: the mean Dice of an image."""
+        return mean_dice(maps, map(self._mask, range(len(self._samples))))
+
+    def each(self, maps: Iterable[np.ndarray], chosen: Sequence[int]) -> list[float]:
+        """Score maps of the samples with these indices, one Dice each."""
+        return image_dice(maps, map(self._mask, chosen))
+
+    def _mask(self, index: int) -> np.ndarray:
+        if index not in self._packed:
+            mask = self._samples[index].mask()
+            self._packed[index] = mask.shape, np.packbits(mask)
+        shape, bits = self._packed[index]
+        return np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape)

@@ -1,0 +1,106 @@
+"""Finds a class by its short name, or by "package.module:Class" for code that isn't part of lungseg."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lungseg.system.errors import InputError
+
+
+def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> type:
+    """The class that `name` stands for.
+
+    Args:
+        name: a key of `known`, or "package.module:Class".
+        known: short names and where their classes are.
+        base: what the class must derive from.
+        what: "approach" or "dataset", for the message.
+
+    Raises:
+        InputError: unknown name (the message lists the known ones), or no such class.
+    """
+    place = known.get(name, name)
+    if ":" not in place:
+        raise InputError(
+            f"unknown {what} {name!r}: choose one of {', '.join(sorted(known))}, "
+            "or name a class as 'package.module:Class'"
+        )
+    module_name, _, class_name = place.partition(":")
+    try:
+        module = _import(module_name)
+    except Exception as error:  # whatever a module of somebody else raises while it is imported
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"{what} {name!r}: can't import {module_name!r} ({reason}): mend or install it"
+        ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise InputError(f"{what} {name!r}: module {module_name!r} has no class {class_name!r}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{what} {name!r}: {class_name} is not a subclass of {base.__module__}.{base.__name__}"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{what} {name!r}: {class_name} lacks the methods {missing}")
+    return found
+
+
+def class_place(found: type) -> str:
+    """Name a class as "package.module:Class"."""
+    return f"{found.__module__}:{found.__qualname__}"
+
+
+def _import(module_name: str) -> ModuleType:
+    """Imports a module; one that lies in the current folder is found too, as `python -m` would find it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(module_name)
+
+
+def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
+    """`model(**values)`; what is wrong with them becomes one sentence that names the key.
+
+    Raises:
+        InputError: an unknown key, a wrong type or a value out of range.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the table"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_table_of(model, first["loc"]).model_fields)
+            raise InputError(f"{where}: unknown key {key!r}; the known keys are {known}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{where}: the key {key!r} is missing") from None
+        given = first.get("input")
+        text = first["msg"].removeprefix("Value error, ")
+        text = text[:1].lower() + text[1:]
+        raise InputError(f"{where}: {key} = {given!r} can't be used: {text}") from None
+
+
+def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model whose key the last word of `place` would be: nested tables have keys of their own."""
+    for word in place[:-1]:
+        field = model.model_fields.get(str(word))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return model
+
+
+class Settings(BaseModel):
+    """The keys of an approach in a spec. A key that isn't listed is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,234 @@
+"""What a timing process does: loads one fitted approach and measures it when asked."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lungseg.approaches.base import Approach
+from lungseg.data.files.images import read_image
+from lungseg.system.errors import InputError, is_out_of_memory
+from lungseg.system.memory import PeakMemory
+from lungseg.system.plugins import load_class, validate
+from lungseg.system.runtime import Runtime, use_threads
+from lungseg.timing.energy import EnergyCounter, NoEnergyCounterError, joules_per_image, open_counter
+from lungseg.timing.statistics import time_chain
+
+DECODED_AT_ONCE = 8  # files are read one after the other: a larger batch of them shows nothing new
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
+PRODUCTS = 20
+# NVML's counter moves every 20 to 100 ms: over two seconds that is an error of at most 5 %.
+ENERGY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted approach to time: its name, class ("package.module:Class"), settings and folder."""
+
+    name: str
+    approach: str
+    settings: dict[str, Any]
+    directory: Path
+
+
+class Stopwatch:
+    """Measures one fitted approach in this process.
+
+    Args:
+        approach: fitted.
+        files: images of one shape as files; larger batches repeat them.
+    """
+
+    def __init__(self, approach: Approach, files: Sequence[Path]) -> None:
+        self.approach = approach
+        self.files = files
+        self.device = approach.runtime.device
+
+    def speed(self, batch_size: int, repeats: int, warmup: int) -> dict[str, Any]:
+        """Seconds of each repeat by stage, which stages copy between host and device, and the peak of memory.
+
+        "whole" goes from images in the host's memory to maps there; reading files is not in it.
+        """
+        with PeakMemory(self.device) as peak, torch.inference_mode():
+            images, decode = self._read(batch_size, repeats)
+            seconds = time_chain(self._steps(images), images, repeats, warmup, self._synchronise)
+        if self.approach.not_compiled:  # what ran instead is another row of the table
+            raise InputError(f"torch.compile failed: {self.approach.not_compiled}")
+        copying = {stage.name for stage in self.approach.stages() if stage.copies}
+        return {
+            "seconds": decode | seconds,
+            "copies": {"prepare", "finish", "whole", *copying},
+            "peak_memory_mib": peak.mib,
+        }
+
+    def energy(self, batch_size: int) -> dict[str, Any]:
+        """joules_per_image of whole predictions; {"absent": reason} where the device has no counter."""
+        try:
+            counter = open_counter(self.device)
+        except NoEnergyCounterError as reason:
+            return {"absent": str(reason)}
+        with torch.inference_mode():
+            return {"joules_per_image": self._joules(counter, batch_size)}
+
+    def operations(self) -> dict[str, float | None]:
+        """gflops of an image, the device's peak_gflops_per_s in the same precision, and compile_s.
+
+        GFLOP are counted by torch's FlopCounterMode: 2 for each multiply-add of matrix products and
+        convolutions. Nothing else is counted; decision trees count as none, and an approach of nothing else
+        has None.
+        """
+        images, _ = self._read(1, 0)
+        found = {"gflops": None, "peak_gflops_per_s": None, "compile_s": self.approach.compile_seconds}
+        with FlopCounterMode(display=False) as counter, warnings.catch_warnings(), self._counted():
+            warnings.simplefilter("ignore")  # torch.compile's, of the counter's hooks
+            self.approach.predict(images)
+        gflops = counter.get_total_flops() / 1e9
+        if gflops == 0:
+            return found
+        peak = product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
+        return found | {"gflops": gflops, "peak_gflops_per_s": peak}
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.approach.counted = True
+        try:
+            yield
+        finally:
+            self.approach.counted = False
+
+    def _joules(self, counter: EnergyCounter, batch_size: int) -> float:
+        images, _ = self._read(batch_size, 0)
+        steps = self._steps(images)
+
+        def predict() -> None:
+            value: Any = images
+            for _, step in steps:
+                value = step(value)
+            self._synchronise()
+
+        predict()  # not counted: another process has had the device since
+        return joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
+
+    def _read(self, batch_size: int, repeats: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
+        """A batch of images, each in memory of its own, and the seconds of reading one from its files."""
+        chosen = [self.files[index % len(self.files)] for index in range(batch_size)]
+        decode = {}
+        if repeats and batch_size <= DECODED_AT_ONCE:
+            steps = [("decode", lambda files: [read_image(file) for file in files])]
+            decode = {"decode": time_chain(steps, chosen, min(repeats, 15), 1, lambda: None)["decode"]}
+        images = {file: read_image(file) for file in set(chosen)}
+        return [images[file].copy() for file in chosen], decode
+
+    def _steps(self, images: Sequence[np.ndarray]) -> list[tuple[str, Callable]]:
+        sizes = [image.shape for image in images]
+        return [
+            ("prepare", self.approach.prepare),
+            *((stage.name, stage.run) for stage in self.approach.stages()),
+            ("finish", lambda maps: self.approach.finish(maps, sizes)),
+        ]
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def product_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """The device's peak as it can be reached: GFLOP/s of a square matrix product by torch.matmul.
+
+    A product of N x N matrices is 2 N^3 floating-point operations. The speed is that of the median of 20
+    products after warm-up, so what the device sustains, not its best moment. Where convolutions of float32
+    may use TF32, so does the product.
+
+    Args:
+        device: to multiply on.
+        dtype: of the matrices.
+        size: N; halved until a product takes less than a second.
+    """
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    with torch.inference_mode(), _precision_of_convolutions():
+        while True:
+            matrix = torch.rand(size, size, device=device).to(dtype)
+            steps = [("product", lambda matrix: torch.matmul(matrix, matrix))]
+            first = time_chain(steps, matrix, 1, 1, synchronise)["product"][0]
+            if first < 1 or size <= 256:
+                break
+            size //= 2
+        seconds = time_chain(steps, matrix, PRODUCTS, 1, synchronise)["product"]
+    return 2 * size**3 / float(np.median(seconds)) / 1e9
+
+
+@contextmanager
+def _precision_of_convolutions() -> Iterator[None]:
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_tf32
+    settings.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        settings.allow_tf32 = before
+
+
+def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
+    """A timing process: loads, then answers (method of Stopwatch, its arguments) until the pipe closes.
+
+    An answer is the method's, or {"error": sentence, "memory": whether the memory was full}.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    use_threads(runtime.threads)
+    stopwatch, failure = None, {}
+    try:
+        stopwatch = Stopwatch(_load(candidate, runtime), files)
+    except Exception as error:
+        failure = _failure(error)
+    pipe.send("ready")
+    rest = _seconds_to_rest()
+    try:
+        while True:
+            method, *arguments = pipe.recv()
+            answer = failure if stopwatch is None else _answer(getattr(stopwatch, method), arguments)
+            if runtime.device.type == "cuda":
+                torch.cuda.empty_cache()  # what this process holds idle would be missing to the next
+            time.sleep(rest)
+            pipe.send(answer)
+    except (EOFError, OSError):
+        return
+
+
+def _load(candidate: Candidate, runtime: Runtime) -> Approach:
+    approach_class = load_class(candidate.approach, {}, Approach, "approach")
+    settings = validate(approach_class.Settings, candidate.settings, candidate.name)
+    use_threads(runtime.threads)  # again: libraries that the class brought have thread pools of their own
+    return approach_class.load(candidate.directory, settings, runtime)
+
+
+def _answer(method: Callable[..., dict[str, Any]], arguments: Sequence[Any]) -> dict[str, Any]:
+    try:
+        return method(*arguments)
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return {"error": text if len(text) <= 300 else f"{text[:300]} ...", "memory": is_out_of_memory(error)}
+
+
+def _seconds_to_rest() -> float:
+    """How long the threads of a parallel region go on spinning: until then the next process isn't alone.
+
+    Intel's and LLVM's OpenMP spin 200 ms (KMP_BLOCKTIME) before they sleep, GNU's a few ms (GOMP_SPINCOUNT).
+    """
+    kinds = {library["prefix"] for library in threadpoolctl.threadpool_info()}
+    return 0.25 if kinds & {"libiomp", "libomp"} else 0.01

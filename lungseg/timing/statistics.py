@@ -1,0 +1,146 @@
+"""How fast: repeated, warmed-up, synchronised calls, reported by median and spread, never by the best."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+Steps = Sequence[tuple[str, Callable]]
+
+
+def time_chain(
+    steps: Steps, value: object, repeats: int, warmup: int, synchronise: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Times named steps that feed one another, each alone, and all of them together.
+
+    Passes with a stop after each step and whole passes alternate, and so does which of the two comes first:
+    both meet the same state of caches, allocator and clock rate, so that the steps add up to the whole.
+
+    Args:
+        steps: name and function; the first gets `value`, each other what the one before returned.
+        value: input of the first step.
+        repeats: timed passes.
+        warmup: passes before them that are not timed.
+        synchronise: waits until the device has finished; a GPU returns from a call before the work is done.
+
+    Returns:
+        seconds of each repeat by step name, and under "whole" those of passes without a wait between steps.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name, _ in steps} | {"whole": []}
+    for number in range(warmup + repeats):
+        passes = [_time_steps, _time_whole]
+        for one in passes if number % 2 == 0 else reversed(passes):
+            for name, taken in one(steps, value, synchronise).items():
+                if number >= warmup:
+                    seconds[name].append(taken)
+    return seconds
+
+
+def _time_steps(steps: Steps, value: object, synchronise: Callable[[], None]) -> dict[str, float]:
+    seconds = {}
+    for name, step in steps:
+        synchronise()
+        start = time.perf_counter()
+        value = step(value)
+        synchronise()
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def _time_whole(steps: Steps, value: object, synchronise: Callable[[], None]) -> dict[str, float]:
+    synchronise()
+    start = time.perf_counter()
+    for _, step in steps:
+        value = step(value)
+    synchronise()
+    return {"whole": time.perf_counter() - start}
+
+
+def summarise_seconds(seconds: Sequence[float], images: int) -> dict[str, float]:
+    """median_ms, iqr_ms, p90_ms of calls, and images_per_s by the median.
+
+    Args:
+        seconds: one number a call.
+        images: in each call.
+    """
+    milliseconds = np.asarray(seconds) * 1e3
+    low, median, high, p90 = np.percentile(milliseconds, [25, 50, 75, 90])
+    return {
+        "median_ms": median,
+        "iqr_ms": high - low,
+        "p90_ms": p90,
+        "images_per_s": images / median * 1e3,
+    }
+
+
+def shares(repeats: int, rounds: int) -> list[int]:
+    """The repeats of each round, as even as can be; no round is empty, so there may be fewer rounds."""
+    rounds = min(rounds, repeats)
+    return [len(range(number, repeats, rounds)) for number in range(rounds)]
+
+
+def turns(count: int, repeats: int, rounds: int) -> Iterator[tuple[int, int]]:
+    """(which of `count` is measured, its repeats) in the order of measuring: A B, B A, A B ...
+
+    The order turns round each time, so that a drift of the machine meets all alike.
+    """
+    for number, share in enumerate(shares(repeats, rounds)):
+        order = range(count) if number % 2 == 0 else range(count - 1, -1, -1)
+        for index in order:
+            yield index, share
+
+
+def still_gains(images_per_s: Sequence[float], gain: float = 0.05) -> bool:
+    """Whether the last of the batch sizes measured so far is faster than the best before by at least `gain`.
+
+    Args:
+        images_per_s: by growing batch size; a single one counts as a gain.
+        gain: as a share of the best.
+    """
+    *before, last = images_per_s
+    return not before or last >= (1 + gain) * max(before)
+
+
+def compare(
+    medians: Mapping[str, Sequence[float]], again: Mapping[str, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """The rows of timing_pairs.csv, less what says how they were measured.
+
+    A ratio is taken within a round, where a drift of the machine meets both, and summarised by the median
+    over rounds. A/A compares two processes of the same approach: it shows the noise of the measurement.
+    Two approaches are told apart if |log ratio| exceeds every A/A round's |log ratio| of both.
+
+    Args:
+        medians: by approach, the median time of each round, in any unit.
+        again: the same of a second process; an approach that isn't there has no A/A row.
+
+    Returns:
+        A/A rows in the order of `medians`, then A/B rows of every pair: approach, other, kind, rounds, ratio,
+        low, high, distinguishable. The last is None for A/A, and where either approach has no A/A row.
+    """
+    rows = []
+    noise: dict[str, float] = {}
+    for name in medians:
+        if name in again:
+            ratios = _ratios(again[name], medians[name])
+            noise[name] = max(abs(math.log(ratio)) for ratio in ratios)
+            rows.append({"approach": name, "other": name, "kind": "A/A", **_spread(ratios)})
+    for name, other in combinations(medians, 2):
+        spread = _spread(_ratios(medians[other], medians[name]))
+        known = name in noise and other in noise
+        apart = abs(math.log(spread["ratio"])) > max(noise[name], noise[other]) if known else None
+        rows.append({"approach": name, "other": other, "kind": "A/B", **spread, "distinguishable": apart})
+    return [{"distinguishable": None, **row} for row in rows]
+
+
+def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [one / other for one, other in zip(above, below, strict=True)]
+
+
+def _spread(ratios: Sequence[float]) -> dict[str, float]:
+    return {"rounds": len(ratios), "ratio": float(np.median(ratios)), "low": min(ratios), "high": max(ratios)}

@@ -1,0 +1,257 @@
+"""Times fitted approaches, each in a process of its own, taking turns A B, B A."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from lungseg.spec import TimingSpec
+from lungseg.system.files import write_grey
+from lungseg.system.runtime import Runtime
+from lungseg.timing.measure import Candidate
+from lungseg.timing.processes import Worker, start_workers
+from lungseg.timing.statistics import compare, shares, still_gains, summarise_seconds, turns
+
+LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
+CALLS_A_ROUND = 10  # at least, of batches larger than one
+
+
+@dataclass
+class Timings:
+    """What one runtime gave.
+
+    Attributes:
+        rows: of timings.csv.
+        pairs: of timing_pairs.csv.
+        failed: why a candidate and batch size has no row.
+        empty: why a cell of a row is empty, or a sweep of batch sizes ended early.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
+
+
+def time_approaches(
+    candidates: Sequence[Candidate],
+    images: Sequence[np.ndarray],
+    runtime: Runtime,
+    timing: TimingSpec,
+    progress: Callable[[int, int, str], None],
+) -> Timings:
+    """Times candidates in one runtime, on one device.
+
+    Every candidate has its own process, so that its peak memory is its own; only one works at a time. The
+    repeats are cut into rounds and the order turns round each time, so that a drift of the machine meets all.
+    With `timing.twice` each has a second process at batch size 1; these take their turns after all the first.
+
+    Args:
+        candidates: fitted approaches.
+        images: float32 H x W in [0, 1] of one shape; larger batches repeat them.
+        runtime: may differ from the one they were fitted with.
+        timing: batch sizes, repeats and rounds.
+        progress: called with (done, total, text).
+    """
+    sizes = batch_sizes(timing, runtime.device.type)
+    twice = timing.twice and sizes[0] == 1
+    meter = _Meter(progress, _steps(len(candidates), sizes, twice, timing))
+    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, meter.step)
+    with tempfile.TemporaryDirectory(prefix="lungseg-timing-") as folder:
+        files = _write_images(images, Path(folder))
+        with start_workers(candidates, twice, files, runtime, meter.step) as workers:
+            clock.measure_all(workers, sizes)
+    return clock.timings
+
+
+def batch_sizes(timing: TimingSpec, device: str) -> list[int]:
+    """The batch sizes to measure, growing; "auto" may end before the last one."""
+    if timing.batch_sizes != "auto":
+        return sorted(set(timing.batch_sizes))
+    largest = timing.largest_batch or LARGEST_BATCH[device]
+    return [2**power for power in range(largest.bit_length())]
+
+
+def repeats_and_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
+    """Timed calls of one batch size, and the rounds they are cut into."""
+    if batch_size == 1:
+        return timing.repeats, timing.rounds
+    rounds = max(1, timing.throughput_repeats // CALLS_A_ROUND)
+    return timing.throughput_repeats, min(rounds, timing.rounds)
+
+
+def _steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
+    """How often the bar moves: a start and the turns of each process."""
+    steps = 0
+    for size in sizes:
+        processes = candidates * (2 if twice and size == 1 else 1)
+        steps += processes * len(shares(*repeats_and_rounds(timing, size)))
+    return steps + candidates * (2 if twice else 1)
+
+
+class _Meter:
+    """Counts steps for a bar."""
+
+    def __init__(self, progress: Callable[[int, int, str], None], total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def step(self, text: str) -> None:
+        self._done += 1
+        self._progress(self._done, self._total, text)
+
+
+def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
+    files = [folder / f"{index}.png" for index in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        write_grey(file, image)
+    return files
+
+
+class _Clock:
+    """Asks workers in turn and keeps what they answered as rows."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        shape: tuple[int, int],
+        runtime: Runtime,
+        timing: TimingSpec,
+        step: Callable[[str], None],
+    ) -> None:
+        self.names = names
+        self.setting = _setting(runtime, shape)
+        self.timing = timing
+        self.step = step
+        self.timings = Timings()
+        self._operations: dict[str, dict[str, Any]] = {}
+        self._images_per_s: dict[str, list[float]] = {name: [] for name in names}
+
+    def measure_all(self, workers: Sequence[Worker], sizes: Sequence[int]) -> None:
+        """All batch sizes, each of all workers that are left, then the next."""
+        left = list(workers)
+        for size in sizes:
+            answers = self._take_turns(left, size)
+            if size == 1:
+                self._compare(answers)
+            for worker in [worker for worker in left if worker.again]:
+                worker.close()
+            left = [worker for worker in left if worker in answers and not worker.again]
+            for worker in left:
+                self._store(worker, size, answers[worker])
+            if self.timing.batch_sizes == "auto":
+                left = [worker for worker in left if still_gains(self._images_per_s[worker.name])]
+                left = [worker for worker in left if self._has_room(worker, size)]
+        if self.timing.batch_sizes == "auto" and left:
+            names = ", ".join(worker.name for worker in left)
+            self.timings.empty[f"images/s of {names}, batches above {sizes[-1]}"] = (
+                "timing.largest_batch ended the search, though they still gained"
+            )
+        place = {name: number for number, name in enumerate(self.names)}
+        self.timings.rows.sort(key=lambda row: (place[row["approach"]], row["batch_size"]))
+
+    def _has_room(self, worker: Worker, size: int) -> bool:
+        """Whether twice the batch will do: on a CPU nothing refuses memory, the system kills a process."""
+        rows = [row for row in self.timings.rows if row["approach"] == worker.name]
+        peak = next(row["peak_memory_mib"] for row in reversed(rows) if row["stage"] == "whole")
+        if self.setting["device"] != "cpu" or psutil.virtual_memory().available / 2**20 > peak:
+            return True
+        self.timings.empty[f"{worker.name}, batches above {size}"] = "there is too little free memory"
+        return False
+
+    def _take_turns(self, workers: Sequence[Worker], size: int) -> dict[Worker, list[dict[str, Any]]]:
+        """The answers of each round, of the workers that failed in none, in the order of `workers`."""
+        answers: dict[Worker, list[dict[str, Any]]] = {worker: [] for worker in workers}
+        for index, share in turns(len(workers), *repeats_and_rounds(self.timing, size)):
+            worker = workers[index]
+            if worker in answers:
+                answer = worker.ask("speed", size, share, self.timing.warmup)
+                if "error" in answer:
+                    del answers[worker]
+                    self._note_failure(worker, size, answer)
+                else:
+                    answers[worker].append(answer)
+            self.step(f"{worker.name}, batches of {size}")
+        return answers
+
+    def _note_failure(self, worker: Worker, size: int, answer: dict[str, Any]) -> None:
+        auto = self.timing.batch_sizes == "auto"
+        more = " and more" if not worker.again and (auto or size < max(self.timing.batch_sizes)) else ""
+        what = f"{worker.name}{' a second time' if worker.again else ''}, batches of {size}{more}"
+        if auto and size > 1 and answer["memory"]:
+            self.timings.empty[what] = f"the memory is full ({answer['error']})"
+        else:
+            self.timings.failed[what] = answer["error"]
+
+    def _store(self, worker: Worker, size: int, answers: list[dict[str, Any]]) -> None:
+        """The rounds of one approach and batch size as one row a stage."""
+        if worker.name not in self._operations:
+            self._operations[worker.name] = self._ask_cells(worker, "operations")
+        whole = self._operations[worker.name] | self._ask_cells(worker, "energy", size)
+        # The first round comes before larger batches have left memory behind that this process still holds.
+        first = answers[0]
+        whole["peak_memory_mib"] = first["peak_memory_mib"]
+        for stage in first["seconds"]:
+            seconds = [value for answer in answers for value in answer["seconds"][stage]]
+            row = {
+                "approach": worker.name,
+                "stage": stage,
+                **self.setting,
+                "copies": stage in first["copies"],
+                "batch_size": size,
+                **summarise_seconds(seconds, size),
+                "repeats": len(seconds),
+            }
+            self.timings.rows.append(row | _with_share(whole, row) if stage == "whole" else row)
+        self._images_per_s[worker.name].append(self.timings.rows[-1]["images_per_s"])
+
+    def _ask_cells(self, worker: Worker, method: str, *arguments: Any) -> dict[str, Any]:
+        """Cells of a row, or none and the reason why."""
+        answer = worker.ask(method, *arguments)
+        if "absent" in answer:
+            self.timings.empty["joules_per_image"] = answer["absent"]
+            return {}
+        if "error" in answer:
+            self.timings.empty[f"{method} of {worker.name}"] = answer["error"]
+            return {}
+        return answer
+
+    def _compare(self, answers: dict[Worker, list[dict[str, Any]]]) -> None:
+        def medians(again: bool) -> dict[str, list[float]]:
+            return {
+                worker.name: [float(np.median(answer["seconds"]["whole"])) for answer in rounds]
+                for worker, rounds in answers.items()
+                if worker.again == again
+            }
+
+        first, second = medians(False), medians(True)
+        self.timings.pairs += [{**self.setting, "batch_size": 1, **row} for row in compare(first, second)]
+
+
+def _setting(runtime: Runtime, shape: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "device": runtime.device.type,
+        "precision": runtime.precision,
+        "layout": layout(runtime),
+        "compiled": runtime.compiled,
+        "height": shape[0],
+        "width": shape[1],
+    }
+
+
+def layout(runtime: Runtime) -> str:
+    """The memory layout as the tables name it."""
+    return "channels-last" if runtime.channels_last else "contiguous"
+
+
+def _with_share(cells: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a row of stage "whole", with the share of the device's peak speed where it is known."""
+    if not cells.get("gflops"):
+        return cells
+    share = cells["gflops"] * row["images_per_s"] / cells["peak_gflops_per_s"]
+    return {**cells, "peak_share": share}

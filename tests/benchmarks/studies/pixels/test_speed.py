@@ -1,0 +1,179 @@
+"""The script `benchmarks/studies/pixels/speed.py`, run tiny; what it says is fast is not tested."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.studies import ceilings, turns
+from benchmarks.studies.pixels import floor, models, speed
+from lungseg.system.runtime import Runtime
+
+TINY = {
+    "weights": "random",
+    "size": 64,
+    "scales": [64, 32],
+    "components": 4,
+    "grid": 32,
+    "coarse": 16,
+    "contexts": 1,
+    "boosting": {"rounds": 4, "leaves": 7},
+    "pixels_per_image": 60,
+}
+FOLDERS = ("images", "trees", "floor")
+QUICK = ["--device", "cpu", "--threads", "1", "--repeats", "2", "--images", "2", "--sizes", "48"]
+QUICK += ["--batches", "1", "2", "--forest", "3", "5"]
+
+
+@pytest.fixture(autouse=True)
+def _small_ceilings(monkeypatch):
+    monkeypatch.setattr(ceilings, "PRODUCT_SIZE", {"cpu": 128})
+    monkeypatch.setattr(ceilings, "COPIED_MIB", {"cpu": 1})
+    monkeypatch.setattr(ceilings, "VISITS", 256)
+    monkeypatch.setattr(turns, "ROUNDS", 2)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> models.Stored:
+    cpu = Runtime(torch.device("cpu"), threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "SMALL_FIT", (6, 2))
+        return models.fit_small(TINY, cpu, tmp_path_factory.mktemp("fit"))
+
+
+@pytest.fixture
+def results(fitted, tmp_path) -> Path:
+    """A run's results as far as the script reads them."""
+    row = {"name": "context", "use": "vgg19-context", "settings": fitted.settings.model_dump(mode="json")}
+    other = {"name": "mean-mask", "use": "mean-mask", "settings": {}}
+    (tmp_path / "run.json").write_text(json.dumps({"name": "a-run", "approaches": [other, row]}))
+    (tmp_path / "models" / "context").mkdir(parents=True)
+    (tmp_path / "models" / "context" / "f0-s1").symlink_to(fitted.directory)
+    return tmp_path
+
+
+@pytest.mark.parametrize("which", [["--results", "."], ["--model", "models/context/f0-s1"]])
+def test_a_stored_fit_is_timed_with_both_engines_and_they_agree(results, which, tmp_path, capsys):
+    speed.main([which[0], str(results / which[1]), *QUICK, "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "Model: context, f0-s1, of the run 'a-run'." in said
+    assert "phantoms." in said
+    images, trees, floors = (pd.read_csv(tmp_path / "out" / n / "table.csv") for n in FOLDERS)
+    assert images["engine"].tolist() == ["lightgbm", "llvm"] * 2
+    assert images["batch"].tolist() == [1, 1, 2, 2]
+    ours = images[images["engine"] == "llvm"]
+    assert (ours["pixels of masks that differ"] == 0).all()
+    assert (ours["largest difference of maps"] < 1e-6).all()
+    assert (trees["largest difference of raw scores"] < 1e-6).all()
+    assert trees["rows"].tolist() == [2 * (32**2 + 16**2)] * 2 + [2 * 48**2] * 2
+    assert floors[floors["work"] == "trees"]["batch"].tolist() == [1, 2]
+
+
+def test_without_a_model_a_small_one_is_fitted_and_the_missing_gpu_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(models, "SMALL_FIT", (6, 2))
+    changes = [f"{key}={json.dumps(value)}" for key, value in TINY.items() if key != "boosting"]
+    changes += ["boosting.rounds=2"]
+    words = [word if word != "cpu" else "auto" for word in QUICK]
+    speed.main([*words, "--set", *changes, "--out", str(tmp_path / "out")])
+    assert "a small model fitted on 6 phantoms" in capsys.readouterr().out
+    for folder in FOLDERS:
+        last = pd.read_csv(tmp_path / "out" / folder / "table.csv").iloc[-1]
+        assert (last["device"], last["why empty"]) == ("cuda", "no CUDA device")
+
+
+def test_recorded_rows_are_those_that_each_stage_was_given(tmp_path, monkeypatch):
+    """Stages of one grid write to the same memory, one after the other."""
+    monkeypatch.setattr(models, "SMALL_FIT", (6, 2))
+    stored = models.fit_small({**TINY, "contexts": 2}, Runtime(torch.device("cpu"), threads=1), tmp_path)
+    approach = models.with_engine(stored.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
+    given, of_rows = [], models.EngineStage.of_rows
+    monkeypatch.setattr(
+        models.EngineStage, "of_rows", lambda stage, rows: given.append(rows.clone()) or of_rows(stage, rows)
+    )
+    recorded = models.recorded_rows(approach, [np.random.default_rng(0).random((50, 50), np.float32)])
+    assert len(recorded) == len(given) == 3
+    for (_, rows), expected in zip(recorded, given, strict=True):
+        assert torch.equal(rows, expected)
+        assert rows.stride() == expected.stride()
+    assert not any(stage.model.on_device for stage in approach.cascade)
+
+
+def test_operations_are_those_that_torch_counts(fitted):
+    approach = fitted.load(Runtime(torch.device("cpu"), threads=1))
+    batch = approach.prepare([np.zeros((48, 48), np.float32)] * 3)
+    with FlopCounterMode(display=False) as counter:
+        approach.base.projection(approach.base.features(batch), approach.base.grids[0])
+    counted = sum(layer.operations for layer in floor.convolutions(approach))
+    assert 3 * counted == counter.get_total_flops()
+
+
+def test_the_floor_is_the_longest_of_the_three_times(fitted):
+    approach = models.with_engine(fitted.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
+    own = ceilings.Ceilings(gflops=1.0, gbytes=1e9, visits=1e-3)
+    rows = floor.floor_rows(approach, 2, own, {"features": 50.0, "trees": 100.0})
+    found = {row["work"]: row for row in rows}
+    nodes = [len(stage.model.evaluator.forest.feature) for stage in approach.cascade]
+    visits = 2 * (16**2 * nodes[0] + 32**2 * nodes[1])
+    assert found["trees"]["floor ms"] == pytest.approx(visits / 1e3)
+    assert found["trees"]["floor / measured"] == f"{visits / 1e5:.0%}"
+    levels = sum(row["GFLOP"] for work, row in found.items() if work.startswith("features:"))
+    assert found["features"]["floor ms"] == pytest.approx(1e3 * levels)
+
+
+def test_aims_are_judged_by_what_was_measured():
+    table = pd.DataFrame(
+        {
+            "device": ["cpu", "cpu", "cuda"],
+            "engine": ["lightgbm", "llvm", "triton"],
+            "size": [512, 512, 256],
+            "batch": [1, 1, 64],
+            "ms an image": [1800.0, 450.0, 2.0],
+            "images/s": [0.6, 2.2, 500.0],
+            "times as fast": [np.nan, 4.0, np.nan],
+        }
+    )
+    cpu, gpu = speed.image_verdicts(table)
+    assert "0.450 s, kept." in cpu
+    assert "4.00 times, missed." in cpu
+    assert gpu.endswith("500, kept.")
+    assert speed.image_verdicts(table[:1]) == []
+
+
+def test_each_turn_of_every_way_starts_from_the_same_value():
+    seen = {"a": [], "b": []}
+    chains = {name: [("step", seen[name].append)] for name in seen}
+    found = turns.take_turns(chains, lambda turn: turn, 6)
+    assert [set(seen["a"]), set(seen["b"])] == [{0, 1}] * 2
+    assert [len(one.seconds["whole"]) for one in found.values()] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--sizes", "0"], "--sizes are at least 16"),
+        (["--batches", "1", "0"], "--batches and the TREES of --forest are at least 1"),
+        (["--forest", "0", "63"], "the TREES of --forest are at least 1"),
+        (["--forest", "3", "1"], "the LEAVES of --forest at least 2"),
+    ],
+)
+def test_a_number_that_can_not_be_measured_ends_in_a_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        speed.main([*QUICK, *words])
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_model_that_can_not_be_timed_ends_in_a_sentence(results, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    wrong = {
+        "--results": (tmp_path / "empty", "run.json is missing"),
+        "--model": (results / "models" / "context" / "f9-s9", "there is no fitted model"),
+    }
+    for option, (path, sentence) in wrong.items():
+        with pytest.raises(SystemExit):
+            speed.main([option, str(path), *QUICK])
+        assert sentence in capsys.readouterr().err

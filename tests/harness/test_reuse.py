@@ -1,0 +1,182 @@
+"""`--reuse`: rows of a published result in place of trainings that would give the same."""
+
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from lungseg.harness import runtime
+from lungseg.harness.plan import make_plan
+from lungseg.harness.run import benchmark
+from lungseg.report.publish import publish
+from lungseg.results import read_json, read_table, write_json
+from lungseg.spec import read_spec
+from lungseg.system.errors import InputError
+from tests.tiny import NO_TIMING
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+
+@pytest.fixture
+def published(spec_file, tmp_path):
+    """The tables of a finished run, without its models and maps."""
+    benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "first")
+    (tmp_path / "first/figures").mkdir(exist_ok=True)
+    (tmp_path / "first/summary.md").touch()
+    return publish(tmp_path / "first", tmp_path / "published", tmp_path / "no-readme")[0]
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The labels of the trials that are computed from now on."""
+    import lungseg.harness.run as harness
+
+    labels, original = [], harness.run_trial
+    monkeypatch.setattr(
+        harness, "run_trial", lambda trial, *rest: (labels.append(trial.label), original(trial, *rest))
+    )
+    return labels
+
+
+def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, computed):
+    out = tmp_path / "out"
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert computed == ["mean-mask, fold 0, seed 0", "pixels, fold 0, seed 0"]  # their maps are drawn
+    for table in ("scores", "calibration", "statistics"):
+        assert (out / f"{table}.csv").read_bytes() == (published / f"{table}.csv").read_bytes()
+    trials = {(p["approach"], p["seed"]): p for p in read_json(out / "run.json")["trials"]}
+    assert "taken_over" not in trials["pixels", 0]
+    former, record = read_json(published / "run.json"), read_json(out / "run.json")
+    first = {(p["approach"], p["seed"]): p for p in former["trials"]}
+    assert trials["pixels", 1]["seconds"] == first["pixels", 1]["seconds"]
+    assert trials["pixels", 1]["taken_over"]["finished"] == former["finished"]
+    assert record["seconds"] == pytest.approx(
+        sum(p["seconds"] for p in trials.values() if "taken_over" not in p)
+    )
+    assert training(out, 1).equals(training(published, 1))
+    assert "Taken over with their training times from tiny" in summary
+    assert "pixels fold 0 seed 1" in summary
+    computed.clear()
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    assert computed == []
+
+
+def test_what_was_taken_over_twice_still_names_the_first_source(spec_file, tmp_path, published):
+    out, again = tmp_path / "out", tmp_path / "again"
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    benchmark(read_spec(spec_file, NO_TIMING), again, reuse=out)
+    origins = [read_json(folder / "run.json")["trials"][-1]["taken_over"] for folder in (out, again)]
+    assert origins[0] == origins[1]
+    assert origins[0]["finished"] == read_json(published / "run.json")["finished"]
+
+
+def test_the_results_directory_itself_is_refused(spec_file, published):
+    with pytest.raises(InputError, match="leave it out"):
+        benchmark(read_spec(spec_file, NO_TIMING), published, fresh=True, reuse=published / "../tiny")
+    assert read_json(published / "run.json")["finished"]
+
+
+def test_a_damaged_result_clears_nothing(spec_file, tmp_path, published):
+    out = tmp_path / "first"
+    harm(published, "rows")
+    with pytest.raises(InputError, match="hasn't all rows"):
+        benchmark(read_spec(spec_file, NO_TIMING), out, fresh=True, reuse=published)
+    assert (out / "models/pixels/f0-s1").is_dir()
+    assert read_json(out / "run.json")["finished"]
+
+
+def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, tmp_path, published, computed):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    computed.clear()
+    (out / "trials/pixels/f0-s1/trial.json").unlink()
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert computed == ["pixels, fold 0, seed 1"]
+    assert (out / "models/pixels/f0-s1").is_dir()
+
+
+def test_a_model_of_former_settings_does_not_stay_beside_rows_taken_over(spec_file, tmp_path, published):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert not (out / "models/pixels/f0-s1").exists()
+
+
+def test_the_layout_of_images_counts(spec_file, monkeypatch):
+    keys = [make_plan(read_spec(spec_file)).trials[1].keys.fit]
+    original = runtime.resolve_runtime
+    monkeypatch.setattr(
+        runtime, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
+    )
+    keys.append(make_plan(read_spec(spec_file)).trials[1].keys.fit)
+    assert len(set(keys)) == 2
+
+
+def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, computed):
+    changed = [*NO_TIMING, "approach.pixels.size=20"]
+    summary = benchmark(read_spec(spec_file, changed), tmp_path / "out", reuse=published)
+    assert "pixels, fold 0, seed 1" in computed
+    assert "Taken over" not in summary
+
+
+def test_what_is_stored_already_stays(spec_file, tmp_path, published, computed):
+    out = tmp_path / "out"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    assert not any("taken_over" in trial for trial in read_json(out / "run.json")["trials"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "names"),
+    [
+        ("no run", r"run\.json"),
+        ("unfinished", r"run\.json"),
+        ("record", r"run\.json"),
+        ("origin", r"run\.json"),
+        ("rows", "published/tiny hasn't all rows of pixels"),
+        ("training", "published/tiny hasn't all rows of mean-mask"),
+        ("columns", r"scores\.csv"),
+        ("number", r"scores\.csv"),
+        ("bytes", r"scores\.csv"),
+        ("no table", r"calibration\.csv"),
+    ],
+)
+def test_a_result_that_is_not_whole_is_refused(spec_file, tmp_path, published, damage, names):
+    harm(published, damage)
+    with pytest.raises(InputError, match=names):
+        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out", reuse=published)
+    assert not (tmp_path / "out/trials").exists()
+
+
+def harm(published, damage):
+    run, scores = published / "run.json", published / "scores.csv"
+    record = read_json(run)
+    frame = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    match damage:
+        case "no run":
+            shutil.rmtree(published)
+        case "unfinished":
+            write_json(run, record | {"finished": None})
+        case "record":
+            write_json(run, record | {"trials": [record["trials"][0] | {"seconds": None}]})
+        case "origin":
+            write_json(run, record | {"trials": [record["trials"][0] | {"taken_over": True}]})
+        case "rows":
+            frame[:-1].to_csv(scores, index=False)
+        case "training":
+            path = published / "training.csv"
+            path.write_text(path.read_text().splitlines()[0] + "\n")
+        case "columns":
+            frame.drop(columns="dice").to_csv(scores, index=False)
+        case "number":
+            frame.assign(dice="good").to_csv(scores, index=False)
+        case "bytes":
+            scores.write_bytes(b"\xff\xfe\x00")
+        case "no table":
+            (published / "calibration.csv").unlink()
+
+
+def training(folder, seed):
+    rows = read_table(folder, "training")
+    return rows[(rows["approach"] == "pixels") & (rows["seed"] == seed)].reset_index(drop=True)

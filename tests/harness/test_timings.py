@@ -1,0 +1,87 @@
+"""When the timings of a plan are measured, and when those of a former run are kept."""
+
+import pytest
+
+from lungseg.harness.plan import make_plan
+from lungseg.harness.timings import time_plan, timing_seconds
+from lungseg.results import read_table
+from lungseg.spec import read_spec
+from lungseg.system.progress import Reporter
+from lungseg.timing.turns import Timings
+
+SPEC = """
+name = "tiny"
+runtime = { device = "cpu", precision = "float32" }
+[data]
+dataset = "phantom"
+count = 12
+size = 48
+[[approach]]
+use = "mean-mask"
+[timing]
+batch_sizes = [1]
+[[timing.variants]]
+precision = "bfloat16"
+compiled = true
+"""
+OWN, VARIANT = "cpu", "cpu, bfloat16, channels-last, compiled"
+
+
+@pytest.fixture
+def timed(tmp_path, monkeypatch):
+    """A function that times the spec's plan with a clock that fails as told; gives reasons and labels."""
+    spec_file = tmp_path / "tiny.toml"
+    spec_file.write_text(SPEC)
+
+    def time_it(changes=(), own=None, variant=None):
+        labels = []
+
+        def clock(candidates, images, runtime, timing, progress):
+            assert [candidate.name for candidate in candidates] == ["mean-mask"]
+            assert images[0].shape == (48, 48)
+            labels.append(VARIANT if runtime.compiled else OWN)
+            failed = (variant if runtime.compiled else own) or {}
+            row = {"approach": "mean-mask", "stage": "whole", "compiled": runtime.compiled}
+            pair = {"approach": "mean-mask", "other": "mean-mask", "compiled": runtime.compiled}
+            return Timings([] if failed else [row], [pair], dict(failed), {"joules_per_image": "no counter"})
+
+        monkeypatch.setattr("lungseg.harness.timings.time_approaches", clock)
+        plan = make_plan(read_spec(spec_file, changes))
+        return time_plan(plan, tmp_path, Reporter()), labels
+
+    return time_it
+
+
+def test_timings_are_measured_once_and_again_when_the_spec_changes(timed, tmp_path):
+    reasons, labels = timed()
+    assert labels == [OWN, VARIANT]
+    assert reasons["joules_per_image on cpu"] == "no counter"
+    assert "timings on CUDA" in reasons
+    assert list(read_table(tmp_path, "timings")["compiled"]) == [False, True]
+    assert list(read_table(tmp_path, "timing_pairs")["compiled"]) == [False]  # of the run's own runtime alone
+    assert timing_seconds(tmp_path) > 0
+
+    assert timed() == (reasons, [])
+    assert timed(["timing.repeats=31"])[1] == [OWN, VARIANT]
+    (tmp_path / "timing_pairs.csv").unlink()
+    assert timed(["timing.repeats=31"])[1] == [OWN, VARIANT]
+
+
+def test_what_failed_is_tried_again_but_not_a_variant(timed, tmp_path):
+    failed = {"mean-mask, batches of 1": f"OSError: no {tmp_path / 'model'}"}
+    reasons, _ = timed(own=failed)
+    assert reasons["timings of mean-mask, batches of 1 on cpu"] == "OSError: no model"
+    reasons, labels = timed(variant=failed)
+    assert labels == [OWN, VARIANT]
+    assert reasons[f"timings of mean-mask, batches of 1 on {VARIANT}"] == "OSError: no model"
+    assert timed() == (reasons, [])
+
+
+def test_switched_off_leaves_empty_tables_and_says_so(timed, tmp_path):
+    timed()
+    reasons, labels = timed(["timing.enabled=false"])
+    assert (reasons, labels) == ({"timings": "switched off in the spec"}, [])
+    assert read_table(tmp_path, "timings").empty
+    assert read_table(tmp_path, "timing_pairs").empty
+    assert timing_seconds(tmp_path) == 0
+    assert timed()[1] == [OWN, VARIANT]

@@ -1,0 +1,3 @@
+from tests.networks import network_training, noise_images, settings
+
+__all__ = ["network_training", "noise_images", "settings"]

@@ -1,0 +1,73 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from lungseg.learning.networks import feed as module
+from lungseg.learning.networks.feed import Feed
+
+CPU = torch.device("cpu")
+
+
+def test_batches_come_in_their_order_with_names(noise_images):
+    data = noise_images(7)
+    order = [torch.tensor([5, 0, 2]), torch.tensor([1, 6]), torch.tensor([3, 4])]
+    found = list(Feed(data, order, CPU))
+    assert [batch.names for batch in found] == [[f"picture-{i}" for i in part.tolist()] for part in order]
+    for batch, part in zip(found, order, strict=True):
+        images, masks = data.batch(part.tolist())
+        assert torch.equal(batch.images, images)
+        assert torch.equal(batch.masks, masks)
+        assert (batch.first, batch.whole) == (0, len(part))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_batches(noise_images, count):
+    order = [torch.tensor([0, 1])] * count
+    assert len(list(Feed(noise_images(), order, CPU))) == count
+
+
+def test_a_process_reads_its_own_part(noise_images, monkeypatch):
+    monkeypatch.setattr(module.distributed, "shard", lambda items: items[2:4])
+    (batch,) = Feed(noise_images(), [torch.tensor([5, 4, 3, 2, 1])], CPU)
+    assert batch.names == ["picture-3", "picture-2"]
+    assert (batch.first, batch.whole) == (2, 5)
+
+
+def test_time_waited_is_that_of_reading_and_not_of_computing(noise_images):
+    data = noise_images()
+    read = data.batch
+
+    def slow(chosen):
+        time.sleep(0.05)
+        return read(chosen)
+
+    data.batch = slow
+    waiting, busy = (Feed(data, [torch.tensor([0, 1])] * 6, CPU) for _ in range(2))
+    for _ in waiting:
+        pass
+    for _ in busy:
+        time.sleep(0.08)
+    assert waiting.waited > busy.waited > 0  # all six of them, and the first one alone
+
+
+def test_leaving_in_the_midst_ends_the_reading(noise_images):
+    before = threading.active_count()
+    for _ in Feed(noise_images(), [torch.tensor([0, 1])] * 50, CPU):
+        break
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_an_image_that_cannot_be_read_ends_the_epoch(noise_images):
+    data = noise_images()
+
+    def fail(chosen):
+        raise OSError("gone")
+
+    data.batch = fail
+    with pytest.raises(OSError, match="gone"):
+        list(Feed(data, [torch.tensor([0, 1])], CPU))

@@ -1,0 +1,156 @@
+import hashlib
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lungseg.learning import weights
+from lungseg.learning.weights import WeightsFile, find_weights, load_weights, weights_info
+from lungseg.system.errors import InputError
+
+REQUIRED = {"features.0.weight": (2, 3), "features.0.bias": (2,)}
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """A machine without weights, variable or network; returns its folders of weights and of torch's cache."""
+    folder, cache = tmp_path / "weights", tmp_path / "hub" / "checkpoints"
+    folder.mkdir()
+    cache.mkdir(parents=True)
+
+    def offline(url, *args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.delenv("LUNGSEG_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    return folder, cache
+
+
+def tensors():
+    return {"features.0.weight": torch.arange(6.0).view(2, 3), "features.0.bias": torch.ones(2)}
+
+
+def test_the_folder_comes_before_the_cache_and_safetensors_before_pth(machine, monkeypatch):
+    folder, cache = machine
+    names = ["vgg19.safetensors", "vgg19.pth", "vgg19-dcbb9e9d.pth"]
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    in_cache = cache / "vgg19-dcbb9e9d.pth"
+    in_cache.write_bytes(b"x")
+    monkeypatch.setenv("LUNGSEG_WEIGHTS", str(folder))
+    for name in names:
+        assert find_weights("vgg19", "auto").path == folder / name
+        (folder / name).unlink()
+    assert find_weights("vgg19", "auto").path == in_cache
+
+
+def test_weights_of_a_relative_with_a_longer_name_are_not_taken(machine, monkeypatch):
+    folder, _ = machine
+    for place in machine:
+        (place / "vgg19_bn-c79401a0.pth").write_bytes(b"x")
+    monkeypatch.setenv("LUNGSEG_WEIGHTS", str(folder))
+    assert find_weights("vgg19", "auto") is None
+
+
+def test_auto_never_downloads_and_random_never_looks(monkeypatch):
+    monkeypatch.setattr(weights, "_download", lambda network: pytest.fail("downloaded"))
+    assert find_weights("resnet50", "auto") is None
+    monkeypatch.setenv("LUNGSEG_WEIGHTS", "/no/such/folder")
+    assert find_weights("resnet50", "random") is None
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "auto"])
+def test_a_variable_that_names_no_folder_is_an_error(kind, monkeypatch):
+    monkeypatch.setenv("LUNGSEG_WEIGHTS", "/no/such/folder")
+    with pytest.raises(InputError, match="LUNGSEG_WEIGHTS names /no/such/folder, which isn't a folder"):
+        find_weights("vgg19", kind)
+
+
+def test_imagenet_without_a_network_says_the_ways_out():
+    with pytest.raises(InputError, match="resnet50") as error:
+        find_weights("resnet50", "imagenet")
+    for way in ("LUNGSEG_WEIGHTS", "resnet50.safetensors", "network connection", 'weights = "random"'):
+        assert way in str(error.value)
+
+
+def test_imagenet_downloads_into_the_cache_and_checks_the_hash(machine, monkeypatch):
+    calls = []
+
+    def download(url, destination, hash_prefix, progress):
+        calls.append((url, hash_prefix, progress))
+        torch.save(tensors(), destination)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    found = find_weights("vgg19", "imagenet")
+    assert found.path == machine[1] / "vgg19-dcbb9e9d.pth"
+    assert find_weights("vgg19", "imagenet") == found
+    assert calls == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d", True)]
+    assert load_weights(found, REQUIRED)["features.0.weight"][1, 2] == 5
+
+
+@pytest.mark.parametrize("name", ["vgg19.safetensors", "vgg19.pth"])
+def test_half_precision_is_read_to_float32_and_the_rest_left_out(name, tmp_path):
+    path = tmp_path / name
+    stored = {key: value.half() for key, value in tensors().items()} | {"classifier.0.bias": torch.ones(9)}
+    save_file(stored, path) if path.suffix == ".safetensors" else torch.save(stored, path)
+    loaded = load_weights(WeightsFile("vgg19", path), REQUIRED)
+    assert set(loaded) == set(REQUIRED)
+    for key, value in tensors().items():
+        assert loaded[key].dtype == torch.float32
+        assert torch.equal(loaded[key], value)
+
+
+@pytest.mark.parametrize("name", ["vgg19.safetensors", "vgg19.pth"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.9])
+def test_a_truncated_file_is_named(name, kept, tmp_path):
+    path = tmp_path / name
+    save_file(tensors(), path) if path.suffix == ".safetensors" else torch.save(tensors(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(InputError, match=rf"{name} can't be read as weights"):
+        load_weights(WeightsFile("vgg19", path), REQUIRED)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"vgg19\.safetensors can't be read"):
+        load_weights(WeightsFile("vgg19", tmp_path / "vgg19.safetensors"), REQUIRED)
+
+
+def test_a_file_that_could_run_code_is_refused(tmp_path):
+    path = tmp_path / "vgg19.pth"
+    torch.save({"features.0.weight": print}, path)
+    with pytest.raises(InputError, match=r"vgg19\.pth can't be read as weights"):
+        load_weights(WeightsFile("vgg19", path), REQUIRED)
+
+
+def test_a_file_that_holds_no_dictionary_is_refused(tmp_path):
+    path = tmp_path / "vgg19.pth"
+    torch.save(torch.ones(3), path)
+    with pytest.raises(InputError, match="holds no named weights"):
+        load_weights(WeightsFile("vgg19", path), REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features.0.bias": torch.ones(5)}, r"features\.0\.bias has shape \(5,\), not \(2,\)"),
+        ({"features.0.bias": None}, r"features\.0\.bias is missing"),
+    ],
+)
+def test_weights_of_another_network_are_refused(change, message, tmp_path):
+    path = tmp_path / "vgg19.safetensors"
+    save_file({key: value for key, value in (tensors() | change).items() if value is not None}, path)
+    with pytest.raises(InputError, match=rf"vgg19\.safetensors .*{message}"):
+        load_weights(WeightsFile("vgg19", path), REQUIRED)
+
+
+def test_the_description_names_the_file_and_its_hash_but_no_folder(tmp_path):
+    path = tmp_path / "vgg19.safetensors"
+    for content in (b"one", b"three"):
+        path.write_bytes(content)
+        info = weights_info("vgg19", WeightsFile("vgg19", path))
+        assert (info.kind, info.file) == ("imagenet", "vgg19.safetensors")
+        assert info.sha256 == hashlib.sha256(content).hexdigest()
+    assert weights_info("vgg19", None).kind == "random"
