@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from lungseg.system.errors import InputError
+
+if TYPE_CHECKING:
+    from lungseg.report.write import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +28,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Runs the command line; what a user can mend is one sentence and exit code 2."""
+    """Run the command line; what a user can mend is one sentence and exit code 2."""
     # cuBLAS repeats its bits only with a workspace of fixed size, and reads this once, before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
@@ -36,7 +39,7 @@ def main() -> None:
 
 
 def _which_process() -> str:
-    """Says which one this is, as in " (process 2)", where there are several: each reports what it meets."""
+    """Return which one this is, as in " (process 2)", where there are several: each reports what it meets."""
     number = int(os.environ.get("RANK", "0"))
     return f" (process {number})" if number else ""
 
@@ -54,40 +57,36 @@ def benchmark(
         Path | None, typer.Option(help="a published result: rows of trainings that are the same come from it")
     ] = None,
 ) -> None:
-    """Runs a benchmark, or goes on with one that was cut, and prints its summary."""
+    """Run a benchmark, or go on with one that was interrupted, and print its summary."""
     from lungseg.spec import read_spec
 
     if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(spec, set_ or [])
-    from lungseg.harness.run import (
-        benchmark as run,  # not before: what a spec says wrong needn't wait for torch
-    )
-    from lungseg.system.distributed import joined
+    # Not before: what a spec says wrong needn't wait for torch.
+    from lungseg.harness.run import benchmark as run
+    from lungseg.system.distributed import join_processes
 
     directory = out or Path("results") / read.name
     try:
-        with joined(device or read.runtime.device):
-            summary = run(read, directory, device, fresh, reuse=reuse)
+        with join_processes(device or read.runtime.device):
+            written = run(read, directory, device, fresh, reuse=reuse)
     except KeyboardInterrupt:
         print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)
         raise typer.Exit(130) from None
-    if summary:  # only the first of several processes has one
-        _print_summary(summary, directory)
+    if written is not None:  # only the first of several processes has one
+        _print_report(written)
 
 
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
-    """Draws tables and figures again from what a results directory holds."""
+    """Make tables and figures again from what a results directory holds."""
     from lungseg.system.files import read_json
 
     read_json(directory / "run.json")  # before what draws is imported, which takes seconds
-    from lungseg.report.figures.all import draw_figures
-    from lungseg.report.tables.summary import write_tables
+    from lungseg.report.write import write_report
 
-    summary = write_tables(directory)
-    draw_figures(directory)
-    _print_summary(summary, directory)
+    _print_report(write_report(directory))
 
 
 @app.command()
@@ -96,7 +95,7 @@ def publish(
     to: Annotated[Path, typer.Option(help="where published results lie")] = Path("results/reference"),
     readme: Annotated[Path, typer.Option(help="page whose marked block is filled")] = Path("README.md"),
 ) -> None:
-    """Copies what may be committed (no X-ray, no model) and fills the README's block."""
+    """Copy what may be committed (no X-ray, no model) and fill the README's block."""
     from lungseg.report.publish import publish as copy
 
     target, filled = copy(directory, to, readme)
@@ -105,18 +104,18 @@ def publish(
 
 @app.command()
 def info() -> None:
-    """Prints devices, versions, and which data and weights were found."""
-    from lungseg.harness.info import facts
+    """Print devices, versions, and which data and weights were found."""
+    from lungseg.harness.info import list_facts
 
-    _print_rows("lungseg", facts())
+    _print_rows("lungseg", list_facts())
 
 
 @data_app.command("list")
 def list_datasets() -> None:
-    """Lists the datasets that a spec can name, and which of them are here."""
-    from lungseg.harness.info import datasets_found
+    """List the datasets that a spec can name, and which of them are here."""
+    from lungseg.harness.info import list_datasets as found
 
-    _print_rows("datasets", datasets_found())
+    _print_rows("datasets", found())
 
 
 @data_app.command("check")
@@ -126,14 +125,14 @@ def check_dataset(
         list[str] | None, typer.Option("--set", help="the dataset's own key=value, e.g. images=chest/images")
     ] = None,
 ) -> None:
-    """Reads every file of a dataset; exit code 1 if training on it would go wrong."""
+    """Read every file of a dataset; exit code 1 if training on it would go wrong."""
     from lungseg.data.audit.check import check_dataset as check
-    from lungseg.data.loading import data_root, find_dataset
+    from lungseg.data.loading import find_data_root, find_dataset
     from lungseg.spec import parse_changes
     from lungseg.system.progress import Reporter
 
     with Reporter(console).bar("reading and comparing all pictures") as move:
-        found = check(find_dataset(dataset, parse_changes(set_ or []), data_root()), move)
+        found = check(find_dataset(dataset, parse_changes(set_ or []), find_data_root()), move)
     _print_rows(f"dataset {dataset}", found.rows())
     for note in found.notes:
         console.print(f"note: {note}", markup=False)
@@ -151,7 +150,7 @@ def make_phantoms(
     size: Annotated[int, typer.Option(min=32, max=2048, help="pixels a side")] = 256,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Writes phantom X-rays and their exact masks as PNG files."""
+    """Write phantom X-rays and their exact masks as PNG files."""
     from lungseg.data.datasets.export import write_phantoms
 
     write_phantoms(out, count, size, seed)
@@ -165,14 +164,15 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _print_summary(summary: str, directory: Path) -> None:
-    from lungseg.report.tables.terminal import short_table
+def _print_report(report: Report) -> None:
+    from lungseg.report.tables.terminal import make_short_table
 
     # A terminal gets a table that fits it, a file or a pipe the whole summary.
     if console.is_terminal:
-        Console(highlight=False).print(short_table(directory))
+        Console(highlight=False).print(make_short_table(report.contents))
     else:
-        console.print(summary, markup=False)
+        console.print(report.summary, markup=False)
+    directory = report.contents.directory
     figures = sorted((directory / "figures").glob("*.png"))
     console.print(f"\nTables:   {directory / 'summary.md'}", markup=False)
     console.print(

@@ -1,4 +1,4 @@
-"""The results directory: its files and columns, written atomically and read back."""
+"""The files of a results directory, and the columns of its tables; tables are written and read here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from lungseg.system.files import read_json, write_atomically, write_json
+from lungseg.system.files import write_atomically
 
-__all__ = ["FILES", "FORMAT", "TABLES", "read_json", "read_table", "write_json", "write_table"]
+FORMAT = 3  # of the results directory; trials in another format are run again
 
-FORMAT = 3  # of the results directory; a new one starts every trial anew
-
-# Identity of a row in scores.csv, then counts of pixels, then metrics of the binary mask.
-SCORE_KEYS = [
+# Identity of a row, then counts of pixels, then metrics of the binary mask, then of the map.
+SCORE_COLUMNS = [
     "approach",
     "dataset",
     "train_set",
@@ -25,9 +23,6 @@ SCORE_KEYS = [
     "patient",
     "source",
     "threshold",
-]
-SCORE_COLUMNS = [
-    *SCORE_KEYS,
     "tp",
     "fp",
     "fn",
@@ -53,7 +48,7 @@ HISTORY_COLUMNS = [
     "approach",
     "fold",
     "seed",
-    "unit",  # what a step is: "round" of boosting, "epoch" or "stage" of a cascade
+    "unit",  # of a step: "round" of boosting, "epoch" or "stage" of a cascade
     "step",
     "train_loss",
     "validation_loss",
@@ -84,7 +79,7 @@ TIMING_COLUMNS = [
     "compile_s",  # seconds of torch.compile before the first prediction
     "repeats",
 ]
-# Ratios of times, one approach's over another's, each taken within a round: a drift of the machine cancels.
+# Ratios of two approaches' times, each taken within a round, so that a drift of the machine cancels.
 PAIR_COLUMNS = [
     "device",
     "precision",
@@ -127,14 +122,14 @@ TRAINING_COLUMNS = [
     "peak_memory_mib",
     "wait_share",
 ]
-# What a fitted approach reads most, of those that can tell; a column without any gain has a row too.
+# Which columns a fitted approach uses most, if it can tell; a column without any gain has a row too.
 IMPORTANCE_COLUMNS = [
     "approach",
     "fold",
     "seed",
     "stage",  # of the approach, such as "stage 1"
-    "column",  # KIND:NAME of what a regressor reads: "relu1_2@64:3" is of VGG19's layer at 64 pixels a side
-    "share",  # of the total gain (the loss that splits at this column took away) of all columns of the stage
+    "column",  # KIND:NAME of an input of a regressor: "relu1_2@64:3" is of VGG19's layer at 64 pixels a side
+    "share",  # of the stage's total gain; a column's gain is the loss that splits at it removed
 ]
 STATISTIC_COLUMNS = [
     "dataset",
@@ -196,21 +191,34 @@ TEXT_COLUMNS = {
 
 
 def write_table(path: Path, table: str, rows: list[dict[str, Any]] | pd.DataFrame) -> None:
-    """Writes rows as CSV with the columns that `TABLES[table]` lists; a missing value is an empty cell.
+    """Write rows as CSV with the columns of `TABLES[table]`; a missing value is an empty cell.
 
-    Floats have nine significant digits, enough for float32 and the same text on every run.
+    Floats have nine significant digits: enough for float32, and the same text on every run.
+
+    Args:
+        path: the file.
+        table: a key of `TABLES`.
+        rows: of the table.
+
+    Raises:
+        InputError: as `write_atomically`.
     """
     frame = pd.DataFrame(rows, columns=TABLES[table])
     write_atomically(path, frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
 
 def read_table(directory: Path, table: str) -> pd.DataFrame:
-    """One of the CSV files of a results directory; empty with its columns if it isn't there."""
+    """Read one of the CSV files of a results directory; an empty table with its columns if it is missing.
+
+    Args:
+        directory: of the results.
+        table: a key of `TABLES`.
+    """
     path = directory / f"{table}.csv"
     if not path.exists():
         return pd.DataFrame(columns=TABLES[table])
-    # A patient called "NA" is a patient: only columns of numbers have missing values. "precision" is a metric
-    # in one table and a format of numbers in another.
+    # Only columns of numbers have missing values, since a patient may be called "NA". "precision" is a metric
+    # in one table and a number format in others.
     text = TEXT_COLUMNS | ({"precision"} if table in ("timings", "timing_pairs") else set())
     header = pd.read_csv(path, nrows=0).columns
     numbers = {name: [""] for name in header if name not in text}

@@ -1,4 +1,4 @@
-"""A benchmark's TOML file, validated: an unknown key is an error that names it."""
+"""Read and validate a benchmark's TOML file; an unknown key is an error that names it."""
 
 from __future__ import annotations
 
@@ -18,40 +18,47 @@ Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class DataSpec(BaseModel):
-    """`[data]`: what is evaluated, and how it is split. Further keys are the dataset's or the split's own.
-
-    Attributes:
-        allow_leaks: go on although a picture or patient stands on two sides; every table then says so.
-    """
+class _OpenTable(BaseModel):
+    """A table with further keys, which belong to a dataset, a split or an approach."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys and their values."""
+        return dict(self.model_extra or {})
+
+
+class DataSpec(_OpenTable):
+    """`[data]`: what is evaluated, and how it is split. Further keys are those of the dataset or the split.
+
+    Attributes:
+        dataset: a name that `lungseg data list` shows, or "package.module:Class".
+        split: the rule, see `lungseg.data.splits.make_splits`.
+        allow_leaks: go on although a picture or patient is on two sides; every table then says so.
+    """
 
     dataset: str
     split: str = "random"
     allow_leaks: bool = False
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
+class TrainingDataSpec(_OpenTable):
+    """`[training_data]`: another dataset to train on, all of it except a share for validation.
 
-class TrainingDataSpec(BaseModel):
-    """`[training_data]`: another dataset to train on; all of it, less a share for validation."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
+    Attributes:
+        dataset: as in `[data]`.
+        validation_share: of its images.
+        split_seed: fixes which images are for validation.
+    """
 
     dataset: str
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     split_seed: Seed = 0
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
 
 def _in_a_list(value: Any) -> Any:
-    """One text as a list of it, since most rows stand in one group."""
+    """Return one text as a list, since most rows are in one group."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
@@ -62,22 +69,21 @@ def _in_a_list(value: Any) -> Any:
 Group = Annotated[str, Field(pattern=r"^\S(.{0,58}\S)?$")]
 
 
-class ApproachSpec(BaseModel):
+class ApproachSpec(_OpenTable):
     """`[[approach]]`: a row of the tables. Further keys are the approach's own settings.
 
     Attributes:
         use: a name that `lungseg info` lists, or "package.module:Class".
         name: of the row; `use` if not given.
-        threshold: a map at or above it is lung; "validation" chooses it by Dice on the validation images.
-        split: a rule of its own instead of the one in `[data]`. Its row can't be compared image by image with
-            the others then; meant for repeating what somebody else did.
-        trainings: it is trained with the first so many of the spec's seeds; with all if not given. For what
-            takes long. The report names the approaches with fewer seeds.
+        threshold: pixels of a map at or above it are lung; "validation" chooses it by Dice on the validation
+            images.
+        split: a rule of its own instead of the one in `[data]`, to repeat what somebody else did. Its row
+            can't be compared image by image with the others then.
+        trainings: how many of the spec's seeds to train it with, from the first; all if not given. For
+            approaches that take long. The report names the approaches with fewer seeds.
         group: of an ablation, one name or a list of them. The report then shows each group as a table and a
-            panel of its own, its rows in the order of the spec. It changes nothing that is computed.
+            panel of its own, its rows in the order of the spec. It changes no result.
     """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str
     name: Name
@@ -86,17 +92,13 @@ class ApproachSpec(BaseModel):
     trainings: Annotated[int, Field(ge=1)] | None = None
     group: Annotated[tuple[Group, ...], BeforeValidator(_in_a_list)] = ()
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
 
 class VariantSpec(BaseModel):
-    """`[[timing.variants]]`: another runtime to time in. A key that is left out is as in the run's own.
+    """`[[timing.variants]]`: a further runtime to time in. A missing key is as in the run's own runtime.
 
     Attributes:
         precision, channels_last, compiled: as in `[runtime]`; channels_last is the memory layout NHWC.
-        approaches: names of the rows to time so; all if left out.
+        approaches: names of the rows to time; all if missing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,17 +121,17 @@ class TimingSpec(BaseModel):
     """`[timing]`: how predictions are timed.
 
     Attributes:
-        enabled: false leaves the timings out.
+        enabled: false skips timing.
         batch_sizes: images a call; 1 is the latency. "auto" is 1, 2, 4 ... until a doubling gains less than
-            5 % of images/s over the best so far, or the memory is full, or `largest_batch` is reached.
-        largest_batch: where "auto" ends; 64 on a CPU and 1024 on a GPU if left out.
-        repeats: timed calls of one image, over all rounds; a comparison wants 100.
+            5 % of images/s over the best so far, the memory is full, or `largest_batch` is reached.
+        largest_batch: where "auto" ends; 64 on a CPU and 1024 on a GPU if missing.
+        repeats: timed calls of one image, over all rounds; a comparison needs 100.
         throughput_repeats: the same for each larger batch size.
-        warmup: calls before each round's that are not timed.
+        warmup: calls at the start of each round that are not timed.
         rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats. Larger
             batches have at least ten calls a round, and so fewer rounds.
-        twice: time each approach in two processes at batch size 1 (A/A), to show how far the noise goes. All
-            of them are in memory at once, with 0.6 to 1 GiB each on a CPU.
+        twice: time each approach in two processes at batch size 1 (A/A), which shows the noise. All processes
+            are in memory at once, with 0.6 to 1 GiB each on a CPU.
         variants: further runtimes to time in, beside the run's own.
     """
 
@@ -150,10 +152,10 @@ class RuntimeSpec(BaseModel):
     """`[runtime]`: how to compute. "auto" takes what is fastest on the machine.
 
     Attributes:
-        device: "auto" is CUDA where there is one.
-        precision: "auto" is bfloat16 where the device multiplies it in hardware, else float32.
+        device: "auto" is CUDA if there is a GPU.
+        precision: "auto" is bfloat16 if the device multiplies it in hardware, else float32.
         threads: CPU threads; 0 is one for each core that this process may use.
-        compiled: torch.compile for inference.
+        compiled: use torch.compile for inference.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -165,7 +167,15 @@ class RuntimeSpec(BaseModel):
 
 
 class Spec(BaseModel):
-    """A whole benchmark."""
+    """A whole benchmark.
+
+    Attributes:
+        name: of the benchmark and its results directory.
+        title: printed when the benchmark starts.
+        seeds: of the trainings.
+        evaluate_on: the side of the split that is scored.
+        data, training_data, approach, timing, runtime: the tables of these names.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -181,15 +191,15 @@ class Spec(BaseModel):
 
 
 def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
-    """Reads a spec and applies `--set key=value` changes to it.
+    """Read a spec and apply `--set key=value` changes to it.
 
     Args:
         path: a TOML file.
-        changes: "seeds=[0]", "data.split=kfold", "approach.NAME.epochs=3"; the value is TOML,
-            or a plain string if it isn't.
+        changes: "seeds=[0]", "data.split=kfold", "approach.NAME.epochs=3"; the value is TOML, or a plain
+            string if it isn't valid TOML.
 
     Raises:
-        InputError: no such file, not TOML, an unknown key, a wrong type, a name or a seed twice.
+        InputError: no such file, not TOML, an unknown key, a wrong type, or a duplicate name or seed.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -205,14 +215,18 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
     for change in changes:
         _apply(values, change)
     spec = validate(Spec, values, str(path))
-    _refuse_twice([approach.name for approach in spec.approach], f"{path}: the approach name")
-    _refuse_twice(list(spec.seeds), f"{path}: the seed")
+    _require_unique([approach.name for approach in spec.approach], f"{path}: the approach name")
+    _require_unique(list(spec.seeds), f"{path}: the seed")
     _require_known_variants(spec, path)
     return spec
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words as a table, read as `--set` is. Raises InputError if one isn't of that form."""
+    """Parse `key=value` words to a table, as `--set` does.
+
+    Raises:
+        InputError: a word is not of that form.
+    """
     values: dict[str, Any] = {}
     for change in changes:
         _apply(values, change)
@@ -223,7 +237,7 @@ def _name_approaches(values: dict[str, Any]) -> None:
     entries = values.get("approach")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("use"), str):
-            # A class named as "package.module:Class" needs a name that can be a folder's.
+            # The default name must do as a folder's name, also for "package.module:Class".
             entry.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", entry["use"]))
 
 
@@ -269,7 +283,7 @@ def _require_known_variants(spec: Spec, path: Path) -> None:
             )
 
 
-def _refuse_twice(values: list[Any], what: str) -> None:
+def _require_unique(values: list[Any], what: str) -> None:
     for value in values:
         if values.count(value) > 1:
-            raise InputError(f"{what} {value!r} stands there twice: give each its own")
+            raise InputError(f"{what} {value!r} is a duplicate: give each its own")

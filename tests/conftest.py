@@ -62,17 +62,19 @@ def runtime() -> Runtime:
 
 
 @pytest.fixture
-def new_run(tmp_path) -> Callable[..., FitContext]:
-    """A Run whose history rows are kept in `run.rows`."""
+def new_fit_context(tmp_path) -> Callable[..., FitContext]:
+    """Make contexts of fits; their history rows are kept in `rows`."""
 
     def make(
         seed: int = 0, folder: str = "checkpoints", score=lambda maps: 0.5 * (len(list(maps)) > 0)
     ) -> FitContext:
         (tmp_path / folder).mkdir(exist_ok=True)
         rows: list[dict] = []
-        run = FitContext(seed, tmp_path / folder, lambda **row: rows.append(row), lambda *_: None, score)
-        run.rows = rows
-        return run
+        fit_context = FitContext(
+            seed, tmp_path / folder, lambda **row: rows.append(row), lambda *_: None, score
+        )
+        fit_context.rows = rows
+        return fit_context
 
     return make
 
@@ -91,7 +93,7 @@ def without_figures(request, monkeypatch):
     A test marked `figures` draws them nevertheless.
     """
     if not request.node.get_closest_marker("figures"):
-        monkeypatch.setattr("lungseg.harness.run.draw_figures", lambda directory: None)
+        monkeypatch.setattr("lungseg.report.write.draw_figures", lambda contents: [])
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
-from lungseg.learning.networks.images import Images
+from lungseg.approaches.network import NetworkApproach
+from lungseg.learning.networks.image_cache import Images
 from lungseg.learning.networks.training import Training
 from lungseg.system.runtime import Runtime
 from tests.learning.networks.small_network import SmallApproach
@@ -26,11 +27,15 @@ def network_training(settings, runtime) -> Callable[..., Training]:
     """A new training of so many images, of a small network if not asked for another; keys are settings."""
 
     def make(
-        count: int = 6, seed: int = 0, runtime: Runtime = runtime, kind: type = SmallApproach, **values
+        count: int = 6,
+        seed: int = 0,
+        runtime: Runtime = runtime,
+        approach_class: type[NetworkApproach] = SmallApproach,
+        **values,
     ) -> Training:
-        approach = kind(settings(**values), runtime)
-        network = approach.new_network(seed)
-        return Training(network, approach.groups, approach.settings, runtime, seed, count)
+        approach = approach_class(settings(**values), runtime)
+        network = approach.make_network(seed)
+        return Training(network, approach.group_parameters, approach.settings, runtime, seed, count)
 
     return make
 

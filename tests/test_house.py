@@ -11,17 +11,7 @@ MOST_LINES, MOST_MODULES = 350, 15
 ARROWS = {
     "__main__": {"cli"},
     "cli": {"harness", "report", "data", "results", "spec", "system"},
-    "harness": {
-        "timing",
-        "approaches",
-        "learning",
-        "data",
-        "scoring",
-        "report",
-        "results",
-        "spec",
-        "system",
-    },
+    "harness": {"timing", "approaches", "learning", "data", "scoring", "report", "results", "spec", "system"},
     "timing": {"approaches", "learning", "data", "spec", "system"},
     "approaches": {"learning", "data", "system"},
     "learning": {"data", "system"},

@@ -38,8 +38,8 @@ def test_every_shipped_spec_is_valid_down_to_the_approaches_own_keys(path):
     spec = read_spec(path)
     assert spec.name == path.stem
     for entry in spec.approach:
-        kind = load_class(entry.use, APPROACHES, Approach, "approach")
-        assert validate(kind.Settings, entry.options, entry.name)
+        approach_class = load_class(entry.use, APPROACHES, Approach, "approach")
+        assert validate(approach_class.Settings, entry.options, entry.name)
 
 
 def test_changes_by_set(spec_file):
@@ -60,7 +60,7 @@ def test_changes_by_set(spec_file):
         ("name.size=3", "name is not a table"),
         ("colour=3", "unknown key 'colour'"),
         ("seeds=[]", "seeds"),
-        ("seeds=[1, 1]", "seed 1 stands there twice"),
+        ("seeds=[1, 1]", "seed 1 is a duplicate"),
         ("seeds=[-1]", "seeds"),
         ("timing.repeats=soon", "timing.repeats"),
         ("timing.batch=3", "unknown key 'timing.batch'; the known keys are enabled, batch_sizes"),
@@ -90,8 +90,8 @@ def test_what_is_no_group(spec_file, group):
         read_spec(spec_file(TEXT), [f"approach.pixels.group={group}"])
 
 
-def test_a_name_twice(spec_file):
-    with pytest.raises(InputError, match="'pixels' stands there twice"):
+def test_duplicate_names(spec_file):
+    with pytest.raises(InputError, match="'pixels' is a duplicate"):
         read_spec(spec_file(TEXT + '[[approach]]\nuse = "threshold"\nname = "pixels"\n'))
 
 
@@ -112,6 +112,22 @@ def test_unknown_approach_lists_the_known_ones():
 
 
 def test_a_nested_unknown_key_lists_that_tables_keys():
-    kind = load_class("vgg19-pixels", APPROACHES, Approach, "approach")
+    approach_class = load_class("vgg19-pixels", APPROACHES, Approach, "approach")
     with pytest.raises(InputError, match=r"unknown key 'boosting.trees'; the known keys are rounds, leaves"):
-        validate(kind.Settings, {"boosting": {"trees": 3}}, "approach 'x'")
+        validate(approach_class.Settings, {"boosting": {"trees": 3}}, "approach 'x'")
+
+
+VARIANT = """
+[[timing.variants]]
+compiled = true
+approaches = ["pixel"]
+"""
+
+
+def test_a_variant_of_an_unknown_approach_and_wrong_batch_sizes_name_their_key(spec_file):
+    with pytest.raises(InputError, match=r"timing.variants names the approach 'pixel'.*mean-mask, pixels"):
+        read_spec(spec_file(TEXT + VARIANT))
+    for value in ("all", "[0]", "[]"):
+        with pytest.raises(InputError, match=r"timing\.batch_sizes"):
+            read_spec(spec_file(TEXT), [f"timing.batch_sizes={value}"])
+    assert read_spec(spec_file(TEXT), ["timing.batch_sizes=auto"]).timing.batch_sizes == "auto"

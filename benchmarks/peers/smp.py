@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from lungseg.approaches.deeplabv3plus.network import IMAGENET_MEAN, IMAGENET_STD
 from lungseg.approaches.network import NetworkApproach
-from lungseg.learning.networks.convolutions import use_products
+from lungseg.learning.networks.convolutions import use_matrix_products
 from lungseg.learning.networks.settings import TrainingSettings
-from lungseg.learning.weights import WeightsInfo, find_weights, load_weights, weights_info
-from lungseg.system.errors import InputError, without_folders
+from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights, load_weights
+from lungseg.system.errors import InputError, shorten_paths
 
 LIBRARY = "segmentation_models_pytorch"
 ENCODER = "resnet50"
@@ -33,7 +33,7 @@ def load_library() -> ModuleType:
         return library
     except Exception as error:  # whatever a library of somebody else raises while it is imported
         # Tables print the reason, and folders of this machine mean nothing there.
-        reason = without_folders(f"{type(error).__name__}: {error}".splitlines()[0])
+        reason = shorten_paths(f"{type(error).__name__}: {error}".splitlines()[0])
         raise InputError(
             f"{LIBRARY} can't be imported ({reason}): install it, with "
             'pip install -e ".[peers]" in the root of the repository'
@@ -82,7 +82,7 @@ class OnGrey(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        use_products(model)  # computed as fast as lungseg's own
+        use_matrix_products(model)  # computed as fast as lungseg's own
         self.model = model
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -116,21 +116,21 @@ class _SmpNetwork(NetworkApproach):
     def weights(self) -> WeightsInfo:
         file = find_weights("resnet50", self.settings.weights)
         if file is not None:  # read now: a damaged file must not end a benchmark in its last hour
-            load_weights(file, _shapes(self.empty_network()))
-        return weights_info("resnet50", file)
+            load_weights(file, _shapes(self.build_network()))
+        return describe_weights("resnet50", file)
 
-    def empty_network(self) -> OnGrey:
+    def build_network(self) -> OnGrey:
         build = getattr(load_library(), self.MODEL)
         # Its own weights would be downloaded from elsewhere: `start` brings those that ours starts from.
         return OnGrey(build(ENCODER, encoder_weights=None, in_channels=3, classes=1))
 
-    def start(self, network: nn.Module) -> None:
+    def load_pretrained(self, network: nn.Module) -> None:
         file = find_weights("resnet50", self.settings.weights)
         if file is not None:
             encoder = network.model.encoder
             encoder.load_state_dict({**encoder.state_dict(), **load_weights(file, _shapes(network))})
 
-    def groups(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def group_parameters(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         rest = [value for name, value in network.named_parameters() if not name.startswith("model.encoder.")]
         return list(network.model.encoder.parameters()), rest
 

@@ -1,4 +1,4 @@
-"""What a device reaches in plain work: matrix products, copies, and the node step of the trees."""
+"""Measures what a device reaches in plain work: matrix products, copies, and the node step of the trees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from lungseg.learning.trees.llvm import compile_program
 from lungseg.learning.trees.llvm_ir import LANES, ROWS
 from lungseg.system.runtime import Runtime
-from lungseg.timing.measure import PRODUCT_SIZE, product_speed
+from lungseg.timing.measure import PRODUCT_SIZE, measure_product_speed
 from lungseg.timing.statistics import time_chain
 
 COPIED_MIB = {"cpu": 256, "cuda": 1024}
@@ -27,13 +27,13 @@ _GROUPS = range(ROWS // LANES)
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device reaches in plain work, each measured here.
+    """The highest speeds measured on a device.
 
     Attributes:
         gflops: GFLOP/s of a large matrix product in the runtime's precision.
-        gbytes: GB/s of a large copy, bytes read and bytes written counted.
+        gbytes: GB/s of a large copy, counting bytes read and bytes written.
         visits: 10^9 node visits/s: two byte comparisons and a selection for each row and node, on registers
-            filled from the first-level cache; None where it isn't measured.
+            filled from the first-level cache. None where it isn't measured.
     """
 
     gflops: float
@@ -42,22 +42,23 @@ class Ceilings:
 
 
 def measure_ceilings(runtime: Runtime, synchronise: Callable[[], None]) -> Ceilings:
-    kind = runtime.device.type
-    source = torch.zeros(COPIED_MIB[kind] << 18, device=runtime.device)
+    """Measure the ceilings of the runtime's device, which takes a few seconds."""
+    device = runtime.device.type
+    source = torch.zeros(COPIED_MIB[device] << 18, device=runtime.device)
     target = torch.empty_like(source)
     copying = [("copy", target.copy_)]
     copied = np.median(time_chain(copying, source, REPEATS, 2, synchronise)["copy"])
     return Ceilings(
-        product_speed(runtime.device, runtime.dtype, PRODUCT_SIZE[kind]),
+        measure_product_speed(runtime.device, runtime.dtype, PRODUCT_SIZE[device]),
         2 * source.nbytes / copied / 1e9,
-        _visits(runtime.threads) if kind == "cpu" else None,
+        _measure_visits(runtime.threads) if device == "cpu" else None,
     )
 
 
-def _visits(threads: int) -> float | None:
-    """10^9 node visits/s of all threads; None where llvmlite is missing or can't compile."""
+def _measure_visits(threads: int) -> float | None:
+    """Return 10^9 node visits/s of all threads; None where llvmlite is missing or can't compile."""
     try:
-        function = _compiled()
+        function = _compile_visits()
     except ImportError:
         return None
     rng = np.random.default_rng(0)
@@ -72,18 +73,19 @@ def _visits(threads: int) -> float | None:
     return threads * VISITS * ROWS / float(np.median(seconds)) / 1e9
 
 
-def _compiled() -> Any:
-    engine = compile_program(_program())
-    kinds = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
-    function = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address("visits"))
+def _compile_visits() -> Any:
+    engine = compile_program(_write_program())
+    arguments = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    function = ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address("visits"))
     function.engine = engine  # the code lives as long as its engine
     return function
 
 
-def _program() -> str:
-    """`visits`: the engine's step of a node, again and again on the same rows' codes, and no tree to end.
+def _write_program() -> str:
+    """Return LLVM assembly of `visits`, which repeats the engine's step of a node on the same rows' codes.
 
-    Its first argument is ROWS leaves and ROWS codes, its second 256 nodes as the engine has them.
+    Its first argument is ROWS leaves and ROWS codes, its second 256 nodes as the engine has them, its third
+    the number of steps.
     """
     starts = "".join(_load("start", g, 0) + _load("code", g, ROWS) for g in _GROUPS)
     leaves = "".join(

@@ -1,37 +1,45 @@
-"""The table of a study: what a script in `benchmarks/` measured, stored with what it was measured on."""
+"""What studies share: the table that each of them writes, and the options of the scripts."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from lungseg.report.markup import EMPTY, Table, escape_markdown
-from lungseg.system.errors import without_folders
+from lungseg.harness.runtime import resolve_runtime
+from lungseg.report.markup import EMPTY, Table, escape_markdown, format_bullets
+from lungseg.spec import RuntimeSpec
+from lungseg.system.errors import shorten_paths
 from lungseg.system.files import write_atomically
-from lungseg.system.machine import cpu_name, versions
+from lungseg.system.machine import count_usable_cores, describe_cpu, list_versions
+from lungseg.system.runtime import Runtime
+
+NO_CUDA = "no CUDA device"
+COUNTS = ["size", "batch", "rows", "repeats", "pixels of masks that differ"]
 
 
 def write_study(directory: Path, title: str, table: pd.DataFrame, notes: list[str]) -> str:
-    """Writes `table.csv` and `table.md` into a folder, which is made if need be, each whole or not at all.
+    """Write `table.csv` and `table.md` into a folder, each file whole or not at all.
 
     Args:
-        directory: of this study alone; a former table in it is replaced.
+        directory: for this study alone. It is made if need be; a former table in it is replaced.
         title: of the page, one line of plain text.
-        table: one row a line; the index is left out. In the page floats have four significant digits, in the
-            CSV file nine, as all tables of this program; a missing value is an empty cell. Text that must
-            look some other way, such as "93.1 %", may be given as text.
+        table: one row a line; the index is left out. Floats have four significant digits on the page and
+            nine in the CSV file, as in all tables of this program. A missing value is an empty cell. Text
+            that must look some other way, such as "93.1 %", may be given as text.
         notes: sentences of plain text below the table: how it was measured and what it doesn't say.
 
     Returns:
-        the page: title, table, notes, versions and the processor's name. Absolute paths in any text are
+        The page: title, table, notes, versions and the processor's name. Absolute paths in any text are
         shortened to their last part.
 
     Raises:
         InputError: the disk is full, or the folder can't be written.
     """
-    shown = table.map(lambda value: without_folders(value) if isinstance(value, str) else value)
-    page = _page(title, shown, notes)
+    shown = table.map(lambda value: shorten_paths(value) if isinstance(value, str) else value)
+    page = _make_page(title, shown, notes)
     write_atomically(
         directory / "table.csv", shown.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     )
@@ -39,29 +47,58 @@ def write_study(directory: Path, title: str, table: pd.DataFrame, notes: list[st
     return page
 
 
-def _page(title: str, table: pd.DataFrame, notes: list[str]) -> str:
+def _make_page(title: str, table: pd.DataFrame, notes: list[str]) -> str:
     text = {i for i, name in enumerate(table.columns) if not pd.api.types.is_numeric_dtype(table[name])}
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    markdown = Table([str(name) for name in table.columns], rows, text=text).markdown()
-    used = ", ".join(f"{name} {number}" for name, number in versions().items())
-    lines = [*notes, f"Measured on {cpu_name()}, with {used}."]
-    items = "".join(f"- {escape_markdown(without_folders(line))}\n" for line in lines)
-    return f"# {escape_markdown(without_folders(title))}\n\n{markdown}\n{items}"
+    rows = [[_format_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    markdown = Table([str(name) for name in table.columns], rows, text=text).to_markdown()
+    used = ", ".join(f"{name} {number}" for name, number in list_versions().items())
+    lines = [*notes, f"Measured on {describe_cpu()}, with {used}."]
+    items = format_bullets([shorten_paths(line) for line in lines])
+    return f"# {escape_markdown(shorten_paths(title))}\n\n{markdown}\n{items}"
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if pd.isna(value):
         return EMPTY
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-NO_CUDA = "no CUDA device"
-
-
-COUNTS = ["size", "batch", "rows", "repeats", "pixels of masks that differ"]
-
-
-def with_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its counts as whole numbers also where a row has none."""
+def make_counts_whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its counts as whole numbers, also in columns where a row has none."""
     counts = table.columns.intersection(COUNTS)
     return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def make_parser(description: str, out: str) -> argparse.ArgumentParser:
+    """Return a parser that prints the description with its own line breaks and has the option --out.
+
+    Args:
+        description: the script's docstring.
+        out: default folder of the tables.
+    """
+    formatter = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder of the tables; default: {out}")
+    return parser
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options --device and --threads, which `resolve_runtimes` takes."""
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: both")
+    parser.add_argument("--threads", type=int, default=count_usable_cores())
+
+
+def resolve_runtimes(device: str, threads: int) -> tuple[list[Runtime], list[dict[str, str]]]:
+    """Return the runtimes to measure, and a table row for a GPU that is missing.
+
+    Args:
+        device: "cpu", "cuda", or "auto" for the CPU and, if there is one, the GPU.
+        threads: of the CPU.
+
+    Raises:
+        InputError: "cuda" is asked for and there is none.
+    """
+    devices, missing = ["cpu", "cuda"] if device == "auto" else [device], []
+    if device == "auto" and not torch.cuda.is_available():
+        devices, missing = ["cpu"], [{"device": "cuda", "why empty": NO_CUDA}]
+    return [resolve_runtime(RuntimeSpec(threads=threads), one) for one in devices], missing

@@ -1,4 +1,4 @@
-"""The protocol that every approach keeps, and what a fit is given. Knows nothing of scoring."""
+"""The protocol of approaches: the methods that the harness calls."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lungseg.data.sample import Sample
 from lungseg.learning.fit import FitContext, FitReport
+from lungseg.learning.images.resize import resize_maps
 from lungseg.learning.weights import WeightsInfo
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
@@ -22,10 +23,12 @@ from lungseg.system.runtime import Runtime
 
 @dataclass(frozen=True)
 class Stage:
-    """A named step of a prediction; what it returns feeds the next one.
+    """A named step of a prediction. Its result is the argument of the next step.
 
     Attributes:
-        copies: it moves data between host and device, which its time then includes.
+        name: as tables of timings show it.
+        run: what computes the step.
+        copies: whether it copies data between host and device; its time then includes the copies.
     """
 
     name: str
@@ -34,106 +37,108 @@ class Stage:
 
 
 class Approach(ABC):
-    """A way to make a mask. `prepare`, then `stages` one after the other, then `finish` is the prediction.
+    """A way to segment lungs. A prediction is `prepare`, then all `stages`, then `finish`.
 
     Attributes:
         Settings: its keys in a spec.
-        stochastic: a fit depends on the seed, whatever the settings; see `depends_on_seed`.
-        many_processes: its fit is shared by all processes that torchrun started; others are fitted by one.
-        counted: operations are being counted: each has to be called by itself, and none replayed.
     """
 
     Settings: ClassVar[type[BaseModel]] = Settings
-    stochastic: ClassVar[bool] = True
-    many_processes: ClassVar[bool] = False
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings
         self.runtime = runtime
-        self.counted = False
-
-    @property
-    def compile_seconds(self) -> float | None:
-        """What torch.compile took, where `runtime.compiled` asked for it; known after a prediction."""
-        return None
-
-    @property
-    def not_compiled(self) -> str | None:
-        """Why torch.compile failed where `runtime.compiled` asked for it, or None; known after a call."""
-        return None
-
-    @classmethod
-    def depends_on_seed(cls, settings: Any) -> bool:
-        """Whether a fit with these settings depends on the seed; if not, only the first one is run."""
-        return cls.stochastic
-
-    def skip(self) -> str | None:
-        """Why it can't run here, or None."""
-        return None
-
-    @classmethod
-    def hints(cls, settings: Any, runtime: Runtime) -> list[str]:
-        """What a user should know of such settings here before hours are spent, a sentence each."""
-        return []
-
-    def weights(self) -> WeightsInfo | None:
-        """The pretrained weights that it starts from, or None. Raises InputError if they aren't there."""
-        return None
-
-    def require(self, train: Sequence[Sample]) -> None:
-        """Raises InputError for what would end a fit on these images; asked before anything is fitted."""
-        return None
-
-    def estimate(self, train: int, validation: int) -> float | None:
-        """Seconds that a fit on so many images will take here, by a short probe; None if it can't tell."""
-        return None
 
     @abstractmethod
     def fit(self, train: Sequence[Sample], validation: Sequence[Sample], context: FitContext) -> FitReport:
-        """Learns from `train`, may choose by `validation`. The same arguments give the same bits."""
+        """Fit to the training images; the same arguments give the same bits.
+
+        Args:
+            train: images to learn from.
+            validation: images that may choose between settings or steps.
+            context: seed, folder for checkpoints, and where to report progress.
+        """
 
     @abstractmethod
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Host images float32 H x W in [0, 1], of any sizes -> float32 batch N x 1 x h x w on the device."""
+        """Put host images, float32 H x W in [0, 1] of any sizes, into one batch on the device.
+
+        Returns:
+            float32 N x 1 x h x w.
+        """
 
     @abstractmethod
     def stages(self) -> list[Stage]:
-        """The steps from the prepared batch to maps N x 1 x h' x w' in [0, 1], all on the device."""
+        """List the steps from the prepared batch to maps N x 1 x h' x w' in [0, 1], all on the device."""
 
     def finish(self, maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """Device maps -> host maps, float32 in [0, 1], each resized bilinearly to its image's own (H, W)."""
-        from lungseg.learning.images.resize import resize_maps
-
+        """Resize device maps bilinearly to their images' own (H, W): host maps, float32 in [0, 1]."""
         return resize_maps(maps, sizes)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], batch_size: int = 8) -> list[np.ndarray]:
-        """Maps in [0, 1] at the images' own sizes, in their order."""
+        """Predict probability maps of images.
+
+        Args:
+            images: float32 H x W in [0, 1], of any sizes.
+            batch_size: most images at once.
+
+        Returns:
+            float32 H x W in [0, 1] each, at the images' own sizes and in their order.
+        """
         maps: list[np.ndarray] = []
         for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            batch = self.prepare(part)
+            group = images[start : start + batch_size]
+            batch = self.prepare(group)
             for stage in self.stages():
                 batch = stage.run(batch)
-            maps += self.finish(batch, [image.shape for image in part])
+            maps += self.finish(batch, [image.shape for image in group])
         return maps
-
-    def feature_maps(self, image: np.ndarray) -> np.ndarray | None:
-        """For the picture of features: C x h x w float32 of one image, or None if it has none to show."""
-        return None
-
-    def importance(self) -> list[tuple[str, str, float]]:
-        """What a fitted approach reads most: (stage, column, share), empty if it can't tell.
-
-        A column is called KIND:NAME, such as "relu1_2:17"; the shares of a stage sum to 1.
-        """
-        return []
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Writes the fitted approach, without pickle."""
+        """Write the fitted approach, without pickle."""
 
     @classmethod
     @abstractmethod
     def load(cls, directory: Path, settings: Any, runtime: Runtime) -> Approach:
-        """Reads what `save` wrote; `settings` are those that it was fitted with."""
+        """Read what `save` wrote; `settings` are those that it was fitted with."""
+
+    # Hooks: the methods below have defaults that suit most approaches.
+
+    @classmethod
+    def depends_on_seed(cls, settings: Any) -> bool:
+        """Return whether a fit with these settings depends on the seed; if not, only one seed is run."""
+        return True
+
+    def skip(self) -> str | None:
+        """Return why the approach can't run on this machine, or None."""
+        return None
+
+    def weights(self) -> WeightsInfo | None:
+        """Describe the pretrained weights that it starts from; None if it uses none.
+
+        Raises:
+            InputError: the weights can't be found or read.
+        """
+        return None
+
+    def require(self, train: Sequence[Sample]) -> None:  # noqa: B027 (most need nothing)
+        """Raise InputError for what would end a fit on these images; called before anything is fitted."""
+
+    def estimate(self, train: int, validation: int) -> float | None:
+        """Estimate the seconds of a fit on so many images by a short test; None if it can't tell."""
+        return None
+
+    def feature_maps(self, image: np.ndarray) -> np.ndarray | None:
+        """Compute features of an image for the report: float32 C x h x w, or None if there are none."""
+        return None
+
+    def importance(self) -> list[tuple[str, str, float]]:
+        """List the importance of each column of a fitted approach; empty if it can't tell.
+
+        Returns:
+            (stage, column, share) each. A column is called SOURCE:NAME, such as "relu1_2:17". The shares of a
+            stage sum to 1.
+        """
+        return []

@@ -1,4 +1,4 @@
-"""What any approach must beat: the mean of the training masks, and a threshold on the grey value."""
+"""Two simple approaches that any other must beat: the mean training mask, and thresholds on grey values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lungseg.approaches.base import Approach, Stage
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import shrink_mask, to_batch
-from lungseg.learning.weights import write_tensors
-from lungseg.system.errors import InputError
+from lungseg.learning.model_files import explain_damage, write_tensors
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
 
@@ -26,25 +24,28 @@ class BaselineSettings(Settings):
     """Keys of the baselines.
 
     Attributes:
-        size: they work at size x size pixels.
+        size: images are worked on at size x size pixels.
     """
 
     size: Annotated[int, Field(ge=8, le=4096)] = 128
 
 
 class Baseline(Approach):
-    """What both share: no random part, one tensor to store."""
+    """What both baselines share: nothing is random, and one tensor is stored."""
 
     Settings = BaselineSettings
-    stochastic = False
     FILE = "baseline.safetensors"
 
     def __init__(self, settings: BaselineSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
         self.fitted: Tensor | None = None
 
+    @classmethod
+    def depends_on_seed(cls, settings: BaselineSettings) -> bool:
+        return False
+
     def estimate(self, train: int, validation: int) -> float:
-        """Seconds: a few milliseconds an image, most of it reading."""
+        """Estimate seconds: a few milliseconds per image, most of them for reading."""
         return 0.01 * train
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -57,15 +58,13 @@ class Baseline(Approach):
     def load(cls, directory: Path, settings: BaselineSettings, runtime: Runtime) -> Baseline:
         path = directory / cls.FILE
         approach = cls(settings, runtime)
-        try:
+        with explain_damage(path):
             approach.fitted = load_file(path, device=str(runtime.device))["fitted"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
         return approach
 
 
 class MeanMask(Baseline):
-    """The mean of the training masks, whatever the image: how far the place of the lungs alone goes."""
+    """The mean of the training masks, whatever the image: it knows only where lungs usually are."""
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         total = np.zeros((self.settings.size, self.settings.size))
@@ -83,8 +82,9 @@ class MeanMask(Baseline):
 class Threshold(Baseline):
     """Grey values between two thresholds are lung: darker than tissue, but not as dark as the air outside.
 
-    A value is its rank among the image's own, so that exposure and gamma don't matter. The two ranks are the
-    ones with the best Dice over all training pixels taken together. The map is 1/2 at both and rises inside.
+    A grey value is replaced by its rank within the image, so that exposure and gamma don't matter. The two
+    thresholds are those with the best Dice over all training pixels together. The map is 1/2 at both and
+    higher in between.
     """
 
     BINS = 256
@@ -92,39 +92,39 @@ class Threshold(Baseline):
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         lung, pixels = np.zeros(self.BINS), np.zeros(self.BINS)
         for done, sample in enumerate(train, start=1):
-            ranks = self._ranks(self.prepare([sample.image()])).cpu().numpy().ravel()
+            ranks = self._compute_ranks(self.prepare([sample.image()])).cpu().numpy().ravel()
             bins = np.minimum((ranks * self.BINS).astype(int), self.BINS - 1)
             target = shrink_mask(sample.mask(), self.settings.size).ravel()
             lung += np.bincount(bins, target, self.BINS)
             pixels += np.bincount(bins, minlength=self.BINS)
             context.progress(done, len(train), "grey values")
-        low, high = best_band(lung, pixels)
+        low, high = find_best_band(lung, pixels)
         band = [low / self.BINS, high / self.BINS]
         self.fitted = torch.tensor(band, dtype=torch.float32, device=self.runtime.device)
         return FitReport("images", len(train), 2)
 
     @staticmethod
-    def _ranks(batch: Tensor) -> Tensor:
-        """Rank of each pixel among its image's, in [0, 1), N x 1 x h x w; equal values keep reading order."""
+    def _compute_ranks(batch: Tensor) -> Tensor:
+        """Compute each pixel's rank within its image, in [0, 1); equal values are ranked in reading order."""
         flat = batch.flatten(1)
         order = flat.argsort(dim=1, stable=True)
         places = torch.arange(flat.shape[1], device=flat.device, dtype=torch.float32) / flat.shape[1]
         return torch.empty_like(flat).scatter_(1, order, places.expand_as(flat)).view_as(batch)
 
     def stages(self) -> list[Stage]:
-        return [Stage("threshold", self._between)]
+        return [Stage("threshold", self._apply_thresholds)]
 
-    def _between(self, batch: Tensor) -> Tensor:
-        ranks = self._ranks(batch)
+    def _apply_thresholds(self, batch: Tensor) -> Tensor:
+        ranks = self._compute_ranks(batch)
         inside = torch.minimum(ranks - self.fitted[0], self.fitted[1] - ranks)
         return (0.5 + inside).clamp(0, 1)
 
 
-def best_band(lung: np.ndarray, pixels: np.ndarray) -> tuple[int, int]:
-    """The bins [low, high) that, called lung, have the best Dice.
+def find_best_band(lung: np.ndarray, pixels: np.ndarray) -> tuple[int, int]:
+    """Find the bins [low, high) that have the best Dice if their pixels are called lung.
 
     Args:
-        lung: lung pixels in each bin (their area, so not whole numbers).
+        lung: area of lung in each bin, in pixels (no whole numbers).
         pixels: all pixels in each bin.
     """
     lung_up_to = np.concatenate([[0.0], np.cumsum(lung)])

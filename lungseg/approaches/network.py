@@ -1,4 +1,4 @@
-"""An approach that trains a network end to end: everything but the network."""
+"""Approaches that train a network end to end: everything that does not depend on the network."""
 
 from __future__ import annotations
 
@@ -19,22 +19,19 @@ from torch import Tensor, nn
 from lungseg.approaches.base import Approach, Stage
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
+from lungseg.learning.model_files import write_tensors
+from lungseg.learning.networks.checkpoints import read_checkpoint_interval
 from lungseg.learning.networks.data_parallel import (
-    require_an_image_each,
+    require_image_per_process,
     require_shareable_norms,
-    with_shared_norms,
+    share_norms,
 )
-from lungseg.learning.networks.images import Images, read_images
+from lungseg.learning.networks.image_cache import Images, read_images
 from lungseg.learning.networks.inference import Predictor
 from lungseg.learning.networks.losses import segmentation_loss
-from lungseg.learning.networks.schedule import cost, small_epochs, working_size
+from lungseg.learning.networks.schedule import count_small_epochs, count_work, find_working_size
 from lungseg.learning.networks.settings import TrainingSettings
-from lungseg.learning.networks.training import (
-    Training,
-    require_two_images,
-    seconds_between_checkpoints,
-)
-from lungseg.learning.weights import write_tensors
+from lungseg.learning.networks.training import Training, require_two_images
 from lungseg.system import distributed
 from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.runtime import Runtime
@@ -43,104 +40,116 @@ CHECKPOINT = "last.pt"
 
 
 class NetworkApproach(Approach):
-    """A network that predicts at a fixed working size; the map is resized to the image's own size."""
+    """A network that predicts at a fixed working size; the map is resized to the image's own size.
+
+    All processes that torchrun started share its fit; other approaches are fitted by one process.
+
+    Attributes:
+        counted: set while operations are counted: no compiled code or recorded graph is used then.
+        network: the fitted network, in evaluation mode on the runtime's device.
+    """
 
     Settings: ClassVar[type[TrainingSettings]] = TrainingSettings
-    many_processes = True
     FILE = "network.safetensors"
 
     def __init__(self, settings: TrainingSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
+        self.counted = False
         self.network: nn.Module | None = None
         self._predictor: Predictor | None = None
 
     @abstractmethod
-    def empty_network(self) -> nn.Module:
-        """A network of any weights: grey images N x 1 x s x s in [0, 1] -> logits N x 1 x s x s."""
+    def build_network(self) -> nn.Module:
+        """Build the network with any weights.
+
+        Its `forward` takes grey images N x 1 x s x s in [0, 1], and returns logits N x 1 x s x s.
+        """
 
     @abstractmethod
-    def start(self, network: nn.Module) -> None:
-        """Puts pretrained weights into a network that is to be trained, if the settings ask for them."""
+    def load_pretrained(self, network: nn.Module) -> None:
+        """Load pretrained weights into the network, in place, if the settings ask for them."""
 
     @abstractmethod
-    def groups(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Every parameter once: the pretrained ones, and the new ones."""
+    def group_parameters(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the pretrained and the new parameters; each parameter is in one of the two lists."""
 
-    def new_network(self, seed: int) -> nn.Module:
-        """What a training begins with."""
+    def make_network(self, seed: int) -> nn.Module:
+        """Make the network that a training starts from."""
         torch.manual_seed(seed)
-        network = self.empty_network()
-        self.start(network)
+        network = self.build_network()
+        self.load_pretrained(network)
         return network
 
     @classmethod
     def hints(cls, settings: TrainingSettings, runtime: Runtime) -> list[str]:
+        """List what a user should know about the settings before a long training, a sentence each."""
         own = {"recipe", "size", "epochs"} & settings.model_fields_set
         if runtime.device.type != "cpu" or own:
             return []
         return ['its recipe is one for a GPU: on a CPU set recipe = "cpu", or its own size and epochs']
 
     def estimate(self, train: int, validation: int) -> float | None:
-        """Seconds, by two timed steps a size after one to warm up; None if these can't be done."""
+        """Estimate seconds from two timed steps per image size; None if these can't be done."""
         try:
             return self._estimate(train, validation)
-        except (InputError, RuntimeError, MemoryError):  # the training itself says what is wrong
+        except (InputError, RuntimeError, MemoryError):  # the training will say what is wrong
             return None
 
     def _estimate(self, train: int, validation: int) -> float:
         s = self.settings
-        count = self._share_of_a_batch(train)
-        with distributed.alone():
-            probe = Training(self.empty_network(), self.groups, s, self.runtime, 0, count)
-            steps = {size: self._step_seconds(probe, size, count) for size in self._sizes()}
-        # A forward pass is about a third of a training step; processes share the images.
-        seconds = sum(steps[working_size(epoch, s)] for epoch in range(s.epochs))
+        count = self._count_images_per_process(train)
+        with distributed.work_alone():
+            probe = Training(self.build_network(), self.group_parameters, s, self.runtime, 0, count)
+            steps = {size: self._time_step(probe, size, count) for size in self._list_sizes()}
+        # A forward pass (validation) takes about a third of a training step; processes share the images.
+        seconds = sum(steps[find_working_size(epoch, s)] for epoch in range(s.epochs))
         return seconds / count * (train + validation / 3) / distributed.world_size()
 
-    def _share_of_a_batch(self, train: int) -> int:
-        """Images that one process has to hold, and at least as many as a training takes."""
+    def _count_images_per_process(self, train: int) -> int:
+        """Return the most images of a batch in one process, but at least the two that a training needs."""
         return max(2, math.ceil(min(train, self.settings.batch_size) / distributed.world_size()))
 
-    def _step_seconds(self, probe: Training, size: int, count: int) -> float:
-        data = _noise(count, size)
-        probe.run_epoch(data, lambda *_: None)
+    def _time_step(self, probe: Training, size: int, count: int) -> float:
+        data = _make_noise(count, size)
+        probe.run_epoch(data, lambda *_: None)  # to warm up
         start = time.perf_counter()
         for _ in range(2):
             probe.run_epoch(data, lambda *_: None)
         return (time.perf_counter() - start) / 2
 
-    def _sizes(self) -> list[int]:
-        """Of the images that a training sees."""
-        return sorted({working_size(epoch, self.settings) for epoch in (0, self.settings.epochs - 1)})
+    def _list_sizes(self) -> list[int]:
+        """List the image sizes of the training."""
+        return sorted({find_working_size(epoch, self.settings) for epoch in (0, self.settings.epochs - 1)})
 
     def require(self, train: Sequence[Any]) -> None:
         require_two_images(len(train))
-        require_an_image_each(len(train), self.settings)
+        require_image_per_process(len(train), self.settings)
         require_shareable_norms(self.settings, self.runtime)
-        seconds_between_checkpoints()
+        read_checkpoint_interval()
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         self.require(train)
         data, held = (
-            {size: self._read_images(samples, size, context) for size in self._sizes()}
+            {size: self._read_images(samples, size, context) for size in self._list_sizes()}
             for samples in (train, validation)
         )
-        with self._full_memory_named():
+        with self._explain_full_memory():
             shapes = [sample.mask().shape for sample in validation]
             self._try_full_size(len(train))
-            training = self._begun(context, len(train))
+            training = self._resume_or_start(context, len(train))
             for row in training.history:
                 context.history(**row)
             while training.epoch < self.settings.epochs:
-                size = working_size(training.epoch, self.settings)
+                size = find_working_size(training.epoch, self.settings)
                 self._train_epoch(training, data[size], context)
                 self._validate(training, held[size], shapes, context)
                 training.keep_best()
                 context.history(**training.history[-1])
                 training.save_if_due(context.checkpoints / CHECKPOINT)
-            training.save(context.checkpoints / CHECKPOINT)  # until the model is stored
-            self._take(training.best)
-            distributed.barrier()  # the first process alone goes on, and removes the checkpoints
+            # Saved again, so that nothing is lost before the model is stored.
+            training.save(context.checkpoints / CHECKPOINT)
+            self._use_weights(training.best)
+            distributed.barrier()  # then only the main process goes on, and removes the checkpoints
         return FitReport(
             "images",
             len(train) * self.settings.epochs,
@@ -151,16 +160,18 @@ class NetworkApproach(Approach):
         )
 
     def _try_full_size(self, count: int) -> None:
-        """A step at the size that comes last: if it doesn't fit, no epochs at the smaller one are lost."""
-        if not small_epochs(self.settings):
+        """Try a step at the full size, so that a full memory is found before the small epochs are trained."""
+        if not count_small_epochs(self.settings):
             return
-        count = self._share_of_a_batch(count)
-        with distributed.alone():
-            probe = Training(self.empty_network(), self.groups, self.settings, self.runtime, 0, count)
-            probe.run_epoch(_noise(count, self.settings.size), lambda *_: None)
+        count = self._count_images_per_process(count)
+        with distributed.work_alone():
+            probe = Training(
+                self.build_network(), self.group_parameters, self.settings, self.runtime, 0, count
+            )
+            probe.run_epoch(_make_noise(count, self.settings.size), lambda *_: None)
 
     @contextmanager
-    def _full_memory_named(self) -> Iterator[None]:
+    def _explain_full_memory(self) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -171,36 +182,33 @@ class NetworkApproach(Approach):
                 f"the memory is full: lower batch_size = {s.batch_size} or size = {s.size}"
             ) from error
 
-    def _begun(self, context: FitContext, count: int) -> Training:
-        """The training where a former run left it, or a new one."""
-        training, path = self._training(context, count), context.checkpoints / CHECKPOINT
-        places = distributed.all_gather([(training.resume(path), training.epoch, training.step)])
-        if len(set(places)) > 1:
+    def _resume_or_start(self, context: FitContext, count: int) -> Training:
+        training, path = self._make_training(context, count), context.checkpoints / CHECKPOINT
+        states = distributed.all_gather([(training.resume(path), training.epoch, training.step)])
+        if len(set(states)) > 1:
             raise InputError(
                 f"the processes don't find the same state in {path}: "
                 "give all machines the same folder, or start over with --fresh"
             )
         return training
 
-    def _training(self, context: FitContext, count: int) -> Training:
-        network = with_shared_norms(self.new_network(context.seed), self.settings, self.runtime)
-        return Training(network, self.groups, self.settings, self.runtime, context.seed, count)
+    def _make_training(self, context: FitContext, count: int) -> Training:
+        network = share_norms(self.make_network(context.seed), self.settings, self.runtime)
+        return Training(network, self.group_parameters, self.settings, self.runtime, context.seed, count)
 
     def _read_images(self, samples: Sequence[Any], size: int, context: FitContext) -> Images:
-        """One process fills the cache, then the others find it."""
-        if not distributed.is_main():
-            distributed.barrier()
-        images = self._read_or_make(samples, size, context)
-        if distributed.is_main():
-            distributed.barrier()
-        return images
+        """Read images: the main process fills the cache, then the others read it."""
 
-    def _read_or_make(self, samples: Sequence[Any], size: int, context: FitContext) -> Images:
         def report(done: int, total: int) -> None:
             if done % 8 == 0:
                 context.progress(done, total, "reading images")
 
-        return read_images(samples, size, report)
+        if not distributed.is_main():
+            distributed.barrier()
+        images = read_images(samples, size, report)
+        if distributed.is_main():
+            distributed.barrier()
+        return images
 
     def _train_epoch(self, training: Training, data: Images, context: FitContext) -> None:
         epoch, epochs = training.epoch, self.settings.epochs
@@ -208,7 +216,7 @@ class NetworkApproach(Approach):
 
         def progress(step: int, steps: int, loss: float) -> None:
             text = f"epoch {epoch + 1} of {epochs}, loss {loss:.4f}{last}"
-            done, total = (cost(*at, steps, self.settings) for at in ((epoch, step), (epochs, 0)))
+            done, total = (count_work(*at, steps, self.settings) for at in ((epoch, step), (epochs, 0)))
             context.progress(done, total, text)
 
         loss, accuracy = training.run_epoch(data, progress, context.checkpoints / CHECKPOINT)
@@ -220,25 +228,27 @@ class NetworkApproach(Approach):
     def _validate(
         self, training: Training, held: Images, shapes: list[tuple[int, int]], context: FitContext
     ) -> None:
-        """Adds loss, accuracy and Dice of the validation images to the last row of the history."""
+        """Add loss, accuracy and Dice of the validation images to the last row of the history."""
         predictor = Predictor(training.average.network, self.settings, self.runtime, plain=True)
         own = distributed.shard(range(len(shapes)))
         losses, right = [], []
 
-        # A batch at a time: at their own sizes all of them together can fill the memory.
-        def maps() -> Iterator[np.ndarray]:
+        # One batch at a time: all maps at their own sizes together could fill the memory.
+        def predict_maps() -> Iterator[np.ndarray]:
             for start in range(own.start, own.stop, self.settings.batch_size):
-                part = range(start, min(start + self.settings.batch_size, own.stop))
-                images, masks = (each.to(self.runtime.device) for each in held.batch(part))
-                logits = predictor.logits(images)
+                chosen = range(start, min(start + self.settings.batch_size, own.stop))
+                images, masks = (each.to(self.runtime.device) for each in held.read_batch(chosen))
+                logits = predictor.predict_logits(images)
                 for logit, mask in zip(logits.split(1), masks.split(1), strict=True):
                     losses.append(float(segmentation_loss(logit, mask, self.settings)))
                     right.append(float(((logit >= 0) == (mask >= 0.5)).float().mean()))
-                yield from self.finish(logits.sigmoid(), shapes[part.start : part.stop])
+                yield from self.finish(logits.sigmoid(), shapes[chosen.start : chosen.stop])
 
-        # Image by image and then gathered, so that the mean is one over all of them and not a mean of means.
-        dice = context.score(maps()) if distributed.world_size() == 1 else context.scores(maps(), own)
-        dice = dice if distributed.world_size() == 1 else float(np.mean(distributed.all_gather(dice)))
+        if distributed.world_size() == 1:
+            dice = context.score(predict_maps())
+        else:
+            # Gathered image by image: the mean of the processes' means would be another number.
+            dice = float(np.mean(distributed.all_gather(context.scores(predict_maps(), own))))
         training.history[-1].update(
             validation_loss=float(np.mean(distributed.all_gather(losses))),
             validation_accuracy=float(np.mean(distributed.all_gather(right))),
@@ -251,33 +261,35 @@ class NetworkApproach(Approach):
     def stages(self) -> list[Stage]:
         if self._predictor is None:
             self._predictor = Predictor(self.network, self.settings, self.runtime)
-        return [Stage("network", lambda batch: self._predictor.logits(batch, self.counted).sigmoid())]
+        return [Stage("network", lambda batch: self._predictor.predict_logits(batch, self.counted).sigmoid())]
 
     @property
     def compile_seconds(self) -> float | None:
+        """Return the seconds that torch.compile took, if it was used; known after a prediction."""
         return self._predictor.compile_seconds if self._predictor else None
 
     @property
     def not_compiled(self) -> str | None:
+        """Return why torch.compile failed, or None; known after a prediction."""
         return self._predictor.not_compiled if self._predictor else None
 
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())
 
-    def _take(self, weights: dict[str, Tensor]) -> None:
-        network = self.empty_network()
+    def _use_weights(self, weights: dict[str, Tensor]) -> None:
+        network = self.build_network()
         network.load_state_dict(weights)
-        self._use(network)
+        self._use_network(network)
 
-    def _use(self, network: nn.Module) -> None:
-        # After loading: a device called "cuda" is the first one to some libraries, the present one to torch.
+    def _use_network(self, network: nn.Module) -> None:
+        # After loading: "cuda" means the first device to some libraries, and the present one to torch.
         network.to(self.runtime.device, memory_format=self.runtime.memory_format).eval()
         self.network, self._predictor = network, None
 
     @classmethod
     def load(cls, directory: Path, settings: TrainingSettings, runtime: Runtime) -> Self:
         approach, path = cls(settings, runtime), directory / cls.FILE
-        network = approach.empty_network()
+        network = approach.build_network()
         try:
             network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -287,10 +299,10 @@ class NetworkApproach(Approach):
                 f"{path} is missing or damaged: to fit it anew remove its folder, and the one of that name "
                 "below trials"
             ) from error
-        approach._use(network)
+        approach._use_network(network)
         return approach
 
 
-def _noise(count: int, size: int) -> Images:
+def _make_noise(count: int, size: int) -> Images:
     arrays = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
     return Images([str(number) for number in range(count)], list(arrays))

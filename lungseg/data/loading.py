@@ -1,4 +1,4 @@
-"""A dataset by its name, loaded and checked: its samples, what they are as bytes, and what to know of it."""
+"""Find a dataset by its name, load it, and check that every sample can be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from lungseg.data.memory import RememberedSample, remember
 from lungseg.data.sample import Dataset, Sample
 from lungseg.system.errors import InputError
-from lungseg.system.machine import usable_cores
+from lungseg.system.machine import count_usable_cores
 from lungseg.system.plugins import load_class, validate
 
 # A new dataset is one file in lungseg/data/datasets, and one line here.
@@ -23,20 +23,20 @@ DATASETS = {
     "folder": "lungseg.data.datasets.folder:FolderDataset",
     "phantom": "lungseg.data.datasets.phantom:PhantomDataset",
 }
-# Ids are names of files: no folder, nothing hidden, nothing that a file system would refuse.
+# Files are named after ids, so an id has no folder, is not hidden, and is a name on any file system.
 SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A dataset whose files were found and read.
+    """A dataset whose samples were found and checked.
 
     Attributes:
         dataset: where the samples come from.
-        name: as a spec gives it.
+        name: as the spec gives it.
         samples: by id.
-        sha256: of all images and masks, hex.
-        notes: sentences for whoever runs a benchmark on it.
+        sha256: hash of all images and masks, hex.
+        notes: sentences for the user, such as how many masks are empty.
     """
 
     dataset: Dataset
@@ -45,18 +45,22 @@ class LoadedDataset:
     sha256: str
     notes: tuple[str, ...]
 
-    def described(self) -> dict[str, Any]:
-        """Describe it for run.json."""
+    def describe(self) -> dict[str, Any]:
+        """Describe the dataset for run.json."""
         count = len(self.samples)
         return {"dataset": self.name, "real": self.dataset.real, "count": count, "sha256": self.sha256}
 
     def pick(self, ids: Sequence[str]) -> tuple[Sample, ...]:
-        """Pick samples by id, in that order."""
+        """Return samples by their ids, in the order of `ids`."""
         return tuple(self.samples[name] for name in ids)
 
 
-def data_root() -> Path | None:
-    """Return the folder that LUNGSEG_DATA names, or None. Raises InputError if it names something else."""
+def find_data_root() -> Path | None:
+    """Return the folder that LUNGSEG_DATA names; None if the variable isn't set.
+
+    Raises:
+        InputError: it names something else than a folder.
+    """
     named = os.environ.get("LUNGSEG_DATA")
     if not named:
         return None
@@ -67,7 +71,7 @@ def data_root() -> Path | None:
 
 
 def find_dataset(name: str, options: Mapping[str, Any], root: Path | None) -> Dataset:
-    """Make the dataset that a name stands for; nothing is read yet.
+    """Return the dataset that a name stands for, before anything is read.
 
     Args:
         name: a key of `DATASETS`, or "package.module:Class".
@@ -82,29 +86,32 @@ def find_dataset(name: str, options: Mapping[str, Any], root: Path | None) -> Da
 
 
 def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
-    """Load the dataset that a name stands for, from the folder that LUNGSEG_DATA names.
+    """Load and check the dataset that a name stands for, from the folder that LUNGSEG_DATA names.
+
+    Every file is read once. So a damaged file ends a run at its start, and not in its last hour. Generated
+    samples that don't fit into memory are not made for this.
 
     Args:
         name, options: as of `find_dataset`.
 
     Raises:
-        InputError: no data, an id that can't be used, an unreadable file, a mask of another size.
+        InputError: no data, an id that can't be used, an unreadable file, or a mask of another size.
     """
-    dataset = find_dataset(name, options, data_root())
+    dataset = find_dataset(name, options, find_data_root())
     samples = dataset.samples()
     if not samples:
         raise InputError(f"dataset {name!r} has no image with a mask: look with `lungseg data check`")
     _require_usable_ids(samples, name)
     sha256 = fingerprint(samples)
     kept = samples if dataset.real else remember(samples)
-    checked = dataset.real or isinstance(kept[0], RememberedSample)
-    notes = _inventory_notes(dataset) + (_read_all(kept) if checked else [])
+    cheap_to_read = dataset.real or isinstance(kept[0], RememberedSample)
+    notes = _inventory_notes(dataset) + (_read_all(kept) if cheap_to_read else [])
     by_id = {sample.id: sample for sample in kept}
     return LoadedDataset(dataset, name, by_id, sha256, tuple(f"{name}: {note}" for note in notes))
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Hash ids and contents: sha256, hex. It changes with any image or mask, and not with the order."""
+    """Return the hash of the ids and contents of samples: sha256, hex. Their order doesn't matter."""
     with ThreadPoolExecutor(2) as pool:
         hashes = list(pool.map(lambda sample: hashlib.sha256(sample.content()).digest(), samples))
     total = hashlib.sha256()
@@ -114,15 +121,11 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def _require_usable_ids(samples: Sequence[Sample], name: str) -> None:
-    seen: set[str] = set()
     for sample in samples:
         if not SAFE_ID.fullmatch(sample.id):
             raise InputError(
                 f"dataset {name!r} has the id {sample.id!r}, which can't be a file's name: rename it"
             )
-        if sample.id in seen:
-            raise InputError(f"dataset {name!r} has the id {sample.id!r} twice: give each image its own")
-        seen.add(sample.id)
 
 
 def _inventory_notes(dataset: Dataset) -> list[str]:
@@ -131,18 +134,18 @@ def _inventory_notes(dataset: Dataset) -> list[str]:
 
 
 def _read_all(samples: Sequence[Sample]) -> list[str]:
-    """Reads every file once: a damaged one ends the run now, in seconds, and not in its last hour."""
-
-    def share_of_lung(sample: Sample) -> float:
-        image, mask = sample.image(), sample.mask()
-        if image.shape != mask.shape:
-            raise InputError(f"image {sample.id} is {image.shape}, its mask {mask.shape}: make them one size")
-        return float(mask.mean())
-
-    # What is generated has one cache for all; threads would throw each other's pairs out of it.
-    workers = 1 if isinstance(samples[0], RememberedSample) else usable_cores()
+    """Read every sample once, and return notes on masks that are empty or all lung."""
+    # Phantoms share a cache of one picture: threads would remove each other's from it.
+    workers = 1 if isinstance(samples[0], RememberedSample) else count_usable_cores()
     with ThreadPoolExecutor(workers) as pool:
-        shares = list(pool.map(share_of_lung, samples))
+        shares = list(pool.map(_lung_share, samples))
     names = {"empty": 0.0, "all lung": 1.0}
     counts = {name: shares.count(share) for name, share in names.items()}
     return [f"{count} masks are {name}, and are learnt from" for name, count in counts.items() if count]
+
+
+def _lung_share(sample: Sample) -> float:
+    image, mask = sample.image(), sample.mask()
+    if image.shape != mask.shape:
+        raise InputError(f"image {sample.id} is {image.shape}, its mask {mask.shape}: make them one size")
+    return float(mask.mean())

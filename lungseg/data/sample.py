@@ -1,22 +1,25 @@
-"""What one X-ray with its lung mask is, and what a set of them is."""
+"""The protocol of a dataset: samples (an X-ray with its lung mask each) and the inventory of its files."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from lungseg.system.errors import InputError
+
 
 class Sample(ABC):
     """One X-ray and its mask, read when asked for.
 
     Attributes:
-        id: unique in its dataset.
+        id: unique in its dataset; files are named after it.
         source: hospital or collection, such as "montgomery"; splits are stratified by it.
-        patient: images of one patient never stand on two sides of a split.
+        patient: images of one patient are never on two sides of a split.
         label: diagnosis or class, "" if there is none.
         spacing: (vertical, horizontal) distance of pixels in mm; None if it isn't known.
     """
@@ -29,55 +32,86 @@ class Sample(ABC):
 
     @abstractmethod
     def image(self) -> np.ndarray:
-        """The radiograph: float32, [0, 1], H x W, white is dense (bone), black is air."""
+        """Return the radiograph: float32, H x W, in [0, 1]; white is dense (bone), black is air.
+
+        Raises:
+            InputError: it can't be read or used.
+        """
 
     @abstractmethod
     def mask(self) -> np.ndarray:
-        """The lung field: bool, H x W as the image. Raises InputError if it can't be read or used."""
+        """Return the lung field: bool, H x W as the image.
+
+        Raises:
+            InputError: it can't be read or used.
+        """
 
     @abstractmethod
     def content(self) -> bytes:
-        """Bytes that change whenever the image or the mask does; hashed into a fingerprint."""
+        """Return bytes that change whenever the image or the mask does, such as a hash of their files."""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a dataset found on disk, sound or not; `lungseg data check` prints it."""
+    """What a dataset found on disk, usable or not; `lungseg data check` prints it.
+
+    Attributes:
+        root: the dataset's folder, None if it has none.
+        samples: images that have a mask, in any order.
+        images_without_mask, masks_without_image: names of files.
+        ambiguous: sentences, each of two files that claim the same id or the same image.
+    """
 
     root: Path | None
     samples: list[Sample]
     images_without_mask: list[str] = field(default_factory=list)
     masks_without_image: list[str] = field(default_factory=list)
-    ambiguous: list[str] = field(default_factory=list)  # sentences: two masks for one image, an id twice
+    ambiguous: list[str] = field(default_factory=list)
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Sentences: `ambiguous`, and each id that several samples have."""
+        counts = sorted(Counter(sample.id for sample in self.samples).items())
+        duplicates = [f"the id {name} is used {n} times: rename the images" for name, n in counts if n > 1]
+        return self.ambiguous + duplicates
 
 
 class Dataset(ABC):
-    """A named set of samples. One dataset is one file in `lungseg/data`.
+    """A named set of samples. A new dataset is one file in `lungseg/data/datasets`.
 
     Attributes:
         Settings: its keys in the `[data]` table of a spec; an unknown key is an error.
-        real: shows real people, so pictures of it are never published.
+        real: shows real people, so its pictures are never published.
+        settings: a `Settings`.
+        data_root: the folder that LUNGSEG_DATA names, or None.
     """
 
     class Settings(BaseModel):
+        """No keys; a dataset with settings replaces this class."""
+
         model_config = ConfigDict(extra="forbid")
 
     real: bool = True
 
     def __init__(self, settings: BaseModel, data_root: Path | None) -> None:
-        """`data_root` is the folder that LUNGSEG_DATA names, or None."""
         self.settings = settings
         self.data_root = data_root
 
     @abstractmethod
     def inventory(self) -> Inventory:
-        """Everything that belongs to the dataset, without decoding it. Raises InputError if there is none."""
+        """Find everything that belongs to the dataset, without decoding it.
+
+        Raises:
+            InputError: the dataset isn't there.
+        """
 
     def samples(self) -> list[Sample]:
-        """All images that have a mask, sorted by id. Raises InputError if two claim one id or mask."""
-        from lungseg.system.errors import InputError
+        """Return all images that have a mask, sorted by id.
 
+        Raises:
+            InputError: the dataset isn't there, or two images have one id, or an image two masks.
+        """
         inventory = self.inventory()
-        if inventory.ambiguous:
-            raise InputError(inventory.ambiguous[0])
+        if inventory.conflicts:
+            raise InputError(inventory.conflicts[0])
         return sorted(inventory.samples, key=lambda sample: sample.id)

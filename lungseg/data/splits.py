@@ -1,4 +1,8 @@
-"""Rules and published lists -> train / validation / test, always by patient, with a hash."""
+"""Divide samples into training, validation and test sides, always by patient.
+
+A split has three sides: train, validation and test. Rules such as "random" make splits; the package also
+carries published lists. A split's hash is stored with results.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,14 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitOptions(BaseModel):
-    """The keys of a split in a spec.
+    """Keys of a split in a spec.
 
-    split_seed: fixes "random" and "kfold", and the validation part of "by-source".
-    fractions: of train, validation and test in "random"; they add up to 1.
-    folds: of "kfold".
-    train_sources, test_sources: of "by-source".
-    validation_share: of what isn't test in "kfold", and of the training sources in "by-source".
+    Attributes:
+        split_seed: fixes "random" and "kfold", and the validation side of "by-source".
+        fractions: of train, validation and test in "random"; they add up to 1.
+        folds: of "kfold".
+        train_sources, test_sources: of "by-source".
+        validation_share: of what isn't test in "kfold", and of the training sources in "by-source".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +53,7 @@ class SplitOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of the three sides, each sorted. `fold` counts from 0; rules with one split have fold 0."""
+    """Ids of the three sides, each sorted. `fold` counts from 0; rules that make one split have fold 0."""
 
     rule: str
     fold: int
@@ -58,12 +63,18 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """Of the three lists as JSON with sorted keys and no spaces: the same lists, the same hash."""
+        """Return the hash of the three lists as JSON with sorted keys and no spaces: sha256, hex."""
         sides = {side: list(getattr(self, side)) for side in SIDES}
         return hashlib.sha256(json.dumps(sides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def check(self) -> None:
-        """Raises InputError if a side is empty, or an image stands on two sides or twice on one."""
+        """Check that no side is empty and that no image occurs more than once.
+
+        Only a split of "last-fifth" may have an empty test side.
+
+        Raises:
+            InputError: one of the two is violated.
+        """
         where: dict[str, str] = {}
         for side in SIDES:
             ids = getattr(self, side)
@@ -81,31 +92,36 @@ class Split:
 
 
 def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
-    """The splits of a rule, one a fold, checked.
+    """Make the splits of a rule, one for each fold, and check them.
 
-    - "every-14th": sorted by id, every 14th from the first is validation, every 14th from the second is
-      test, the rest train.
-    - "last-fifth": sorted by id, the last 20 % are validation, the rest train; there is no test side, so only
-      a spec that evaluates on validation can use it.
+    - "every-14th": images sorted by id; every 14th from the first is validation, every 14th from the second
+      is test, the rest train.
+    - "last-fifth": images sorted by id; the last 20 % are validation, the rest train. There is no test side,
+      so only a spec that evaluates on validation can use it.
     - "published:NAME": a published list; images that it doesn't name are left out.
     - "random": by `fractions`, stratified by source and label.
     - "kfold": each of `folds` parts is the test side once, stratified by source and label; of the rest,
       `validation_share` is validation.
-    - "by-source": trains and validates on `train_sources`, tests on `test_sources`.
+    - "by-source": train and validation from `train_sources`, test from `test_sources`.
 
-    What is random depends on the seed and the patients' names alone, not on a library's version.
+    Random choices depend only on the seed and the patients' names, not on the version of a library.
 
-    Raises InputError for an unknown rule, name or source; an id that occurs twice; a published id that the
-    dataset lacks; a side that is empty; a patient on two sides.
+    Args:
+        rule: one of the above.
+        samples: to divide, in any order.
+        options: of the rule.
+
+    Raises:
+        InputError: an unknown rule, name or source; a published id that the dataset lacks; an empty side; an
+            image that occurs more than once; a patient on two sides.
     """
-    _require_unique(samples)
     name, colon, argument = rule.partition(":")
     if name == "published" and colon:
         splits = [_published(rule, argument, samples)]
     elif rule in RULES:
         splits = RULES[rule](samples, options)
     else:
-        known = ", ".join([*RULES, *(f"published:{name}" for name in published_names())])
+        known = ", ".join([*RULES, *(f"published:{name}" for name in list_published_splits())])
         raise InputError(f"unknown split '{rule}': use one of {known}")
     patients = {sample.id: sample.patient for sample in samples}
     for split in splits:
@@ -114,8 +130,8 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
     return splits
 
 
-def published_names() -> list[str]:
-    """The lists that the package carries."""
+def list_published_splits() -> list[str]:
+    """List the names of the published splits that the package carries."""
     folder = files("lungseg.data") / "published"
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
@@ -133,8 +149,8 @@ def _last_fifth(samples: Sequence[Sample], options: SplitOptions) -> list[Split]
 
 
 def _published(rule: str, name: str, samples: Sequence[Sample]) -> Split:
-    if name not in published_names():
-        raise InputError(f"unknown published split '{name}': use one of {', '.join(published_names())}")
+    if name not in list_published_splits():
+        raise InputError(f"unknown published split '{name}': use one of {', '.join(list_published_splits())}")
     stored = json.loads((files("lungseg.data") / "published" / f"{name}.json").read_text("utf-8"))
     present = {sample.id for sample in samples}
     missing = sorted({name for side in SIDES for name in stored[side]} - present)
@@ -157,7 +173,7 @@ def _kfold(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
     patients = [patient for stratum in _strata(samples, f"{options.split_seed}:folds") for patient in stratum]
     splits = []
     for fold in range(options.folds):
-        # Dealt in turn through one stratum after the other: each fold gets its share of each, to within one.
+        # Patients are dealt in turn, stratum by stratum: each fold gets its share of each, to within one.
         test = [sample for patient in patients[fold :: options.folds] for sample in patient]
         rest = [
             sample for i, patient in enumerate(patients) if i % options.folds != fold for sample in patient
@@ -195,10 +211,10 @@ RULES: dict[str, Callable[[Sequence[Sample], SplitOptions], list[Split]]] = {
 
 
 def _divide(samples: Sequence[Sample], share: float, seed: str) -> tuple[list[Sample], list[Sample]]:
-    """Parts of `share` and 1 - `share` of the images, by patient, each stratum in the same proportion.
+    """Divide images into shares of `share` and 1 - `share`, by patient, each stratum in the same proportion.
 
-    Systematic sampling: the patients of a stratum are spread evenly over [0, 1) from a random start, all
-    strata are merged, and the merged line is cut once; so small strata can't add up their rounding errors.
+    Systematic sampling: the patients of each stratum are spread evenly over [0, 1) from a random start. All
+    strata are merged into one line, which is cut once. So rounding errors of small strata can't add up.
     """
     line = []
     for stratum in _strata(samples, seed):
@@ -216,9 +232,9 @@ def _divide(samples: Sequence[Sample], share: float, seed: str) -> tuple[list[Sa
 
 
 def _strata(samples: Sequence[Sample], seed: str) -> list[list[list[Sample]]]:
-    """Strata of patients of images: each stratum has one source and label, its patients in random order.
+    """Strata of patients of images: a stratum has one source and label, its patients in random order.
 
-    A patient belongs to the stratum of the first image by id.
+    A patient's source and label are those of the first image by id.
     """
     patients: dict[str, list[Sample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.id):
@@ -231,7 +247,7 @@ def _strata(samples: Sequence[Sample], seed: str) -> list[list[list[Sample]]]:
 
 
 def _number(text: str) -> float:
-    """A reproducible random number in [0, 1) that depends on nothing but the text."""
+    """A reproducible random number in [0, 1) that depends only on the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
@@ -241,14 +257,6 @@ def _ids(samples: Iterable[Sample]) -> list[str]:
 
 def _split(rule: str, fold: int, *sides: Iterable[str]) -> Split:
     return Split(rule, fold, *(tuple(sorted(side)) for side in sides))
-
-
-def _require_unique(samples: Sequence[Sample]) -> None:
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            raise InputError(f"the dataset has the id {sample.id} twice: rename one of the images")
-        seen.add(sample.id)
 
 
 def _require_patients_apart(split: Split, patients: dict[str, str]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from lungseg.harness.evaluate import is_done
 from lungseg.harness.fit import is_begun
 from lungseg.harness.plan import Plan
-from lungseg.harness.timings import estimated_seconds
+from lungseg.harness.timings import estimate_seconds
 from lungseg.harness.trial import Entry, Trial
-from lungseg.system.machine import cpu_name, cuda_name
+from lungseg.system.machine import describe_cpu, find_gpu_name
 from lungseg.system.progress import Reporter
 
 
@@ -18,7 +18,7 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     """Say the plan and an estimate of its time, before anything is computed."""
     spec, fold = plan.spec, plan.folds[0]
     left = [trial for trial in plan.trials if not is_done(trial, directory)]
-    device = cuda_name() if plan.runtime.device.type == "cuda" else cpu_name()
+    device = find_gpu_name() if plan.runtime.device.type == "cuda" else describe_cpu()
     reporter.say(f"Benchmark {spec.name}: {spec.title}" if spec.title else f"Benchmark {spec.name}")
     trained = "" if spec.training_data is None else f", trained on {plan.trained.name}"
     reporter.say(f"  data      {plan.evaluated.name}, {len(plan.evaluated.samples)} images{trained}")
@@ -26,7 +26,7 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
     )
-    for note in dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes, *hints(plan))):
+    for note in dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes, *list_hints(plan))):
         reporter.say(f"  note      {note}")
     reporter.say(f"  device    {device}, {plan.runtime.precision}, {plan.runtime.threads} threads")
     for entry in plan.entries:
@@ -37,12 +37,12 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     reporter.say(f"  time      {_estimate(plan, left, directory)}\n")
 
 
-def hints(plan: Plan) -> list[str]:
-    """What a user may want to change before hours are spent."""
+def list_hints(plan: Plan) -> list[str]:
+    """List what a user may want to change before hours are spent, a sentence each."""
     hints = [
         f"{entry.name}: {hint}"
         for entry in plan.entries
-        if not entry.skipped
+        if entry.is_network and not entry.skipped
         for hint in entry.approach_class.hints(entry.settings, plan.runtime)
     ]
     if plan.not_compiled is not None:
@@ -78,7 +78,7 @@ def _estimate(plan: Plan, left: Sequence[Trial], directory: Path) -> str:
         seconds += probed[probe] or 0.0
     timing = plan.spec.timing
     if timing.enabled:
-        seconds += estimated_seconds(timing, len(plan.entries), plan.runtime.device.type)
+        seconds += estimate_seconds(timing, len(plan.entries), plan.runtime.device.type)
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
     text += f", and what {', '.join(sorted(unknown))} takes" if unknown else ""
     # How far it has come is known to the approach alone.

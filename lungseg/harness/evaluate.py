@@ -22,7 +22,14 @@ from lungseg.scoring.calibration import calibration_rows, reliability_bins
 from lungseg.scoring.metrics import score_map
 from lungseg.scoring.overlap import best_threshold
 from lungseg.system.errors import InputError, is_out_of_memory
-from lungseg.system.files import make_folder, read_json, unwritable, write_arrays, write_grey, write_json
+from lungseg.system.files import (
+    explain_write_error,
+    make_folder,
+    read_json,
+    write_arrays,
+    write_grey,
+    write_json,
+)
 
 IMAGES_A_BATCH = 8
 RECORD = "trial.json"
@@ -64,7 +71,7 @@ def named_errors(trial: Trial, directory: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise unwritable(trial.folder(directory), error) from error
+            raise explain_write_error(trial.folder(directory), error) from error
         where = error.filename or trial.folder(directory)
         raise InputError(f"{trial.label} ended at {where}: {error.strerror or error}") from error
 

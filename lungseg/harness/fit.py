@@ -92,7 +92,7 @@ def _fit(
     """The rows of training.csv and history.csv."""
     history: list[dict[str, Any]] = []
     context = _context(trial, folder, lambda **row: history.append({**trial.row, **row}), progress)
-    if approach.many_processes:
+    if trial.entry.is_network:
         broadcast(trial.label)
     start = time.perf_counter()
     with PeakMemory(trial.entry.runtime.device) as peak:

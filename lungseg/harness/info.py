@@ -5,34 +5,34 @@ from __future__ import annotations
 import os
 
 from lungseg.approaches.registry import APPROACHES
-from lungseg.data.loading import DATASETS, data_root, find_dataset
+from lungseg.data.loading import DATASETS, find_data_root, find_dataset
 from lungseg.harness.runtime import resolve_runtime
-from lungseg.learning.trees.evaluator import engine_here
+from lungseg.learning.trees.evaluator import find_engine
 from lungseg.learning.weights import find_weights
 from lungseg.spec import RuntimeSpec
 from lungseg.system.errors import InputError
-from lungseg.system.machine import cpu_name, cuda_name, git_revision, versions
+from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 
 
-def facts() -> list[tuple[str, str]]:
-    """Rows of (what, value): versions, devices and engines, data and weights with where they were found."""
+def list_facts() -> list[tuple[str, str]]:
+    """List (what, value): versions, devices, engines, and where data and weights were found."""
     runtime = resolve_runtime(RuntimeSpec())
-    revision = git_revision()
+    revision = find_git_revision()
     rows = [
-        ("versions", ", ".join(f"{name} {number}" for name, number in versions().items())),
+        ("versions", ", ".join(f"{name} {number}" for name, number in list_versions().items())),
         (
             "revision",
             f"{revision['revision']}{' with changes' if revision['dirty'] else ''}"
             if revision
             else "unknown",
         ),
-        ("CPU", cpu_name()),
-        ("CUDA", cuda_name() or "no device"),
+        ("CPU", describe_cpu()),
+        ("CUDA", find_gpu_name() or "no device"),
         ("runs on", f"{runtime.device.type}, {runtime.precision}, {runtime.threads} threads"),
         ("trees on CPU", _trees_text("cpu")),
-        *([("trees on CUDA", _trees_text("cuda"))] if cuda_name() else []),
+        *([("trees on CUDA", _trees_text("cuda"))] if find_gpu_name() else []),
         ("LUNGSEG_DATA", os.environ.get("LUNGSEG_DATA") or "not set"),
-        *((f"dataset {name}", text) for name, text in datasets_found()),
+        *((f"dataset {name}", text) for name, text in list_datasets()),
         ("LUNGSEG_WEIGHTS", os.environ.get("LUNGSEG_WEIGHTS") or "not set"),
         *((f"weights {network}", _weights_text(network)) for network in ("vgg19", "resnet50")),
         ("approaches", ", ".join(APPROACHES)),
@@ -41,8 +41,7 @@ def facts() -> list[tuple[str, str]]:
 
 
 def _trees_text(device: str) -> str:
-    """The engine, and why it is not a faster one."""
-    engine, passed_over = engine_here(device)
+    engine, passed_over = find_engine(device)
     return "; ".join([engine, *passed_over])
 
 
@@ -54,13 +53,13 @@ def _weights_text(network: str) -> str:
         return str(error)
 
 
-def datasets_found() -> list[tuple[str, str]]:
-    """Rows of (dataset, how many samples it has here, or why none)."""
+def list_datasets() -> list[tuple[str, str]]:
+    """List (dataset, how many samples it has here, or why none)."""
     return [(name, _dataset_text(name)) for name in DATASETS]
 
 
 def _dataset_text(name: str) -> str:
     try:
-        return f"{len(find_dataset(name, {}, data_root()).samples())} images with masks"
+        return f"{len(find_dataset(name, {}, find_data_root()).samples())} images with masks"
     except InputError as error:
         return str(error)

@@ -15,8 +15,8 @@ from lungseg.data.loading import LoadedDataset
 from lungseg.harness.trial import Entry, Keys, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
-from lungseg.system.hashing import CLASS_NAME, hash_code, hash_of, libraries
-from lungseg.system.machine import cpu_name, cuda_name, versions
+from lungseg.system.hashing import CLASS_NAME, find_libraries, hash_code, hash_value, is_installed
+from lungseg.system.machine import describe_cpu, find_gpu_name, list_versions
 from lungseg.system.runtime import Runtime
 
 # What chooses an epoch by validation images, and what makes the rows of a trial.
@@ -39,14 +39,21 @@ def make_trials(entry: Entry, evaluated: LoadedDataset, trained: LoadedDataset) 
     }
     for fold in entry.folds:
         for seed in entry.seeds:
-            fit = hash_of({**fits, "fold": fold.fit_sha256, "seed": seed})
-            score = hash_of({**scores, "fit": fit, "fold": fold.sha256})
+            fit = hash_value({**fits, "fold": fold.fit_sha256, "seed": seed})
+            score = hash_value({**scores, "fit": fit, "fold": fold.sha256})
             yield Trial(entry, fold, seed, Keys(fit, score))
 
 
 def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
     """List what all fits of an entry depend on, whatever the fold and the seed."""
-    roots = _roots(entry, trained)
+    named = list(_class_names(entry.settings.model_dump(mode="json")))
+    roots = [
+        entry.approach_class,
+        type(trained.dataset),
+        VALIDATION_CODE,
+        *(module for module in named if not is_installed(module)),
+    ]
+    used = find_libraries(*roots) + [module.partition(".")[0] for module in named if is_installed(module)]
     runtime = asdict(entry.runtime) | {"device": str(entry.runtime.device)}
     del runtime["compiled"]  # which is for predictions after the fit
     return {
@@ -55,16 +62,11 @@ def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
         "code": hash_code(*roots),
         "settings": entry.settings.model_dump(mode="json"),
         "weights": asdict(entry.weights) if entry.weights else None,
-        "versions": versions(libraries(*roots)),
+        "versions": list_versions(used),
         "runtime": runtime,
         "machine": _machine(entry.runtime),
-        "processes": world_size() if entry.approach_class.many_processes else 1,
+        "processes": world_size() if entry.is_network else 1,
     }
-
-
-def _roots(entry: Entry, trained: LoadedDataset) -> list[str | type]:
-    named = _class_names(entry.settings.model_dump(mode="json"))
-    return [entry.approach_class, type(trained.dataset), VALIDATION_CODE, *named]
 
 
 def _class_names(value: Any) -> Iterator[str]:
@@ -80,4 +82,4 @@ def _class_names(value: Any) -> Iterator[str]:
 
 
 def _machine(runtime: Runtime) -> Any:
-    return cuda_name() if runtime.device.type == "cuda" else [cpu_name(), get_cpu_capability()]
+    return find_gpu_name() if runtime.device.type == "cuda" else [describe_cpu(), get_cpu_capability()]

@@ -1,4 +1,4 @@
-"""Whether a plan's splits keep pictures and patients apart: the audit of every run."""
+"""The leak audit of every run: no picture and no patient on two sides of a split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lungseg.data.audit.audit import Twin, examine, leaks
+from lungseg.data.audit.compare import Pair, compare_samples, find_leaks
 from lungseg.harness.plan import Plan
 from lungseg.harness.trial import Fold
 from lungseg.system.errors import InputError
@@ -36,7 +36,7 @@ class Audit:
     lookalikes: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """Describe it for run.json."""
         kinds = ["same file", "same pixels", "same patient", *(["near-duplicate"] if self.pictures else [])]
         audit = {
             "checked": self.checked,
@@ -49,10 +49,10 @@ class Audit:
 
 
 def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> Audit:
-    """Compares all pictures of a plan and looks where the equal ones stand.
+    """Compare all pictures of a plan and look on which sides of its splits equal ones are.
 
     Raises:
-        InputError: some stand on two sides, and `data.allow_leaks` is not set. It names the pairs.
+        InputError: some are on two sides, and `data.allow_leaks` is not set. It names the pairs.
     """
     evaluated, trained = plan.evaluated, plan.trained
     names = [evaluated.name, trained.name]
@@ -60,20 +60,20 @@ def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = No
         names[1] += " (training_data)"
     groups = dict(zip(names, [m.samples.values() for m in (evaluated, trained)], strict=True))
     pictures = evaluated.dataset.real and trained.dataset.real
-    found = examine({name: list(group) for name, group in groups.items()}, progress, pictures)
+    found = compare_samples({name: list(group) for name, group in groups.items()}, progress, pictures)
     sides = [_sides(fold, names, plan) for fold in _folds(plan)]
-    sentences = _apart(found.twins, sides)
+    sentences = _apart(found.pairs, sides)
     if sentences and not plan.spec.data.allow_leaks:
         raise InputError(_refusal(sentences))
     checked = sum(len(group) for group in groups.values())
-    shown_twice = sum(twin.kind != "same patient" for twin in found.twins)
+    shown_twice = sum(pair.kind != "same patient" for pair in found.pairs)
     lookalikes = _apart(found.lookalikes, sides)
     return Audit(checked, pictures, len(found.uncompared), shown_twice, sentences, lookalikes)
 
 
-def _apart(twins: Sequence[Twin], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:
+def _apart(pairs: Sequence[Pair], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:
     """Sentences of the pairs that stand on two sides in some fold, each once."""
-    return tuple(dict.fromkeys(twin.sentence() for side in sides for twin in leaks(twins, side)))
+    return tuple(dict.fromkeys(pair.describe() for side in sides for pair in find_leaks(pairs, side)))
 
 
 def _folds(plan: Plan) -> list[Fold]:

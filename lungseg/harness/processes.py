@@ -8,7 +8,7 @@ from lungseg.harness.keys import facts_of_fit
 from lungseg.harness.plan import Plan
 from lungseg.system.distributed import all_gather, barrier, world_size
 from lungseg.system.errors import InputError
-from lungseg.system.hashing import hash_of
+from lungseg.system.hashing import hash_value
 
 
 def require_alike(plan: Plan) -> None:
@@ -56,4 +56,4 @@ def _facts(plan: Plan) -> dict[str, str]:
                 own["versions"],
                 own["weights"],
             ]
-    return {name: hash_of(value) for name, value in facts.items()}
+    return {name: hash_value(value) for name, value in facts.items()}

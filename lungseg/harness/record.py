@@ -1,4 +1,4 @@
-"""What run.json says of a run: spec, machine, code, data, splits and weights."""
+"""run.json: the spec, machine, code, data, splits and weights of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lungseg.harness.trial import Fold, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
 from lungseg.system.files import read_json
-from lungseg.system.hashing import libraries
-from lungseg.system.machine import cpu_name, cuda_name, git_revision, versions
+from lungseg.system.hashing import find_libraries
+from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 
 NOT_MEASURED = {
     "share of training time spent waiting (of approaches that are no networks)": (
@@ -24,7 +24,7 @@ NOT_MEASURED = {
 
 
 def new_record(plan: Plan) -> dict[str, Any]:
-    """run.json as far as it is known before the first trial. No path of this machine stands in it."""
+    """Make run.json as far as it is known before the first trial, without any path of this machine."""
     splits = [_split_record(fold) for fold in plan.folds]
     for entry in plan.entries:
         if entry.spec.split:
@@ -47,15 +47,15 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "name": plan.spec.name,
         "spec": _without_folders(plan.spec.model_dump(mode="json")),
-        "versions": versions(_other_libraries(plan)),
-        "devices": {"cpu": cpu_name(), "cuda": cuda_name()},
+        "versions": list_versions(_other_libraries(plan)),
+        "devices": {"cpu": describe_cpu(), "cuda": find_gpu_name()},
         "device": plan.runtime.device.type,
         "precision": plan.runtime.precision,
         "threads": plan.runtime.threads,
         "processes": world_size(),
-        "git": git_revision(),
-        "data": plan.evaluated.described(),
-        "training_data": None if plan.spec.training_data is None else plan.trained.described(),
+        "git": find_git_revision(),
+        "data": plan.evaluated.describe(),
+        "training_data": None if plan.spec.training_data is None else plan.trained.describe(),
         "splits": splits,
         "evaluate_on": plan.spec.evaluate_on,
         "seeds": list(plan.spec.seeds),
@@ -73,13 +73,13 @@ def _empty(plan: Plan) -> dict[str, str]:
     skipped = {entry.name: entry.skipped for entry in plan.entries if entry.skipped}
     if plan.not_compiled is not None:
         skipped["predictions by torch.compile"] = f"it can't be used here ({plan.not_compiled})"
-    only_networks = all(entry.approach_class.many_processes for entry in plan.entries)
+    only_networks = all(entry.is_network for entry in plan.entries)
     return skipped if only_networks else skipped | NOT_MEASURED
 
 
 def _other_libraries(plan: Plan) -> list[str]:
     """Packages that the run's approaches import, by the names one imports."""
-    return libraries(*(entry.approach_class for entry in plan.entries))
+    return find_libraries(*(entry.approach_class for entry in plan.entries))
 
 
 def _without_folders(value: Any) -> Any:
@@ -111,5 +111,5 @@ def _split_record(fold: Fold) -> dict[str, Any]:
 
 
 def trial_record(trial: Trial, directory: Path) -> dict[str, Any]:
-    """What run.json says of a finished trial."""
+    """Describe a finished trial for run.json."""
     return {**trial.row, **read_json(trial.folder(directory) / RECORD)}

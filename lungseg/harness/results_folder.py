@@ -8,7 +8,7 @@ from pathlib import Path
 from lungseg.results import FILES, FORMAT
 from lungseg.spec import Spec
 from lungseg.system.errors import InputError
-from lungseg.system.files import make_folder, read_json, unwritable
+from lungseg.system.files import explain_write_error, make_folder, read_json
 
 FOLDERS = ("trials", "models", "predictions", "figures")
 
@@ -36,7 +36,7 @@ def claim(directory: Path, spec: Spec, fresh: bool) -> None:
                 f"{directory} is not empty and holds no benchmark: choose another folder with --out"
             )
     except OSError as error:
-        raise unwritable(directory, error) from error
+        raise explain_write_error(directory, error) from error
     make_folder(directory)
 
 

@@ -1,4 +1,4 @@
-"""Rows of trainings taken over from a published result, where nothing that they depend on has changed."""
+"""Reuses the rows of trials of a published result where nothing that they depend on has changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAY_BE_EMPTY = {"history", "importance"}  # of an approach that learns in one st
 
 @dataclass(frozen=True)
 class Published:
-    """What a finished result has of a plan; a key here is a trial's, with all that its rows depend on.
+    """What a finished result has of a plan; its keys are those of trials' scores.
 
     Attributes:
         records: by key, entries of run.json's `trials`.
@@ -37,7 +37,7 @@ class Published:
 
 
 def read_published(folder: Path, trials: Iterable[Trial], directory: Path) -> Published:
-    """Reads from a result what it has of a plan's trials, before anything of the run is written.
+    """Read from a result what it has of a plan's trials, before anything of the run is written.
 
     Args:
         folder: with run.json and tables, such as results/reference/NAME.
@@ -70,11 +70,11 @@ def read_published(folder: Path, trials: Iterable[Trial], directory: Path) -> Pu
 
 
 def take_over(trials: Iterable[Trial], directory: Path, published: Published) -> list[Trial]:
-    """Stores the rows that a result has of trials under their own key, as if they had been computed here.
+    """Store the rows that a result has of trials, as if they had been computed here.
 
-    A key takes in code, data, split, settings, versions and the kind of machine. Trials of the first seed are
-    left out: pictures and timings need their maps and models, which no published result has. So are trials
-    that are fitted here already.
+    They are found by their key (code, data, split, settings, versions, kind of machine). Trials of the
+    first seed are left out: pictures and timings need their maps and models, which no published result has.
+    So are trials that are fitted here already.
 
     Args:
         trials: of the plan.

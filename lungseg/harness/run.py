@@ -15,8 +15,7 @@ from lungseg.harness.record import new_record, trial_record
 from lungseg.harness.results_folder import claim
 from lungseg.harness.reuse import TRIAL_TABLES, read_published, take_over
 from lungseg.harness.timings import time_plan, timing_seconds
-from lungseg.report.figures.all import draw_figures
-from lungseg.report.tables.summary import write_tables
+from lungseg.report.write import Report, write_report
 from lungseg.results import read_table, write_table
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
@@ -34,25 +33,25 @@ def benchmark(
     fresh: bool = False,
     reporter: Reporter | None = None,
     reuse: Path | None = None,
-) -> str:
-    """Runs or resumes a benchmark and writes its results directory.
+) -> Report | None:
+    """Run or resume a benchmark and write its results directory.
 
     Args:
         spec: what to compare.
         directory: where results go; made if it isn't there.
         device: "auto", "cpu" or "cuda", over what the spec says.
         fresh: start over: what a former benchmark left there is removed first.
-        reuse: folder of a published result, whose rows of unchanged trainings are taken over; see `reuse`.
+        reuse: folder of a published result, whose rows of unchanged trials are reused; see `reuse`.
 
     Returns:
-        The summary in Markdown; empty in all but the first of several processes.
+        The report; None in all but the first of several processes.
 
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
     if not is_main():
         _follow(spec, directory, device)
-        return ""
+        return None
     reporter = reporter or Reporter()
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
@@ -85,11 +84,10 @@ def benchmark(
     own = (trial["seconds"] for trial in record["trials"] if "taken_over" not in trial)
     record["seconds"] = round(sum(own) + timing_seconds(directory), 1)
     write_json(directory / "run.json", record)
-    summary = write_tables(directory)
     make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
-    draw_figures(directory)
+    report = write_report(directory)
     broadcast(None)
-    return summary
+    return report
 
 
 def _follow(spec: Spec, directory: Path, device: str | None) -> None:

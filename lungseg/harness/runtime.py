@@ -9,13 +9,13 @@ import torch
 
 from lungseg.spec import RuntimeSpec
 from lungseg.system.distributed import local_world_size
-from lungseg.system.errors import InputError, first_line, is_out_of_memory, without_folders
-from lungseg.system.machine import cpu_flags, usable_cores
+from lungseg.system.errors import InputError, is_out_of_memory, shorten_paths, summarise_error
+from lungseg.system.machine import count_usable_cores, read_cpu_flags
 from lungseg.system.runtime import Runtime
 
 
 def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
-    """What "auto" means here.
+    """Resolve what "auto" means here.
 
     Args:
         spec: the `[runtime]` table.
@@ -34,14 +34,14 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     precision = spec.precision
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16(wanted) else "float32"
-    threads = spec.threads or max(1, usable_cores() // local_world_size())
+    threads = spec.threads or max(1, count_usable_cores() // local_world_size())
     # oneDNN takes maps as they lie if channels are last; else it reorders them for each convolution.
     channels_last = wanted == "cpu" or precision == "bfloat16"
     return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
 
 
 def usable_runtime(spec: RuntimeSpec, device: str | None = None) -> tuple[Runtime, str | None]:
-    """`resolve_runtime` without torch.compile where that can't be used, and why it can't (else None)."""
+    """Resolve a runtime without torch.compile where that can't be used, and say why it can't (else None)."""
     runtime = resolve_runtime(spec, device)
     problem = why_not_compiled(runtime.device.type) if runtime.compiled else None
     return (runtime, None) if problem is None else (replace(runtime, compiled=False), problem)
@@ -49,7 +49,7 @@ def usable_runtime(spec: RuntimeSpec, device: str | None = None) -> tuple[Runtim
 
 @functools.cache
 def why_not_compiled(device: str) -> str | None:
-    """Why torch.compile can't be used here, by compiling a tiny network (seconds, once); None if it can.
+    """Return why torch.compile can't be used here, or None, by compiling a tiny network once (seconds).
 
     Raises RuntimeError or MemoryError if a memory is full, which says nothing of the compiler.
     """
@@ -58,11 +58,11 @@ def why_not_compiled(device: str) -> str | None:
     except Exception as error:  # its back end raises errors of many kinds
         if is_out_of_memory(error):
             raise
-        return without_folders(first_line(error))
+        return shorten_paths(summarise_error(error))
     return None
 
 
 def _multiplies_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return "amx_bf16" in cpu_flags()
+    return "amx_bf16" in read_cpu_flags()

@@ -1,11 +1,11 @@
-"""Times what a plan fitted, and writes timings.csv and timing_pairs.csv."""
+"""Times what a benchmark fitted, and writes timings.csv and timing_pairs.csv."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +17,19 @@ from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Trial
 from lungseg.results import write_table
 from lungseg.spec import TimingSpec, VariantSpec
-from lungseg.system.errors import without_folders
+from lungseg.system.errors import shorten_paths
 from lungseg.system.files import read_json, write_json
-from lungseg.system.hashing import hash_code, hash_of
-from lungseg.system.machine import cpu_name, cuda_name
-from lungseg.system.plugins import class_place
+from lungseg.system.hashing import hash_code, hash_value
+from lungseg.system.machine import describe_cpu, find_gpu_name
+from lungseg.system.plugins import name_class
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
 from lungseg.timing.measure import Candidate
-from lungseg.timing.statistics import shares
-from lungseg.timing.turns import Timings, batch_sizes, layout, repeats_and_rounds, time_approaches
+from lungseg.timing.statistics import divide_repeats
+from lungseg.timing.turns import Timings, list_batch_sizes, name_layout, plan_rounds, time_approaches
 
 TIMING_IMAGES = 8
-CODE = ("lungseg.timing.turns", "lungseg.timing.measure", "lungseg.timing.processes", __name__)
+CODE = "lungseg.timing.turns"
 # Rules of thumb for the estimate of a whole run: a process with its matrix product, an image of a call, and
 # the doublings that "auto" goes through on a CPU.
 START_SECONDS, IMAGE_SECONDS, DOUBLINGS = 6.0, 0.03, 4
@@ -50,19 +50,24 @@ class _Phase:
         if not self.variant:
             return device
         compiled = ", compiled" if self.runtime.compiled else ""
-        return f"{device}, {self.runtime.precision}, {layout(self.runtime)}{compiled}"
+        return f"{device}, {self.runtime.precision}, {name_layout(self.runtime)}{compiled}"
+
+    def described(self) -> list[object]:
+        """All that its timings depend on, for their key."""
+        runtime = asdict(self.runtime) | {"device": str(self.runtime.device)}
+        return [runtime, self.timing.model_dump(mode="json"), self.approaches, self.variant]
 
 
 def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
-    """Times the first fit of each approach, unless a former run stored the same timings.
+    """Time the first fit of each approach, unless a former run stored the same timings.
 
     Args:
-        plan: whose trials are all done.
+        plan: its trials are all done.
         directory: of the results; gets timings.csv and timing_pairs.csv.
         reporter: shows a bar for each runtime.
 
     Returns:
-        for each group of empty cells, why it is empty.
+        why cells are empty, by what is in them.
     """
     timing = plan.spec.timing
     stored = directory / "trials" / "timings.json"
@@ -72,13 +77,12 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
         return {"timings": "switched off in the spec"}
     fitted = _fitted(plan)
     phases, problems = _phases(plan)
-    code = hash_code(*CODE)
-    key = hash_of(
+    key = hash_value(
         [
             [(trial.entry.name, trial.keys.fit) for trial in fitted],
-            [plan.evaluated.sha256, plan.folds[0].sha256],
-            timing.model_dump(mode="json"),
-            [code, cpu_name(), cuda_name(), [phase.runtime.compiled for phase in phases]],
+            [plan.evaluated.sha256, plan.folds[0].sha256, TIMING_IMAGES],
+            [phase.described() for phase in phases],
+            [hash_code(CODE), describe_cpu(), find_gpu_name()],
         ]
     )
     former = read_json(stored) if stored.exists() else {}
@@ -98,23 +102,23 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
 
 
 def _free_device_memory() -> None:
-    """What training left in this process' cache on the device would be missing to the ones that are timed."""
+    """Gives back what training left in this process' cache: the processes that are timed may need it."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def timing_seconds(directory: Path) -> float:
-    """Seconds that the stored timings took; 0 without any."""
+    """Return the seconds that the stored timings took; 0 without any."""
     stored = directory / "trials" / "timings.json"
     return read_json(stored)["seconds"] if stored.exists() else 0.0
 
 
-def estimated_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -> float:
-    """What timing so many approaches will take, by a rule of thumb; 0 if it is switched off."""
+def estimate_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -> float:
+    """Estimate the seconds of timing so many approaches by a rule of thumb; 0 if it is switched off."""
     if not timing.enabled:
         return 0.0
-    sizes = batch_sizes(timing, device)
+    sizes = list_batch_sizes(timing, device)
     if timing.batch_sizes == "auto":
         sizes = sizes[:DOUBLINGS]
     one_process = START_SECONDS + sum(_seconds_of(timing, size) for size in sizes)
@@ -125,8 +129,8 @@ def estimated_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") 
 
 def _seconds_of(timing: TimingSpec, batch_size: int) -> float:
     """Of all rounds of one process and batch size; each call is made stage by stage and as a whole."""
-    repeats, rounds = repeats_and_rounds(timing, batch_size)
-    calls = repeats + len(shares(repeats, rounds)) * timing.warmup
+    repeats, rounds = plan_rounds(timing, batch_size)
+    calls = repeats + len(divide_repeats(repeats, rounds)) * timing.warmup
     return 2 * calls * batch_size * IMAGE_SECONDS
 
 
@@ -146,20 +150,20 @@ def _reasons(phases: Sequence[_Phase], found: Sequence[Timings]) -> tuple[dict[s
     empty: dict[str, str] = {}
     for phase, one in zip(phases, found, strict=True):
         reasons = {
-            f"timings of {what} on {phase.label}": without_folders(why) for what, why in one.failed.items()
+            f"timings of {what} on {phase.label}": shorten_paths(why) for what, why in one.failed.items()
         }
         (empty if phase.variant else failed).update(reasons)
         for what, why in one.empty.items():
             # Whether a device counts its energy doesn't depend on the variant.
             where = phase.runtime.device.type if what == "joules_per_image" else phase.label
-            empty[f"{what} on {where}"] = without_folders(why)
+            empty[f"{what} on {where}"] = shorten_paths(why)
     return failed, empty
 
 
 def _why_no_cuda(plan: Plan) -> dict[str, str]:
     if plan.runtime.device.type == "cuda":
         return {}
-    reason = "no CUDA device on this machine" if cuda_name() is None else "the run was on the CPU"
+    reason = "no CUDA device on this machine" if find_gpu_name() is None else "the run was on the CPU"
     return {"timings on CUDA": reason}
 
 
@@ -199,7 +203,7 @@ def _run(phase: _Phase, plan: Plan, fitted: Sequence[Trial], directory: Path, re
     candidates = [
         Candidate(
             trial.entry.name,
-            class_place(trial.entry.approach_class),
+            name_class(trial.entry.approach_class),
             trial.entry.settings.model_dump(mode="json"),
             trial.model(directory),
         )

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.approaches.base import Approach
+from lungseg.approaches.network import NetworkApproach
 from lungseg.data.sample import Sample
 from lungseg.data.splits import Split
 from lungseg.learning.weights import WeightsInfo
 from lungseg.spec import ApproachSpec
-from lungseg.system.hashing import hash_of
+from lungseg.system.hashing import hash_value
 from lungseg.system.runtime import Runtime
 
 
@@ -45,7 +46,7 @@ class Fold:
 
 
 def _hash_of_sides(*sides: Sequence[Sample]) -> str:
-    return hash_of([[(s.id, s.patient, s.source, s.label, s.spacing) for s in side] for side in sides])
+    return hash_value([[(s.id, s.patient, s.source, s.label, s.spacing) for s in side] for side in sides])
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Entry:
     @property
     def depends_on_seed(self) -> bool:
         return self.approach_class.depends_on_seed(self.settings)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether its fits are shared by all processes of a run."""
+        return issubclass(self.approach_class, NetworkApproach)
 
     def new(self) -> Approach:
         """Make the approach, not yet fitted."""

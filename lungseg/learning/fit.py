@@ -1,4 +1,4 @@
-"""What a fit is given, and what it reports."""
+"""What the harness gives to a fit, and what the fit reports back."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 
 @dataclass
 class FitContext:
-    """What the harness hands to a fit.
+    """What the harness gives to a fit.
 
     Attributes:
         seed: fixes everything random in the fit.
-        checkpoints: a folder of this part alone; what a fit stores there survives a kill.
-        history: call with step=int, unit="epoch" and losses/accuracies of HISTORY_COLUMNS, once a step.
-        progress: call with (done, total, text) to move the bar.
-        score: the benchmark's own Dice of validation maps, in the order of the validation samples.
-        scores: the same image by image, of maps of the validation samples with these indices.
+        checkpoints: a folder of this trial alone. What a fit stores there is still there after a kill.
+        history: called once a step with step=int, unit="epoch" (or "round", "stage") and the losses and
+            accuracies that are columns of history.csv.
+        progress: called with (done, total, text) to move the progress bar.
+        score: computes the mean Dice of the maps of all validation samples, in the order of the samples.
+        scores: computes the Dice of each map, of the validation samples with the given indices.
     """
 
     seed: int
@@ -32,11 +33,20 @@ class FitContext:
 
 @dataclass
 class FitReport:
-    """What a fit reports about itself, for training.csv."""
+    """What a fit reports about itself: a row of training.csv.
 
-    unit: str  # "images" or "rows"
-    items: int  # how many of them were passed through training, epochs counted
-    parameters: int = 0
+    Attributes:
+        unit: "images" or "rows".
+        items: how many of them went through training; each epoch counts.
+        parameters: fitted numbers; None if the approach can't tell.
+        best_step: the epoch or round that was kept, where there are several.
+        wait_share: share of the time in which the device waited for data or a checkpoint was written.
+        seconds_before: seconds of former sessions that this fit went on from.
+    """
+
+    unit: str
+    items: int
+    parameters: int | None = 0
     best_step: int | None = None
-    wait_share: float | None = None  # of the time: no data yet, or a state was stored
-    seconds_before: float = 0.0  # spent by former sittings that this fit went on from
+    wait_share: float | None = None
+    seconds_before: float = 0.0

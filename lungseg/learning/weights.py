@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a folder, torch's cache, or torchvision's download."""
+"""Pretrained ImageNet weights: found in a folder or in torch's cache, or downloaded from torchvision."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
-from torchvision.models import ResNet50_Weights, VGG19_Weights
 
 from lungseg.system.errors import InputError
-from lungseg.system.files import write_atomically
 
 Network = Literal["vgg19", "resnet50"]
-Kind = Literal["imagenet", "random", "auto"]
+# What `weights` in a spec may be. "auto": ImageNet's if they are on this machine, else random.
+WeightsChoice = Literal["imagenet", "random", "auto"]
 
-# The first of each is what is downloaded. For ResNet50 it is V1, of the plain recipe that Keras' weights have
-# too; V2 is taken if it is already here and V1 isn't.
-URLS: dict[str, list[str]] = {
-    "vgg19": [VGG19_Weights.IMAGENET1K_V1.url],
-    "resnet50": [ResNet50_Weights.IMAGENET1K_V1.url, ResNet50_Weights.IMAGENET1K_V2.url],
-}
+# The first of each is downloaded. For ResNet50 that is V1, trained by the plain recipe as Keras' weights are.
+# V2 is used if it is already here and V1 isn't.
+PUBLISHED = {"vgg19": ("vgg19-dcbb9e9d.pth",), "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth")}
 
 
 @dataclass(frozen=True)
@@ -40,18 +35,33 @@ class WeightsFile:
 
     @property
     def sha256(self) -> str:
-        """Hash of the file's bytes; read once for each version of the file."""
+        """Return the hash of the file's bytes; they are read once for each version of the file."""
         stat = self.path.stat()
         return _sha256(self.path, stat.st_mtime_ns, stat.st_size)
 
-    def info(self) -> WeightsInfo:
-        """What run.json and the tables say: the file's name, as a path is nobody's business."""
-        return WeightsInfo(self.network, "imagenet", self.path.name, self.sha256)
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which pretrained weights an approach starts from, for run.json and under every table.
+
+    Attributes:
+        network: "vgg19" or "resnet50".
+        kind: "imagenet" or "random".
+        file: the file's name without its folder, which is private.
+        sha256: hash of the file's bytes.
+    """
+
+    network: str
+    kind: str
+    file: str = ""
+    sha256: str = ""
 
 
-def weights_info(network: Network, file: WeightsFile | None) -> WeightsInfo:
-    """The description of what `find_weights` returned; None stands for random weights."""
-    return file.info() if file else WeightsInfo(network, "random")
+def describe_weights(network: Network, file: WeightsFile | None) -> WeightsInfo:
+    """Describe what `find_weights` returned; None stands for random weights."""
+    if file is None:
+        return WeightsInfo(network, "random")
+    return WeightsInfo(network, "imagenet", file.path.name, file.sha256)
 
 
 @lru_cache(maxsize=32)
@@ -63,12 +73,12 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
         raise _unreadable(path, error) from error
 
 
-def find_weights(network: Network, kind: Kind) -> WeightsFile | None:
-    """The file of pretrained weights that `weights = kind` in a spec asks for.
+def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
+    """Find the file of pretrained weights that `weights = choice` in a spec asks for.
 
     "imagenet" and "auto" look into the folder that LUNGSEG_WEIGHTS names (NETWORK.safetensors, then
     NETWORK.pth or NETWORK-*.pth), then into torch's cache. If there is nothing, "imagenet" downloads
-    torchvision's file into that cache and "auto" settles for random weights. "random" doesn't look.
+    torchvision's file into that cache, and "auto" takes random weights. "random" doesn't look.
 
     Returns:
         The file, or None for random weights.
@@ -76,37 +86,33 @@ def find_weights(network: Network, kind: Kind) -> WeightsFile | None:
     Raises:
         InputError: LUNGSEG_WEIGHTS names no folder, or "imagenet" weights can be neither found nor fetched.
     """
-    if kind == "random":
+    if choice == "random":
         return None
-    path = _in_folder(network) or _in_cache(network)
-    if path is None and kind == "imagenet":
+    path = _find_in_folder(network) or _find_in_cache(network)
+    if path is None and choice == "imagenet":
         path = _download(network)
     return WeightsFile(network, path) if path else None
 
 
-def _in_folder(network: str) -> Path | None:
+def _find_in_folder(network: str) -> Path | None:
     name = os.environ.get("LUNGSEG_WEIGHTS")
     if not name:
         return None
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise InputError(f"LUNGSEG_WEIGHTS names {name}, which isn't a folder: correct it, or unset it")
-    published = [folder / _file_name(url) for url in URLS[network]]
+    published = [folder / name for name in PUBLISHED[network]]
     # Not NETWORK*.pth: that would take vgg19_bn for vgg19.
     others = sorted(folder.glob(f"{network}-*.pth"))
     return _first([folder / f"{network}.safetensors", folder / f"{network}.pth", *published, *others])
 
 
-def _in_cache(network: str) -> Path | None:
-    return _first([_cache() / _file_name(url) for url in URLS[network]])
+def _find_in_cache(network: str) -> Path | None:
+    return _first([_cache_folder() / name for name in PUBLISHED[network]])
 
 
-def _cache() -> Path:
+def _cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _file_name(url: str) -> str:
-    return url.rsplit("/", 1)[-1]
 
 
 def _first(paths: list[Path]) -> Path | None:
@@ -114,8 +120,11 @@ def _first(paths: list[Path]) -> Path | None:
 
 
 def _download(network: str) -> Path:
-    url = URLS[network][0]
-    path = _cache() / _file_name(url)
+    # Not before: importing torchvision takes two seconds, in each process of the timings.
+    from torchvision.models import ResNet50_Weights, VGG19_Weights
+
+    url = {"vgg19": VGG19_Weights, "resnet50": ResNet50_Weights}[network].IMAGENET1K_V1.url
+    path = _cache_folder() / PUBLISHED[network][0]
     digest = path.stem.rsplit("-", 1)[1]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +140,7 @@ def _download(network: str) -> Path:
 
 
 def load_weights(file: WeightsFile, required: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Reads the tensors that a network needs from a file.
+    """Read the tensors that a network needs from a file.
 
     Args:
         file: what `find_weights` returned.
@@ -184,19 +193,3 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         f"{path} can't be read as weights ({type(error).__name__}): it is missing, cut short or damaged, "
         "so replace it, or delete it if it is in torch's cache and it will be downloaded again"
     )
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """Which pretrained weights an approach uses: goes into run.json and under every table."""
-
-    network: str
-    kind: str  # "imagenet" or "random"
-    file: str = ""
-    sha256: str = ""
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a .safetensors file. Raises InputError if the disk is full or the place can't be written."""
-    host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(host))

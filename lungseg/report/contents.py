@@ -1,18 +1,24 @@
-"""A results directory as the report reads it: run.json, the tables, and which approach is which."""
+"""Read a results directory for the report: run.json, the tables, and which approach is which."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lungseg.results import FORMAT, TABLES, read_json, read_table
+from lungseg.results import FORMAT, TABLES, read_table
 from lungseg.system.errors import InputError
+from lungseg.system.files import read_json
 
-NEEDED = ("name", "data", "splits", "approaches")
+# What every run.json has from the start of its run.
+NEEDED = (
+    *("name", "data", "training_data", "splits", "evaluate_on", "seeds", "approaches", "trials"),
+    *("versions", "devices", "threads", "git", "empty", "audit", "leaks", "finished", "seconds"),
+)
 BASELINES = {"mean-mask", "threshold"}
 
 
@@ -21,11 +27,12 @@ class Contents:
     """What a results directory holds.
 
     Attributes:
-        run: run.json as it stands.
+        directory: where it was read.
+        run: the content of run.json.
         scores, history, timings, timing_pairs, calibration, training, importance, statistics: the tables of
-            `lungseg.results.TABLES`, empty if their file is absent; scores, calibration and statistics of
-            one dataset only, the run's own.
-        other_datasets: datasets that the directory also has statistics of; the report leaves them out.
+            `lungseg.results.TABLES`, empty if their file is absent. Scores, calibration and statistics are
+            those of the run's own dataset.
+        other_datasets: further datasets with statistics in the directory; the report leaves them out.
     """
 
     directory: Path
@@ -40,69 +47,75 @@ class Contents:
     statistics: pd.DataFrame
     other_datasets: list[str]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The approaches in the order of the spec, then those that only the tables know."""
-        listed = [entry["name"] for entry in self.run["approaches"]]
-        known = [*listed, *self.statistics["approach"], *self.scores["approach"]]
-        return [name for name in dict.fromkeys(known) if name]  # a test of all approaches names none
+        """The approaches in the order of the spec."""
+        return [entry["name"] for entry in self.run["approaches"]]
 
-    @property
+    @cached_property
     def baselines(self) -> set[str]:
-        """The names of approaches that don't learn from the image's content."""
-        return {entry["name"] for entry in self.run["approaches"] if entry.get("use") in BASELINES}
+        """The approaches that don't learn from the image's content."""
+        return {entry["name"] for entry in self.run["approaches"] if entry["use"] in BASELINES}
 
-    @property
+    @cached_property
     def trained_once(self) -> set[str]:
-        """The names of approaches that chance plays a part in and that were trained with one seed."""
+        """The approaches that depend on a seed and were trained with one only."""
         single = len(self.run["seeds"]) < 2
         chance = [entry["name"] for entry in self.run["approaches"] if entry["depends_on_seed"]]
-        return {name for name in chance if single or self.statistic(name, "dice").get("seeds") == 1}
+        return {name for name in chance if single or self.find_statistic(name, "dice").get("seeds") == 1}
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """The approaches of each group of an ablation, both in the order of the spec; mostly empty."""
+        """The approaches of each group of an ablation, both in the order of the spec; {} without groups."""
         groups: dict[str, list[str]] = {}
         for entry in self.run["approaches"]:
             for group in entry["group"]:
                 groups.setdefault(group, []).append(entry["name"])
         return groups
 
-    def weights(self, name: str) -> str:
-        """What the approach started from: "ImageNet", "random weights", or "none" if it needs no weights."""
-        entry = next((entry for entry in self.run["approaches"] if entry["name"] == name), {})
-        kind = (entry.get("weights") or {}).get("kind", "none")
+    def find_weights(self, name: str) -> str:
+        """Return what an approach started from: "ImageNet", "random weights", or "none"."""
+        weights = next(entry["weights"] for entry in self.run["approaches"] if entry["name"] == name)
+        kind = weights["kind"] if weights else "none"
         return {"imagenet": "ImageNet", "random": "random weights"}.get(kind, kind)
 
-    def statistic(self, name: str, metric: str, kind: str = "mean") -> dict[str, Any]:
-        """The row of statistics.csv for one approach and metric; empty if there is none."""
-        table = self.statistics
-        rows = table[(table["approach"] == name) & (table["metric"] == metric) & (table["kind"] == kind)]
-        return rows.iloc[0].to_dict() if len(rows) else {}
+    def find_statistic(self, name: str, metric: str, kind: str = "mean") -> dict[str, Any]:
+        """Return the row of statistics.csv for one approach and metric; {} if there is none."""
+        return self._statistics.get((name, metric, kind), {})
 
+    @cached_property
+    def _statistics(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """The first row of each approach, metric and kind; a search in the table for each takes seconds."""
+        rows = reversed(self.statistics.to_dict("records"))
+        return {(row["approach"], row["metric"], row["kind"]): row for row in rows}
+
+    @cached_property
     def ranked(self) -> list[str]:
         """The approaches that have a mean Dice, best first; equal ones in the order of the spec."""
-        means = {name: self.statistic(name, "dice").get("value", float("nan")) for name in self.names}
+        means = {name: self.find_statistic(name, "dice").get("value", float("nan")) for name in self.names}
         return sorted((name for name in means if pd.notna(means[name])), key=lambda name: -means[name])
 
-    def ordered(self, known: Iterable[str]) -> list[str]:
-        """Those approaches that `known` holds: best mean Dice first, ones without a mean last."""
+    def sort_names(self, known: Iterable[str]) -> list[str]:
+        """Sort the approaches in `known`: best mean Dice first, those without a mean last."""
         known = set(known)
-        return [name for name in dict.fromkeys([*self.ranked(), *self.names]) if name in known]
+        return [name for name in dict.fromkeys([*self.ranked, *self.names]) if name in known]
 
+    @cached_property
     def image_dice(self) -> pd.DataFrame:
-        """Dice of each image (rows, by id) and approach (columns), seeds and folds averaged."""
+        """Dice of each image (rows, by id) and approach (columns), averaged over seeds and folds."""
         return self.scores.pivot_table(index="image_id", columns="approach", values="dice", aggfunc="mean")
 
+    @cached_property
     def sources(self) -> pd.Series:
-        """The source of each scored image, by its id; "" if unknown."""
+        """The source of each scored image by its id; "" if unknown."""
         return self.scores.drop_duplicates("image_id").set_index("image_id")["source"].fillna("")
 
 
 def read_contents(directory: Path) -> Contents:
-    """Reads a results directory.
+    """Read a results directory.
 
-    Raises InputError if run.json is absent, damaged or of another format, or a table lacks a column.
+    Raises:
+        InputError: run.json is absent, damaged or of another format, or a table is damaged or lacks a column.
     """
     run = _read_run(directory / "run.json")
     tables = {name: _read_table(directory, name) for name in TABLES}
@@ -112,7 +125,7 @@ def read_contents(directory: Path) -> Contents:
         dataset = found[0]
     for name in ("scores", "calibration", "statistics"):
         table = tables[name]
-        # Without statistics there is nothing to tell datasets apart by, so all scores are kept.
+        # Without statistics it isn't known which datasets there are: all scores are kept.
         tables[name] = table[table["dataset"] == dataset] if found else table
     return Contents(directory, run, other_datasets=[name for name in found if name != dataset], **tables)
 

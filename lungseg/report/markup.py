@@ -1,4 +1,4 @@
-"""Numbers, names and tables as Markdown and TeX."""
+"""Format numbers, names and tables as Markdown and TeX."""
 
 from __future__ import annotations
 
@@ -44,109 +44,101 @@ class Table:
     bold: set[tuple[int, int]] = field(default_factory=set)
     text: set[int] = field(default_factory=lambda: {0})
 
-    def markdown(self) -> str:
-        """The table in GitHub's Markdown, ending with a newline."""
+    def to_markdown(self) -> str:
+        """Write the table in GitHub's Markdown, with a newline at its end."""
         rule = [":--" if column in self.text else "--:" for column in range(len(self.header))]
-        body = [
-            [
-                f"**{escape_markdown(cell)}**" if (r, c) in self.bold else escape_markdown(cell)
-                for c, cell in row
-            ]
-            for r, row in ((r, list(enumerate(row))) for r, row in enumerate(self.rows))
-        ]
+        body = self._format_body(escape_markdown, "**{}**")
         lines = [[escape_markdown(title) for title in self.header], rule, *body]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
-    def tex(self) -> str:
-        """The table as a tabular that needs the package booktabs, ending with a newline."""
+    def to_tex(self) -> str:
+        """Write the table as a tabular that needs the package booktabs, with a newline at its end."""
         columns = "".join("l" if column in self.text else "r" for column in range(len(self.header)))
-        body = [
-            [
-                rf"\textbf{{{escape_tex(cell)}}}" if (r, c) in self.bold else escape_tex(cell)
-                for c, cell in row
-            ]
-            for r, row in ((r, list(enumerate(row))) for r, row in enumerate(self.rows))
+        header = _format_tex_row([escape_tex(title) for title in self.header])
+        body = [_format_tex_row(row) for row in self._format_body(escape_tex, r"\textbf{{{}}}")]
+        start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join([start, r"\toprule", header, r"\midrule", *body, r"\bottomrule", end, ""])
+
+    def _format_body(self, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+        """Escape all cells; `bold` is a format that stresses one."""
+        return [
+            [bold.format(escape(cell)) if (r, c) in self.bold else escape(cell) for c, cell in enumerate(row)]
+            for r, row in enumerate(self.rows)
         ]
-        lines = [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            _tex_row([escape_tex(t) for t in self.header]),
-        ]
-        lines += [r"\midrule", *(_tex_row(row) for row in body), r"\bottomrule", r"\end{tabular}"]
-        return "\n".join(lines) + "\n"
 
 
 @dataclass
 class Section:
-    """A titled table of a page with the text that explains it, its paragraphs divided by empty lines."""
+    """A titled table of a page, and the text that explains it, with empty lines between paragraphs."""
 
     title: str
     table: Table
     text: str
 
-    def markdown(self, line: str = "") -> str:
-        """Title, table, text and one more line, such as one that all tables carry; ends with a newline."""
+    def to_markdown(self, line: str = "") -> str:
+        """Write title, table, text and one more line, such as a warning that all tables have."""
         paragraphs = [escape_markdown(part) for part in (*self.text.split("\n\n"), line) if part]
-        return "\n".join([f"## {self.title}\n", self.table.markdown(), *(f"{part}\n" for part in paragraphs)])
+        lines = (f"{part}\n" for part in paragraphs)
+        return "\n".join([f"## {self.title}\n", self.table.to_markdown(), *lines])
 
 
-def bullets(lines: Sequence[str]) -> str:
-    """Lines of plain text as a list in Markdown; "" without any."""
+def format_bullets(lines: Sequence[str]) -> str:
+    """Write lines of plain text as a list in Markdown; "" without any."""
     return "".join(f"- {escape_markdown(line)}\n" for line in lines)
 
 
-def _tex_row(cells: Sequence[str]) -> str:
+def _format_tex_row(cells: Sequence[str]) -> str:
     # Braces, since a "[" right after "\\" would be read as its optional argument.
     first = f"{{{cells[0]}}}" if cells[0].startswith("[") else cells[0]
     return " & ".join([first, *cells[1:]]) + r" \\"
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it stands, in a table too."""
+    """Escape text so that Markdown shows it unchanged, in a table too."""
     return re.sub(r"([\\`*|<_])", r"\\\1", " ".join(text.split()))
 
 
 def escape_tex(text: str) -> str:
-    """Text that TeX prints as it stands."""
+    """Escape text so that TeX prints it unchanged."""
     return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
 
 
-def score(value: float | None) -> str:
-    """A metric between 0 and 1, with four decimals as the field prints them."""
-    return EMPTY if value is None or pd.isna(value) else f"{value:.4f}"
+def format_score(value: float | None) -> str:
+    """Format a metric between 0 and 1 with four decimals."""
+    return EMPTY if pd.isna(value) else f"{value:.4f}"
 
 
-def amount(value: float | None) -> str:
-    """A positive number with about three significant digits."""
-    if value is None or pd.isna(value):
+def format_amount(value: float | None) -> str:
+    """Format a positive number with about three significant digits."""
+    if pd.isna(value):
         return EMPTY
     decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
     return f"{value:,.{decimals}f}"
 
 
-def difference(value: float | None) -> str:
-    """A difference of two metrics, with its sign and four decimals: "+0.0120", "-0.0003"."""
-    return EMPTY if value is None or pd.isna(value) else f"{value:+z.4f}"
+def format_difference(value: float | None) -> str:
+    """Format a difference of two metrics with its sign and four decimals: "+0.0120", "-0.0003"."""
+    return EMPTY if pd.isna(value) else f"{value:+z.4f}"
 
 
-def interval(show: Callable[[float], str], value: float, low: float, high: float) -> str:
-    """A number with its interval, "0.96 [0.95, 0.97]", each shown by `show`; alone where it has none."""
+def format_interval(show: Callable[[float], str], value: float, low: float, high: float) -> str:
+    """Format a number with its interval, "0.96 [0.95, 0.97]", each by `show`; alone without an interval."""
     return show(value) + (f" [{show(low)}, {show(high)}]" if pd.notna(low) and pd.notna(high) else "")
 
 
-def signed(value: float | None) -> str:
-    """A difference with its sign and about three significant digits: "+1.23", "-45.6"."""
-    return EMPTY if value is None or pd.isna(value) else ("-" if value < 0 else "+") + amount(abs(value))
+def format_signed(value: float | None) -> str:
+    """Format a difference with its sign and about three significant digits: "+1.23", "-45.6"."""
+    return EMPTY if pd.isna(value) else ("-" if value < 0 else "+") + format_amount(abs(value))
 
 
-def share(value: float | None) -> str:
-    """A part of a whole as a percentage with about three significant digits: "12.3 %"."""
-    return EMPTY if value is None or pd.isna(value) else f"{amount(100 * value)} %"
+def format_share(value: float | None) -> str:
+    """Format a fraction as a percentage with about three significant digits: "12.3 %"."""
+    return EMPTY if pd.isna(value) else f"{format_amount(100 * value)} %"
 
 
-def p_value(p: float | None) -> str:
-    """A p-value for a cell: ".012", "< .001"; what is below .05 is never rounded up to it."""
-    if p is None or pd.isna(p):
+def format_p(p: float | None) -> str:
+    """Format a p-value for a cell: ".012", "< .001". A value below .05 is never rounded up to .05."""
+    if pd.isna(p):
         return EMPTY
     if p < 0.001:
         return "< .001"
@@ -156,15 +148,15 @@ def p_value(p: float | None) -> str:
     return text.removeprefix("0")
 
 
-def p_equals(p: float) -> str:
-    """A p-value within a sentence: "p = .012", "p < .001"."""
-    shown = p_value(p)
+def state_p(p: float) -> str:
+    """Format a p-value for a sentence: "p = .012", "p < .001"."""
+    shown = format_p(p)
     return f"p {shown}" if shown.startswith(("<", ">")) else f"p = {shown}"
 
 
-def duration(seconds: float | None) -> str:
-    """A time as people say it: "8.2 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds is None or pd.isna(seconds):
+def format_duration(seconds: float | None) -> str:
+    """Format a time: "8.2 s", "3 min 20 s", "2 h 05 min"."""
+    if pd.isna(seconds):
         return EMPTY
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -174,6 +166,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def count(value: int, noun: str) -> str:
-    """A number with its noun: "1 image", "12 images"."""
+def format_count(value: int, noun: str) -> str:
+    """Format a number with its noun: "1 image", "12 images"."""
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def end_sentence(text: str) -> str:
+    """Put single spaces between words, and a full stop at the end if there is none."""
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."

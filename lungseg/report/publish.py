@@ -1,4 +1,4 @@
-"""Copies out of a results directory what may be committed."""
+"""Copy out of a results directory what may be committed."""
 
 from __future__ import annotations
 
@@ -7,47 +7,54 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lungseg.report.contents import read_contents
 from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES
 from lungseg.report.tables.readme import fill_readme
 from lungseg.results import FILES
 from lungseg.system.errors import InputError
-from lungseg.system.files import FOLDER_NAME, make_folder, read_json, unwritable
+from lungseg.system.files import FOLDER_NAME, explain_write_error, make_folder, read_json
 
 FIGURE_SUFFIXES = (".png", ".pdf")
 
 
 def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
-    """Copies tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
+    """Copy tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
 
-    NAME is the benchmark's. What was published under it before is replaced, once the new copy is whole.
+    NAME is the benchmark's. What was published under it before is replaced once the new copy is complete.
+
+    Args:
+        directory: results of a finished benchmark.
+        to: folder of published results.
+        readme: page whose block of this name is filled; it need not exist.
 
     Returns:
         the folder, and whether `readme` has a block of this name, now filled.
 
     Raises:
-        InputError: no finished benchmark there, a link among its files, a name that is no spec's, a target
-            that is no published result or that lies in, holds or is `directory`, or that can't be written.
-            Nothing is changed then.
+        InputError: there is no finished benchmark or it is damaged, a link is among its files, its name can't
+            be a spec's, or the target is no published result, is in `directory`, contains it or is the same,
+            or can't be written. Nothing is changed then.
     """
-    record = _finished_record(directory)
+    record = _read_finished(directory)
     name = record["name"]
     target, new, old = to / name, to / f".{name}.new", to / f".{name}.old"
-    files = _files(directory, _shows_people(record, directory))
+    files = _list_files(directory, _shows_people(record, directory))
     for folder in (target, new, old):
         _require_apart(directory, folder)
         _require_replaceable(folder)
     _require_published(target, name)
+    contents = read_contents(directory)
     try:
         make_folder(make_folder(new, empty=True) / "figures")
         for file in files:
             shutil.copyfile(directory / file, new / file)
         _swap_in(new, target, old)
     except OSError as error:
-        raise unwritable(target, error) from error
-    return target, readme.exists() and fill_readme(readme, name, target)
+        raise explain_write_error(target, error) from error
+    return target, readme.exists() and fill_readme(readme, contents)
 
 
-def _finished_record(directory: Path) -> dict[str, Any]:
+def _read_finished(directory: Path) -> dict[str, Any]:
     record = read_json(directory / "run.json")
     if not record.get("finished"):
         raise InputError(f"the benchmark in {directory} is not finished: run it to its end before publishing")
@@ -66,7 +73,7 @@ def _is_name(name: object) -> bool:
 
 
 def _shows_people(record: dict[str, Any], directory: Path) -> bool:
-    """Whether any image is of a real person."""
+    """Return whether any image is of a real person."""
     datasets = [record.get("data"), record.get("training_data") or {"real": False}]
     if not all(isinstance(data, dict) and isinstance(data.get("real"), bool) for data in datasets):
         raise InputError(
@@ -76,8 +83,8 @@ def _shows_people(record: dict[str, Any], directory: Path) -> bool:
     return any(data["real"] for data in datasets)
 
 
-def _files(directory: Path, shows_people: bool) -> list[str]:
-    """What is copied, as paths below `directory`."""
+def _list_files(directory: Path, shows_people: bool) -> list[str]:
+    """Return what is copied, as paths below `directory`."""
     stems = [stem for stem in FIGURES if not (shows_people and stem in SHOWS_IMAGES)]
     figures = [f"figures/{stem}{suffix}" for stem in stems for suffix in FIGURE_SUFFIXES]
     files = [file for file in (*FILES, *figures) if (directory / file).exists()]
@@ -98,7 +105,7 @@ def _require_apart(directory: Path, folder: Path) -> None:
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Raises InputError if the folder is a link, a file, or holds what `publish` doesn't write."""
+    """Raise InputError if the folder is a link, a file, or holds what `publish` doesn't write."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is no folder of a published result: move it away")
     known = {*FILES, "figures"}
@@ -124,7 +131,7 @@ def _require_published(target: Path, name: str) -> None:
 
 
 def _swap_in(new: Path, target: Path, old: Path) -> None:
-    """Puts `new` in the place of `target`; a failure leaves `target` as it was."""
+    """Put `new` in the place of `target`; a failure leaves `target` as it was."""
     make_folder(old, empty=True).rmdir()
     replaces = target.exists()
     if replaces:

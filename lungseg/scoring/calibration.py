@@ -1,8 +1,8 @@
-"""Whether a map's values are probabilities: Brier score, and bins for a reliability diagram.
+"""Measure whether a map's values are probabilities: Brier score, and bins for a reliability diagram.
 
-Brier, Monthly Weather Review 78:1 (1950); reliability diagrams as in Niculescu-Mizil and Caruana, ICML
-(2005), of the probability of lung itself, not of the surer class; expected calibration error by Naeini et
-al., AAAI (2015), with bins of equal width.
+Brier, Monthly Weather Review 78:1 (1950). Reliability diagrams as in Niculescu-Mizil and Caruana, ICML
+(2005), of the probability of lung itself, not of the more certain class. Bins of equal width, as for the
+expected calibration error of Naeini et al., AAAI (2015).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def brier_score(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over pixels of the squared difference between the map and the truth: 0 is best, 1 is worst.
+    """Return the mean squared difference between map and truth over pixels: 0 is best, 1 is worst.
 
     Args:
         probability: float, H x W, in [0, 1].
@@ -22,7 +22,7 @@ def brier_score(probability: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: another dtype, values outside [0, 1] or NaN, or the shapes differ.
     """
-    check_map(probability, truth)
+    _check_map(probability, truth)
     difference = np.subtract(probability, truth, dtype=np.float64).ravel()
     return float(np.dot(difference, difference) / difference.size)
 
@@ -30,7 +30,9 @@ def brier_score(probability: np.ndarray, truth: np.ndarray) -> float:
 def reliability_bins(
     probability: np.ndarray, truth: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a reliability diagram needs of one image; add the arrays up over images.
+    """Count the pixels of one image by their probability, for a reliability diagram.
+
+    Add the returned arrays up over images.
 
     Args:
         probability: float, H x W, in [0, 1].
@@ -44,11 +46,11 @@ def reliability_bins(
     Raises:
         ValueError: as `brier_score`, or less than one bin.
     """
-    check_map(probability, truth)
+    _check_map(probability, truth)
     if bins < 1:
         raise ValueError(f"there must be at least one bin, got {bins}")
     values = probability.ravel().astype(np.float64)
-    # A search among the edges, since a product such as 0.57 * 100 may round into the bin below.
+    # Edges are searched, because a product such as 0.57 * 100 may round into the bin below.
     index = np.searchsorted(np.arange(1, bins) / bins, values, side="right")
     counts = np.bincount(index, minlength=bins)
     sums = np.bincount(index, weights=values, minlength=bins)
@@ -57,16 +59,18 @@ def reliability_bins(
 
 
 def calibration_rows(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> list[dict[str, Any]]:
-    """The bins as rows of calibration.csv: bin, low, high, count, mean_probability, lung_share.
+    """Return the bins as rows of calibration.csv.
 
     Args:
         counts, sums, lung: as `reliability_bins` returns them, of one or of all images.
 
     Returns:
-        one row a bin from the lowest; mean_probability and lung_share of an empty bin are NaN.
+        one row a bin, from the lowest: bin, low, high, count, mean_probability, lung_share. The last two are
+        NaN in an empty bin.
     """
     bins = len(counts)
-    mean, share = _means(counts, sums, lung)
+    pixels = np.where(counts > 0, counts, np.nan)
+    mean, share = sums / pixels, lung / pixels
     return [
         {
             "bin": i,
@@ -80,13 +84,8 @@ def calibration_rows(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> 
     ]
 
 
-def _means(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pixels = np.where(counts > 0, counts, np.nan)
-    return sums / pixels, lung / pixels
-
-
-def check_map(probability: np.ndarray, truth: np.ndarray) -> None:
-    """Raises ValueError unless the map is float in [0, 1], the truth bool, their shape one, and not empty."""
+def _check_map(probability: np.ndarray, truth: np.ndarray) -> None:
+    """Raise ValueError unless the map is float in [0, 1], the truth bool, of one shape, and not empty."""
     if not np.issubdtype(probability.dtype, np.floating) or truth.dtype != bool:
         raise ValueError(f"a map must be float and the truth bool, got {probability.dtype} and {truth.dtype}")
     if probability.shape != truth.shape:

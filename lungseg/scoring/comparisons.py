@@ -1,4 +1,4 @@
-"""Tests of paired differences and of ranks, each with its null named, and the size of an effect."""
+"""Tests of paired differences and of ranks, each with its null hypothesis named, and an effect size."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 from scipy import stats
 
 FLIPS = 9999
-EXACT_UP_TO = 13  # 2^13 = 8192 sign patterns are fewer than FLIPS: all of them are tried
+EXACT_UP_TO = 13  # patients: all of 2^13 = 8192 sign patterns are tried, which are fewer than FLIPS
 
 _SEED = 20_260_102
-_CELLS = 4_000_000  # of a block of flips x patients (or tests, if they are more): 32 MB of float64
+_CELLS = 4_000_000  # in a block of flips x patients (or x tests, if they are more): 32 MB of float64
 _ROUNDING = 1e-9  # statistics that differ by less are equal
-_FLAT = 1e-28  # a variance beside a mean square of 1 that is rounding alone
+_FLAT = 1e-28  # a smaller variance, at a mean square of 1, is only rounding
 
 
 def sign_flip_p_values(
     differences: np.ndarray, flips: int = FLIPS, correct_skewness: bool = True
 ) -> np.ndarray:
-    """Two-sided p of the studentised sign-flip permutation test, its null being that the mean is 0.
+    """Return two-sided p values of the studentised sign-flip permutation test.
 
-    The statistic, computed anew for each pattern of flipped signs, is |g(t)|: t = mean / (sd / sqrt(n)), and
-    g = t + s t^2 / (3 sqrt(n)) + s^2 t^3 / (27 n) + s / (6 sqrt(n)) removes from it what the skewness s of
-    the differences does to its tails (Hall, Journal of the Royal Statistical Society B 54:221-228, 1992).
-    Exact if differences are symmetric about 0; asymptotically right for any with mean 0, as t is studentised
-    (Janssen, Statistics and Probability Letters 36:9-21, 1997). How far off it is at some n, with and
-    without g, `benchmarks/studies/scoring/interval_coverage.py` shows.
+    The null hypothesis is that the mean is 0. The statistic, computed for each pattern of flipped signs,
+    is |g(t)|: t = mean / (sd / sqrt(n)), and g = t + s t^2 / (3 sqrt(n)) + s^2 t^3 / (27 n) + s / (6 sqrt(n))
+    removes from t what the skewness s of the differences does to its tails (Hall, Journal of the Royal
+    Statistical Society B 54:221-228, 1992). The test is exact if differences are symmetric about 0. It is
+    asymptotically right for any differences with mean 0, because t is studentised (Janssen, Statistics and
+    Probability Letters 36:9-21, 1997). `benchmarks/studies/scoring/interval_coverage.py` shows its error
+    rates by n, with and without g.
 
     Args:
         differences: float, n x k: n >= 1 patients, a test for each of the k columns. No NaN.
@@ -45,14 +46,14 @@ def sign_flip_p_values(
     for signs in _blocks_of_signs(n, flips, max(1, _CELLS // max(n, columns))):
         statistics = _corrected_t(signs, scaled, correct_skewness)
         if reach is None:  # the first pattern is the observed one, and so always counts
-            reach = statistics[0] * (1 - _ROUNDING) - _ROUNDING  # infinite ones stay so
+            reach = statistics[0] * (1 - _ROUNDING) - _ROUNDING  # infinity stays infinite
         tried += len(signs)
         reached += (statistics >= reach).sum(axis=0)
     return reached / tried
 
 
 def _scaled(differences: np.ndarray) -> np.ndarray:
-    """The differences with a mean square of 1 in each column, or as they are if all are 0."""
+    """The differences divided by their root mean square in each column, or as they are if all are 0."""
     largest = np.abs(differences).max(axis=0)  # first, so that no square overflows or vanishes
     scaled = differences / np.where(largest > 0, largest, 1.0)
     size = np.sqrt((scaled**2).mean(axis=0))
@@ -62,7 +63,7 @@ def _scaled(differences: np.ndarray) -> np.ndarray:
 def _corrected_t(signs: np.ndarray, scaled: np.ndarray, correct_skewness: bool) -> np.ndarray:
     """|g(t)|, or |t|, of each pattern of signs (patterns x n) and each column: patterns x k.
 
-    Infinite where values have no spread, being equal and not 0.
+    Infinite where all values are equal and not 0.
     """
     n = len(scaled)
     mean, variance, cube = _central_moments(signs, scaled, correct_skewness)
@@ -83,22 +84,22 @@ def _central_moments(
     mean = signs @ scaled / n
     variance = 1 - mean**2  # the mean square is 1, or all values and so the mean are 0
     cube = signs @ scaled**3 / n - 3 * mean + 2 * mean**3 if with_cube else np.zeros_like(mean)
-    # Where values lie close together beside their mean, these differences cancel: from the values themselves.
+    # Where the spread is small beside the mean, these differences cancel: compute from the values themselves.
     patterns, columns = np.nonzero(variance < 0.5)
     for start in range(0, len(patterns), block := max(1, _CELLS // n)):
         at = patterns[start : start + block], columns[start : start + block]
         values = signs[at[0]] * scaled.T[at[1]]
         centred = values - values.mean(axis=1, keepdims=True)
-        centred -= centred.mean(axis=1, keepdims=True)  # what rounding left of the mean
+        centred -= centred.mean(axis=1, keepdims=True)  # removes what rounding left of the mean
         variance[at] = (centred**2).mean(axis=1)
         cube[at] = (centred**3).mean(axis=1)
     return mean, variance, cube
 
 
 def _blocks_of_signs(n: int, flips: int, block: int) -> Iterator[np.ndarray]:
-    """Patterns of +1 and -1, patterns x n a block; the first of all has no flipped sign."""
+    """Patterns of +1 and -1, patterns x n a block; the very first has no flipped sign."""
     if n <= EXACT_UP_TO:
-        # A pattern and its mirror have the same statistic: those whose last sign is a plus stand for all.
+        # A pattern and its mirror have the same statistic, so only patterns whose last sign is + are tried.
         for start in range(0, 2 ** (n - 1), block):
             yield 1.0 - 2.0 * (
                 np.arange(start, min(start + block, 2 ** (n - 1)))[:, None] >> np.arange(n) & 1
@@ -111,11 +112,11 @@ def _blocks_of_signs(n: int, flips: int, block: int) -> Iterator[np.ndarray]:
 
 
 def wilcoxon_p_value(differences: np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test (Biometrics Bulletin 1:80-83, 1945).
+    """Return the two-sided p value of Wilcoxon's signed-rank test (Biometrics Bulletin 1:80-83, 1945).
 
-    Its null is that each pair is exchangeable, so that differences are symmetric about 0. It is no test of
-    the mean: with skewed differences of mean 0 it rejects, and nearly always if there are many. Zeros are
-    dropped, as Wilcoxon did and as `rank_biserial` does; the p is exact for up to 50 untied differences.
+    The null hypothesis is that each pair is exchangeable, so that differences are symmetric about 0. It is no
+    test of the mean: it also rejects skewed differences of mean 0, and nearly always if there are many. Zeros
+    are dropped, as Wilcoxon did and as `rank_biserial` does. The p is exact for up to 50 untied differences.
 
     Args:
         differences: float, n. No NaN.
@@ -128,13 +129,13 @@ def wilcoxon_p_value(differences: np.ndarray) -> float:
 
 
 def rank_biserial(gains: np.ndarray) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 3:1, 2014).
+    """Return the matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 3:1, 2014).
 
     Args:
         gains: float, n: by how much the first of each pair is better, below 0 if it is worse. No NaN.
 
     Returns:
-        (sum of ranks of gains - sum of ranks of losses) / sum of ranks, in [-1, 1]; ranks are those of
+        (sum of ranks of gains - sum of ranks of losses) / sum of ranks, in [-1, 1]. Ranks are those of
         absolute values, zeros dropped, ties averaged. 0 if all are 0.
     """
     apart = gains[gains != 0]
@@ -145,14 +146,14 @@ def rank_biserial(gains: np.ndarray) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 6:65-70, 1979).
+    """Correct p values for their number by Holm's method (Scandinavian Journal of Statistics 6:65-70, 1979).
 
     Args:
         p_values: float, m, one family. No NaN.
 
     Returns:
-        float, m, in the order given: rejecting those at or below alpha keeps the chance of any false alarm
-        in the family at or below alpha.
+        float, m, in the order given. Rejecting those at or below alpha keeps the chance of any false alarm in
+        the family at or below alpha.
     """
     p_values = np.asarray(p_values, float)
     order = np.argsort(p_values, kind="stable")
@@ -169,9 +170,9 @@ class RankComparison:
     Attributes:
         mean_ranks: float, k; 1 is best.
         chi_square: Friedman's statistic with k - 1 degrees of freedom, corrected for ties.
-        p_value: of the null that all approaches rank alike.
-        critical_difference: two mean ranks further apart differ at alpha = 0.05 by Nemenyi's test, which
-            allows for all pairs.
+        p_value: of the null hypothesis that all approaches rank alike.
+        critical_difference: mean ranks that differ by more are different at alpha = 0.05 by Nemenyi's test,
+            which allows for all pairs.
         nemenyi_p: float, k x k, symmetric, 1 on the diagonal.
     """
 
@@ -183,7 +184,7 @@ class RankComparison:
 
 
 def compare_ranks(scores: np.ndarray) -> RankComparison:
-    """Friedman's and Nemenyi's tests.
+    """Compare approaches by Friedman's and Nemenyi's tests.
 
     Args:
         scores: float, n patients x k >= 3 approaches; higher is better, equal ones share their mean rank.

@@ -1,4 +1,4 @@
-"""How far the boundaries of a mask and of the truth lie apart, per image.
+"""Measure how far the boundaries of a mask and of the truth lie apart, per image.
 
 A boundary is the mask less its 4-connected erosion, the image's edge counting as outside. A distance is
 Euclidean, from the centre of a boundary pixel to that of the nearest boundary pixel of the other mask.
@@ -19,17 +19,17 @@ from scipy.spatial import cKDTree
 from lungseg.scoring.overlap import bounding_box
 
 TOLERANCES = {"surface_dice_1": 1, "surface_dice_2": 2}  # % of the image's longer side
-# A tree costs about 0.5 us a point, the distance transform 0.05 us a pixel: a speckled mask has so many
-# boundary pixels that the transform is the faster one. Both are exact.
+# A tree costs about 0.5 us a point, the distance transform 0.05 us a pixel. So the transform is faster for
+# speckled masks, which have many boundary pixels. Both are exact.
 PIXELS_PER_POINT = 10
-ROUNDING = 1e-9  # share of a tolerance by which a distance equal to it may come out above it
+ROUNDING = 1e-9  # share of a tolerance by which rounding may put an equal distance above it
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels of the mask with one of their four neighbours outside it; beyond the array is outside.
+    """Return the pixels of a mask that have one of their four neighbours outside the mask or the image.
 
     Args:
-        mask: bool, H x W, left as it is.
+        mask: bool, H x W; is not changed.
 
     Returns:
         bool, H x W.
@@ -46,20 +46,20 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def boundary_distances(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of each boundary pixel of one mask to the nearest one of the other, in both directions.
+    """Return the distance of each boundary pixel of one mask to the nearest one of the other, both ways.
 
     Args:
         prediction, truth: bool, H x W, of one shape, neither empty.
         spacing: (vertical, horizontal) distance of pixels in mm; None gives distances in pixels.
 
     Returns:
-        two float64 vectors in no order that matters: a value for each boundary pixel of the prediction, and
-        for each of the truth.
+        two float64 vectors in arbitrary order: a value for each boundary pixel of the prediction, and for
+        each of the truth.
     """
     box = bounding_box(prediction, truth)
     one, other = boundary(prediction[box]), boundary(truth[box])
     scale = spacing or (1.0, 1.0)
-    common = one & other  # at distance 0: not worth asking for
+    common = one & other  # their distance is 0
     zeros = np.zeros(np.count_nonzero(common))
     to_other = _nearest(one & ~common, other, scale)
     to_one = _nearest(other & ~common, one, scale)
@@ -70,7 +70,7 @@ def _nearest(sources: np.ndarray, targets: np.ndarray, scale: tuple[float, float
     points = np.count_nonzero(sources) + np.count_nonzero(targets)
     if points * PIXELS_PER_POINT > sources.size:
         return distance_transform_edt(~targets, sampling=scale)[sources]
-    # Neither balanced nor compact: quicker to build, and asked only once.
+    # Neither balanced nor compact: quicker to build, for a single query.
     tree = cKDTree(_positions(targets, scale), balanced_tree=False, compact_nodes=False)
     return tree.query(_positions(sources, scale))[0]
 
@@ -83,13 +83,15 @@ def _positions(pixels: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
 def boundary_metrics(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float]:
-    """hausdorff, hd95, assd, surface_dice_1 and surface_dice_2 of a mask.
+    """Return hausdorff, hd95, assd, surface_dice_1 and surface_dice_2 of a mask.
 
-    hausdorff: the larger of the two directed maxima. hd95: the larger of the two directed 95th percentiles
-    (linear between ranks), as MONAI and surface-distance have it; tools that pool both directions first give
-    a smaller value as a rule. assd: mean over the distances of both boundaries, pooled. surface_dice_1 and
-    _2: share of the pixels of both boundaries that lie within 1 and 2 % of the image's longer side of the
-    other boundary; pixels are counted, not weighted by the length of the contour through them.
+    - hausdorff: the larger of the two directed maxima.
+    - hd95: the larger of the two directed 95th percentiles (linear between ranks), as in MONAI and
+      surface-distance. Tools that pool both directions first usually give a smaller value.
+    - assd: mean over the distances of both boundaries, pooled.
+    - surface_dice_1, surface_dice_2: share of the pixels of both boundaries that lie within 1 and 2 % of the
+      image's longer side of the other boundary. Pixels are counted, not weighted by the length of the contour
+      through them.
 
     Both masks empty: distances 0 and surface Dice 1. One empty: distances are the image's diagonal, hypot(H,
     W) of the pixel grid, and surface Dice 0, so that a miss can never improve an average.
@@ -102,7 +104,7 @@ def boundary_metrics(
     Raises:
         ValueError: the spacing is not two positive numbers.
     """
-    height, width = physical_size(truth.shape, spacing)
+    height, width = _physical_size(truth.shape, spacing)
     found = bool(prediction.any()), bool(truth.any())
     if not any(found):
         return _constant(0.0, 1.0)
@@ -119,9 +121,8 @@ def boundary_metrics(
     }
 
 
-def physical_size(shape: tuple[int, ...], spacing: tuple[float, float] | None) -> tuple[float, float]:
-    """Height and width in mm, or in pixels without a spacing. Raises ValueError if it isn't two positive
-    numbers."""
+def _physical_size(shape: tuple[int, ...], spacing: tuple[float, float] | None) -> tuple[float, float]:
+    """Height and width in mm, or in pixels without a spacing; ValueError if it isn't two positive numbers."""
     if spacing is None:
         return float(shape[0]), float(shape[1])
     if len(spacing) != 2 or not all(math.isfinite(step) and step > 0 for step in spacing):

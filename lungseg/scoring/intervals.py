@@ -1,4 +1,4 @@
-"""Intervals of a mean over patients by bootstrap-t, which follows the skewness of scores near 1."""
+"""Confidence intervals of means over patients by the bootstrap-t, which suits skewed scores near 1."""
 
 from __future__ import annotations
 
@@ -6,49 +6,26 @@ import numpy as np
 
 RESAMPLES = 4999  # R + 1 = 5000 makes the 2.5 % points whole numbers of resamples
 CONFIDENCE = 0.95
-NO_BOUNDS = (-np.inf, np.inf)
 
 _SEED = 20_260_101
-_CELLS = 4_000_000  # of a block of resamples x patients: 32 MB of float64
-_NO_SPREAD = 1e-12  # a variance or standard deviation below this share is rounding
+_CELLS = 4_000_000  # in a block of resamples x patients: 32 MB of float64
+_NO_SPREAD = 1e-12  # a variance or standard deviation below this share is rounding error
 
 
-def bootstrap_t_interval(
-    values: np.ndarray,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    bounds: tuple[float, float] = NO_BOUNDS,
-) -> tuple[float, float]:
-    """The interval of one mean: `bootstrap_t_intervals` of one column.
-
-    Args:
-        values: float, n, one number a patient.
-    """
-    low, high = bootstrap_t_intervals(np.asarray(values, float)[:, None], confidence, resamples, bounds)[0]
-    return float(low), float(high)
-
-
-def bootstrap_t_intervals(
-    values: np.ndarray,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    bounds: tuple[float, float] = NO_BOUNDS,
-) -> np.ndarray:
-    """Bootstrap-t intervals of means (Efron and Tibshirani 1993, chapter 12.5).
+def bootstrap_t_intervals(values: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
+    """Return 95 % bootstrap-t intervals of means (Efron and Tibshirani 1993, chapter 12.5).
 
     The distribution of t = (mean - true mean) / standard error is taken from resamples, each studentised by
-    its own standard error; its quantiles are the (R + 1) p-th smallest (Davison and Hinkley 1997,
+    its own standard error. Its quantiles are the (R + 1) p-th smallest of R (Davison and Hinkley 1997,
     chapter 5.2).
 
     Args:
         values: float, n x k: n patients, an interval for each of the k columns. No NaN.
-        confidence: share of intervals that should hold the true mean.
         resamples: R, drawn with a fixed seed: the same values give the same interval.
-        bounds: the range of the metric; an interval is cut to it.
 
     Returns:
-        float, k x 2: low and high. Equal to the mean where all values are equal. NaN where there is no
-        interval to be had: fewer than three values, or so many equal ones that more resamples than a tail
+        float, k x 2: low and high. Equal to the mean where all values are equal. NaN where no interval
+        exists: with fewer than three values, or with so many equal ones that more resamples than a tail
         holds consist of one repeated value and have no standard error (three patients, or twenty of whom
         one differs).
     """
@@ -62,23 +39,24 @@ def bootstrap_t_intervals(
     if varied.any():
         mean, sd = mean[varied], sd[varied]
         pivots = _pivots((values[:, varied] - mean) / sd, resamples)
-        low_pivot, high_pivot = _tails(pivots, (1 - confidence) / 2)
+        low_pivot, high_pivot = _tails(pivots, (1 - CONFIDENCE) / 2)
         error = sd / np.sqrt(n)
         intervals[varied] = np.column_stack([mean - high_pivot * error, mean - low_pivot * error])
-    return np.clip(intervals, *bounds)
+    return intervals
 
 
 def resample_moments(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square of each bootstrap resample of each column.
+    """Return the mean and the mean square of each bootstrap resample of each column.
 
-    A resample is a row of counts of how often each patient was drawn, so that all columns are resampled by
-    two matrix products.
+    A resample is a row of counts of how often each patient was drawn. So all columns are resampled by two
+    matrix products.
 
     Args:
         values: float, n x k; centred, or the mean square holds little of the variance.
+        resamples: how many, drawn with a fixed seed.
 
     Returns:
-        means and mean squares: float64, resamples x k. They depend on n, k and the values alone.
+        means and mean squares: float64, resamples x k.
     """
     n, columns = values.shape
     rng = np.random.default_rng(_SEED)
@@ -107,7 +85,7 @@ def _pivots(standardised: np.ndarray, resamples: int) -> np.ndarray:
 
 
 def _tails(pivots: np.ndarray, tail: float) -> np.ndarray:
-    """The `tail` and 1 - `tail` quantiles of each column, 2 x k; NaN where more than `tail` have none."""
+    """The `tail` and 1 - `tail` quantiles of each column, 2 x k; NaN where more than `tail` of it are NaN."""
     missing = np.isnan(pivots).mean(axis=0)
     points = [tail, 1 - tail]
     found = np.full((2, pivots.shape[1]), np.nan)

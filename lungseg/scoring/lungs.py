@@ -1,6 +1,6 @@
-"""Left and right lung told apart in a mask of both, and the Dice of each.
+"""Split a mask of both lungs into left and right, and compute the Dice of each.
 
-Sides are the patient's. A frontal X-ray shows the patient face to face: the right lung lies on the image's
+Sides are the patient's. A frontal X-ray shows the patient face to face, so the right lung lies on the image's
 left.
 """
 
@@ -11,32 +11,34 @@ from scipy.ndimage import label
 
 from lungseg.scoring.overlap import bounding_box, overlap
 
-SPECKS = 0.02  # of the larger side's area: less than that is dirt, no lung
-BRIDGED = 0.7  # share of all pixels from which one component may be both lungs
-# Width / height: of 704 masks by readers, 97 % of the pairs of lungs are broader, and 0.3 % of single lungs.
+SPECKS = 0.02  # share of the larger side's area: a side with less is specks, no lung
+BRIDGED = 0.7  # a component with at least this share of all pixels may be both lungs
+# Width / height. Of 704 masks by readers, 97 % of pairs of lungs are broader, and 0.3 % of single lungs.
 BROAD = 0.85
-# A cut that costs less than this share of the peak on either side runs between two lungs.
+# A cut divides two lungs if it costs less than this share of the peak height of either side.
 VALLEY, VALLEY_IF_BROAD = 0.5, 0.8
-SIDESTEP = 0.5  # pixels; else a slanting cut would cost as little as a straight one
-COARSE = 128  # the longer side, in pixels, of the image in which a cut is looked for
+SIDESTEP = 0.5  # pixels, so that a slanting cut costs more than a straight one
+COARSE = 128  # longer side, in pixels, of the image in which a cut is searched
 
 
 def split_lungs(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The left and the right lung of a mask, in the patient's sense.
+    """Return the left and the right lung of a mask, in the patient's sense.
 
-    Connected components (8-connected) are put on two sides by the columns of their centroids, so that the
-    sides differ most (Otsu's criterion, IEEE Trans. SMC 9:62, 1979); where the picture's middle lies plays no
-    part. A component that holds most pixels may be two lungs that touch: it is cut along the path from top
-    to bottom that crosses the fewest mask pixels, if columns on both sides of it are much higher than the
-    path is long inside the mask. If the sides lie above instead of beside one another, or one is mere
-    specks, there is one lung, and the half of the image in which its centroid lies says which.
+    Connected components (8-connected) are assigned to two sides by the columns of their centroids, so that
+    the sides differ most (Otsu's criterion, IEEE Trans. SMC 9:62, 1979). The image's middle plays no part.
+
+    A component that holds most pixels may be two lungs that touch. It is cut along the path from top to
+    bottom that crosses the fewest mask pixels, if columns on both sides of the path are much higher than the
+    path is long inside the mask.
+
+    If one side lies above the other instead of beside it, or consists of specks, there is only one lung. It
+    is the right one if its centroid lies in the image's left half, else the left one.
 
     Args:
         truth: bool, H x W.
 
     Returns:
-        left, right: bool, H x W, that have no common pixel and together are `truth`; a lung that isn't there
-        is empty.
+        left, right: bool, H x W, without a common pixel, together `truth`; a missing lung is empty.
 
     Raises:
         ValueError: the mask isn't bool or hasn't two axes.
@@ -53,20 +55,19 @@ def split_lungs(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lung_dice(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Dice of the left and of the right lung, in the patient's sense.
+    """Return the Dice of the left and of the right lung, in the patient's sense.
 
-    The truth alone decides what belongs to which lung (`split_lungs`), so that predictions of one image are
-    judged alike: a predicted pixel inside the truth belongs to the truth's lung there, any other to the side
-    of the curve midway between the two lungs on which it lies. The curve goes on straight down and up where a
-    row doesn't show both.
+    Only the truth decides which pixel belongs to which lung (`split_lungs`), so that all predictions of an
+    image are judged alike. A predicted pixel inside the truth belongs to the truth's lung there. Any other
+    belongs to the side of the dividing curve on which it lies (`dividing_columns`).
+
+    If the truth lacks a lung, pixels predicted on its side count only in the Dice of the whole image.
 
     Args:
         prediction, truth: bool, H x W, of one shape.
 
     Returns:
-        left, right: in [0, 1]; NaN for a lung that the truth hasn't. Pixels predicted on the side of a lung
-        that the truth hasn't count nowhere here, only in the Dice of the whole image; where that side
-        begins is the image's middle, or the present lung's edge if it reaches further.
+        left, right: in [0, 1]; NaN for a lung that the truth lacks.
 
     Raises:
         ValueError: the masks aren't bool, H x W, or differ in shape.
@@ -90,25 +91,27 @@ def _dice(prediction: np.ndarray, lung: np.ndarray, wrong: int) -> float:
 
 
 def dividing_columns(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Where each row changes from the right lung's side to the left one's.
+    """Return for each row the column that divides the right lung's side from the left lung's.
+
+    In rows that show both lungs it is midway between them. Elsewhere it is interpolated between such rows,
+    and constant before the first and after the last of them. Without any it is the image's middle. Where it
+    would cross a lung it is moved to the lung's edge, unless the lungs overlap in that row.
 
     Args:
         left, right: bool, H x W, as `split_lungs` returns them.
 
     Returns:
-        float64, H: columns before it are the right lung's side (the image's left), the others the left's.
-        Midway between the lungs in rows that show both; elsewhere between those, as the next of them, or the
-        image's middle if there are none, but never inside a lung.
+        float64, H: columns before it are on the right lung's side (the image's left).
     """
     width = left.shape[1]
-    end = np.where(right.any(axis=1), width - right[:, ::-1].argmax(axis=1), 0)  # behind the right lung
+    end = np.where(right.any(axis=1), width - right[:, ::-1].argmax(axis=1), 0)  # of the right lung
     start = np.where(left.any(axis=1), left.argmax(axis=1), width)  # of the left lung
     both = np.flatnonzero((end > 0) & (start < width))
     if len(both) == 0:
         middle = np.full(len(left), width / 2)
     else:
         middle = np.interp(np.arange(len(left)), both, (end[both] + start[both]) / 2)
-    free = end <= start  # else the lungs overlap in this row, and midway is the best there is
+    free = end <= start  # else the lungs overlap in this row, and midway is the best choice
     return np.where(free, np.clip(middle, end, np.maximum(start, end)), middle)
 
 
@@ -141,7 +144,7 @@ def _areas_and_centres(parts: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
 
 
 def _lower_class(areas: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """bool, one a component: those left of the limit that makes the variance between both classes largest."""
+    """bool, one a component: those left of the limit that maximises the variance between both classes."""
     order = np.argsort(centres, kind="stable")
     weight, moment = areas[order].cumsum(), (areas * centres)[order].cumsum()
     rest = weight[-1] - weight[:-1]
@@ -153,7 +156,7 @@ def _lower_class(areas: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _beside(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether both are lungs: neither mere specks, and their columns common by less than half."""
+    """Whether both parts are lungs: neither is specks, and less than half of the smaller shares columns."""
     areas = sorted([np.count_nonzero(one), np.count_nonzero(other)])
     if areas[0] <= SPECKS * areas[1]:
         return False
@@ -163,7 +166,7 @@ def _beside(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _cut_between_lungs(mask: np.ndarray) -> np.ndarray | None:
-    """int, H: the first column of each row that is the other lung's, or None if the mask is a single lung."""
+    """int, H: the first column of each row that is the other lung's; None if the mask is a single lung."""
     step = -(-max(mask.shape) // COARSE)
     coarse = mask[step // 2 :: step, step // 2 :: step]
     if min(coarse.shape) < 3 or not coarse.any():
@@ -186,20 +189,20 @@ def _cut_between_lungs(mask: np.ndarray) -> np.ndarray | None:
 
 
 def _cheapest_path(mask: np.ndarray) -> tuple[np.ndarray, float]:
-    """The path from top to bottom that meets the fewest True pixels, by dynamic programming.
+    """The path from top to bottom that crosses the fewest True pixels, by dynamic programming.
 
-    It moves by one column a row at most, and each such step costs SIDESTEP pixels; of equals it is the one
-    that keeps nearest to the middle.
+    It moves by one column a row at most, and each such step costs SIDESTEP pixels. Of equal paths it is the
+    one nearest to the middle.
 
     Returns:
         a column for each row (int, H), and the cost in pixels.
     """
     height, width = mask.shape
-    # Less than one pixel in all, so that it only decides between equals.
+    # In sum less than one pixel, so that it only decides between equal paths.
     aside = np.abs(np.arange(width) - (width - 1) / 2) / (width * height)
     cost = mask + aside
     moves = np.empty((height, width), np.int8)
-    totals = np.full((3, width), np.inf)  # by way of the column on the left, the same, and on the right
+    totals = np.full((3, width), np.inf)  # coming from the left column, the same, and the right one
     total = cost[0]
     for row in range(1, height):
         totals[0, 1:], totals[1], totals[2, :-1] = total[:-1] + SIDESTEP, total, total[1:] + SIDESTEP

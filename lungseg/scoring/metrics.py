@@ -1,11 +1,11 @@
-"""Everything that a row of scores.csv says of one image."""
+"""All scores of one image, as a row of scores.csv has them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lungseg.scoring.calibration import brier_score, check_map
-from lungseg.scoring.distances import boundary_metrics, physical_size
+from lungseg.scoring.calibration import brier_score
+from lungseg.scoring.distances import boundary_metrics
 from lungseg.scoring.lungs import lung_dice
 from lungseg.scoring.overlap import binarise, confusion, overlap
 
@@ -13,7 +13,7 @@ from lungseg.scoring.overlap import binarise, confusion, overlap
 def score_mask(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float | str]:
-    """All scores of one binary mask, in the order of scores.csv.
+    """Return all scores of a binary mask, in the order of scores.csv.
 
     Args:
         prediction, truth: bool, H x W, of one shape.
@@ -21,7 +21,7 @@ def score_mask(
 
     Returns:
         tp, fp, fn, tn (pixels); dice, iou, accuracy, precision, recall, specificity (`overlap`); dice_left,
-        dice_right (`lung_dice`; NaN for a lung that the truth hasn't); area_error; distance_unit, "mm" with
+        dice_right (`lung_dice`; NaN for a lung that the truth lacks); area_error; distance_unit, "mm" with
         a spacing, else "px"; hausdorff, hd95, assd in that unit; surface_dice_1, surface_dice_2
         (`boundary_metrics`).
 
@@ -29,7 +29,6 @@ def score_mask(
         ValueError: masks that aren't bool or differ in shape, or a spacing that isn't two positive numbers.
     """
     counts = confusion(prediction, truth)
-    physical_size(truth.shape, spacing)  # refuses a bad spacing before any work
     left, right = lung_dice(prediction, truth)
     return {
         **counts,
@@ -43,12 +42,9 @@ def score_mask(
 
 
 def score_map(
-    probability: np.ndarray,
-    truth: np.ndarray,
-    threshold: float,
-    spacing: tuple[float, float] | None = None,
+    probability: np.ndarray, truth: np.ndarray, threshold: float, spacing: tuple[float, float] | None = None
 ) -> dict[str, float | str]:
-    """The scores of `score_mask` for a map cut at a threshold, and the map's own `brier`.
+    """Return the scores of a probability map: those of its mask (`score_mask`), and `brier` of the map.
 
     Args:
         probability: float, H x W, in [0, 1].
@@ -59,16 +55,16 @@ def score_map(
     Raises:
         ValueError: as `score_mask`, or a map that isn't float or leaves [0, 1].
     """
-    check_map(probability, truth)
-    scores = score_mask(binarise(probability, threshold), truth, spacing)
-    return {**scores, "brier": brier_score(probability, truth)}
+    brier = brier_score(probability, truth)  # first, because it checks the map
+    return {**score_mask(binarise(probability, threshold), truth, spacing), "brier": brier}
 
 
 def _area_error(predicted: int, true: int) -> float:
     """Relative area error, | predicted - true area | / true area; 0 if both are empty, 1 if just one is.
 
-    As the volumetric similarity of Taha and Hanbury (2015), which divides by the sum of the areas, it doesn't
-    see where the pixels lie: never to be read without an overlap metric.
+    Like the volumetric similarity of Taha and Hanbury (2015), which divides by the sum of the areas, it
+    ignores
+    where the pixels lie: never read it without an overlap metric.
     """
     if predicted == 0 or true == 0:
         return float(predicted != true)

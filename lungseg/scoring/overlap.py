@@ -1,8 +1,8 @@
-"""How far a mask and the truth overlap: counts of pixels and ratios of them, per image.
+"""Measure the overlap of a mask and the truth, per image: counts of pixels and their ratios.
 
-Definitions as in Taha and Hanbury, BMC Medical Imaging 15:29 (2015). Empty masks: both empty, overlap
-metrics are 1; one empty, they are 0; a ratio whose denominator is empty for another reason is 1 if nothing
-was got wrong, else 0. So a miss can never improve an average.
+Definitions as in Taha and Hanbury, BMC Medical Imaging 15:29 (2015). If both masks are empty, overlap metrics
+are 1; if one is empty, they are 0. A ratio whose denominator is 0 for another reason is 1 if no pixel is
+wrong, else 0. So a miss can never improve an average.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import numpy as np
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    """Counts of pixels: tp, fp, fn, tn.
+    """Count true and false positives and negatives: tp, fp, fn, tn.
 
     Args:
         prediction, truth: bool, H x W, of one shape.
 
     Raises:
-        ValueError: another dtype, or the shapes differ. (Never a broadcast: a mask of 0 and 255 that
-            slips through here gives an IoU above 1.)
+        ValueError: another dtype, or the shapes differ. (A mask of 0 and 255 would give an IoU above 1.)
     """
     if prediction.dtype != bool or truth.dtype != bool:
         raise ValueError(f"masks must be bool, got {prediction.dtype} and {truth.dtype}")
@@ -33,7 +32,7 @@ def confusion(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
 
 
 def overlap(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
-    """dice, iou, accuracy, precision, recall, specificity from counts of pixels, each in [0, 1].
+    """Return dice, iou, accuracy, precision, recall and specificity from counts of pixels, each in [0, 1].
 
     dice = 2 tp / (2 tp + fp + fn); iou = tp / (tp + fp + fn); accuracy = (tp + tn) / all;
     precision = tp / (tp + fp); recall = tp / (tp + fn); specificity = tn / (tn + fp).
@@ -56,27 +55,31 @@ def _ratio(part: int, whole: int, wrong: int) -> float:
 
 
 def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """bool mask of a map in [0, 1]: at or above the threshold is lung."""
+    """Return the mask (bool) of a map in [0, 1]: pixels at or above the threshold are lung."""
     return probability >= threshold
 
 
 def mean_dice(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5) -> float:
-    """Mean over images of `image_dice`."""
+    """Return the mean of `image_dice`."""
     return float(np.mean(image_dice(maps, truths, threshold)))
 
 
 def image_dice(
     maps: Iterable[np.ndarray], truths: Iterable[np.ndarray], threshold: float = 0.5
 ) -> list[float]:
-    """Dice of each thresholded map (float, H x W) with its truth (bool, H x W)."""
+    """Return the Dice of each image, from its thresholded map (float, H x W) and its truth (bool, H x W)."""
     pairs = zip(maps, truths, strict=True)
     return [overlap(**confusion(binarise(m, threshold), truth))["dice"] for m, truth in pairs]
 
 
 def best_threshold(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
-    """The threshold in 0.05, 0.06 ... 0.95 with the best mean Dice; of equals the one nearest to 0.5.
+    """Return the threshold in 0.05, 0.06 ... 0.95 with the best mean Dice; of equals the one nearest to 0.5.
 
-    Meant for validation images: a threshold chosen on test images is not an honest one.
+    Meant for validation images: a threshold chosen on test images makes their scores too good.
+
+    Args:
+        maps: float, H x W, in [0, 1], one an image.
+        truths: bool, H x W, likewise.
     """
     grid = np.round(np.arange(0.05, 0.951, 0.01), 2)
     dice = np.mean([_dice_at(grid, m, truth) for m, truth in zip(maps, truths, strict=True)], axis=0)
@@ -96,12 +99,15 @@ def _dice_at(grid: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> li
 
 
 def pooled_f1(tp: float, fp: float, fn: float) -> float:
-    """Dice of all pixels of all images as one: what several projects print as F1; big lungs weigh more."""
+    """Return the Dice of all pixels of all images taken as one, so that large lungs weigh more.
+
+    Several projects print this value as F1.
+    """
     return _ratio(2 * tp, 2 * tp + fp + fn, fp + fn)
 
 
 def bounding_box(*masks: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns of the smallest box that holds every True pixel of all masks.
+    """Return the smallest box that holds every True pixel of all masks.
 
     Args:
         masks: bool, H x W, all of one shape.

@@ -1,4 +1,4 @@
-"""From scores of images to rows of statistics.csv. The unit is the patient."""
+"""Make rows of statistics.csv from scores of images. The unit is the patient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungseg.scoring.comparisons import (
     sign_flip_p_values,
     wilcoxon_p_value,
 )
-from lungseg.scoring.intervals import NO_BOUNDS, bootstrap_t_intervals
+from lungseg.scoring.intervals import bootstrap_t_intervals
 from lungseg.scoring.overlap import pooled_f1
 
 PRIMARY = "dice"  # the endpoint fixed in advance
@@ -25,7 +25,8 @@ LOWER_IS_BETTER = {"area_error", "brier", *DISTANCES}
 
 _UNIT = (0.0, 1.0)
 _POSITIVE = (0.0, np.inf)
-BOUNDS = {
+_UNBOUNDED = (-np.inf, np.inf)
+BOUNDS = {  # the range of each metric, to which intervals are clipped
     "dice": _UNIT,
     "iou": _UNIT,
     "accuracy": _UNIT,
@@ -44,18 +45,18 @@ BOUNDS = {
 }
 
 _PATIENT = ["source", "patient"]  # two hospitals may both have a patient "1"
-_DIGITS = 9  # of stored scores: a smaller difference is rounding
+_DIGITS = 9  # significant digits of stored scores: smaller differences are rounding
 
 
 def summarise(scores: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of statistics.csv from the rows of scores.csv.
+    """Make the rows of statistics.csv from the rows of scores.csv.
 
-    Seeds (and draws) are averaged per image and images per patient before anything else, and folds are
-    pooled, each image being evaluated in one of them. `seed_sd` is the spread of the seeds' own means.
+    Seeds are averaged per image and images per patient before anything else. Folds are pooled: each image is
+    evaluated in one of them. `seed_sd` is the standard deviation of the seeds' own means.
 
     Args:
-        scores: rows of scores.csv; a metric without values, or a distance in pixels for some images of a
-            dataset and in mm for others, gives no rows.
+        scores: rows of scores.csv. A metric without values gives no rows; nor does a distance that is in
+            pixels for some images of a dataset and in mm for others.
 
     Returns:
         Rows of these kinds, each with the columns of statistics.csv that it fills:
@@ -63,11 +64,12 @@ def summarise(scores: pd.DataFrame) -> list[dict[str, Any]]:
         "pooled": F1 of all pixels taken together; n counts images.
         "paired": `approach` minus `other` of one metric, for each pair that was scored on the same images of
             a dataset, in the order of the scores. Dice is primary: p_holm corrects its p values for all
-            pairs of all datasets. Empty for other metrics.
-        "rank", "friedman", "critical-difference": mean rank by Dice of each of three or more approaches that
-            were scored on the same images (the largest such group of a dataset); the test that they rank
-            alike (value is its chi-square); by how much two mean ranks must differ (Nemenyi, alpha 0.05).
-            The last two have no approach.
+            pairs of all datasets. It is empty for other metrics.
+        "rank": mean rank by Dice of each of three or more approaches that were scored on the same images (the
+            largest such group of a dataset).
+        "friedman": the test that these rank alike; value is its chi-square. It has no approach.
+        "critical-difference": by how much two mean ranks must differ (Nemenyi, alpha 0.05). No approach
+            either.
     """
     rows: list[dict[str, Any]] = []
     for dataset, of_dataset in scores.groupby("dataset", sort=False):
@@ -93,7 +95,7 @@ class _Approach:
     Attributes:
         images: ids of the images that were scored.
         patients: mean of each metric that has values (columns) of each patient (rows).
-        seeds: for each seed, mean over patients of each metric.
+        seeds: for each seed, the mean of each metric over patients.
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
@@ -109,12 +111,7 @@ class _Approach:
     def mean_rows(self) -> list[dict[str, Any]]:
         rows = _describe(self.patients, BOUNDS)
         return [
-            {
-                **row,
-                "metric": metric,
-                "kind": "mean",
-                "seed_sd": _sd(self.seed_means(metric)),
-            }
+            {**row, "metric": metric, "kind": "mean", "seed_sd": _sd(self.seed_means(metric))}
             for metric, row in rows.items()
         ]
 
@@ -132,22 +129,18 @@ class _Approach:
 
 def _in_one_unit(of_dataset: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
     """The rows of one approach; without distances if the dataset has them in pixels and in mm."""
-    if "distance_unit" not in of_dataset:
-        return part
     units = of_dataset.loc[of_dataset["assd"].notna(), "distance_unit"].nunique()
-    if units < 2:
-        return part
-    return part.drop(columns=list(DISTANCES), errors="ignore")
+    return part if units < 2 else part.assign(**dict.fromkeys(DISTANCES, np.nan))
 
 
 def _patient_means(scores: pd.DataFrame) -> pd.DataFrame:
-    metrics = [metric for metric in BOUNDS if metric in scores and scores[metric].notna().any()]
+    metrics = [metric for metric in BOUNDS if scores[metric].notna().any()]
     by_image = scores.groupby([*_PATIENT, "image_id"], dropna=False)[metrics].mean()
     return by_image.groupby(_PATIENT, dropna=False).mean()
 
 
 def _describe(values: pd.DataFrame, bounds: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """n, value, low, high, median, sd, p5, p95 of each column of values of patients, empty cells left out."""
+    """n, value, low, high, median, sd, p5, p95 of each column of patients' values, without empty cells."""
     rows = {}
     # Columns of one length share their resamples, which is most of the work.
     whole = [name for name in values if values[name].notna().all()]
@@ -174,7 +167,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _scored_alike(parts: dict[str, _Approach]) -> list[dict[str, _Approach]]:
-    """Approaches in groups of two or more that were scored on the same images, the largest group first."""
+    """Groups of two or more approaches that were scored on the same images, the largest group first."""
     groups: dict[frozenset, dict[str, _Approach]] = {}
     for name, approach in parts.items():
         groups.setdefault(approach.images, {})[name] = approach
@@ -199,7 +192,7 @@ def _comparison_rows(group: dict[str, _Approach], ranked: bool) -> list[dict[str
 def _paired_rows(group: dict[str, _Approach], metric: str, values: pd.DataFrame) -> list[dict[str, Any]]:
     pairs = list(combinations(values, 2))
     differences = pd.DataFrame({i: _difference(values[a], values[b]) for i, (a, b) in enumerate(pairs)})
-    bounds = (-1.0, 1.0) if BOUNDS[metric] == _UNIT else NO_BOUNDS
+    bounds = (-1.0, 1.0) if BOUNDS[metric] == _UNIT else _UNBOUNDED
     spreads = _describe(differences, dict.fromkeys(differences, bounds))
     p_values = sign_flip_p_values(differences.to_numpy())
     rows = []
@@ -233,7 +226,7 @@ def _difference(first: pd.Series, second: pd.Series) -> np.ndarray:
 
 
 def _paired_seeds(first: _Approach, second: _Approach, metric: str) -> dict[str, float]:
-    """Seeds of a pair; the SD of its difference over seeds only where both have the same ones."""
+    """Seeds of a pair; the SD of its difference over seeds only if both have the same ones."""
     same = first.seeds.keys() == second.seeds.keys()
     apart = first.seed_means(metric) - second.seed_means(metric) if same else []
     return {"seeds": min(len(first.seeds), len(second.seeds)), "seed_sd": _sd(apart)}
@@ -258,7 +251,7 @@ def _rank_rows(values: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[dict[s
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
-    """Fills in `p_holm` of the family: all primary paired rows."""
+    """Fill in `p_holm` of all primary paired rows, which are one family."""
     family = [row for row in rows if row.get("primary")]
     for row, corrected in zip(family, holm([row["p_value"] for row in family]), strict=True):
         row["p_holm"] = float(corrected)

@@ -1,4 +1,4 @@
-"""What a fit may choose by: the benchmark's own Dice of maps of validation images."""
+"""The score by which a fit chooses an epoch or a setting: Dice of maps of validation images."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from lungseg.scoring.overlap import image_dice, mean_dice
 
 
 class HasMask(Protocol):
-    """Anything with a mask: bool, H x W."""
+    """Any object with a mask: bool, H x W."""
 
     def mask(self) -> np.ndarray: ...
 
 
 class ValidationScore:
-    """Dice of maps against the masks of validation images."""
+    """Dice of maps against the masks of validation images.
+
+    Args:
+        samples: their masks are decoded when first asked for and then kept, a bit a pixel.
+    """
 
     def __init__(self, samples: Sequence[HasMask]) -> None:
-        """Args: samples: their masks are decoded when first asked for and then kept, a bit a pixel."""
         self._samples = samples
         self._packed: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
 
     def mean(self, maps: Iterable[np.ndarray]) -> float:
-        """Score all maps, in the order of the samples: the mean Dice of an image."""
+        """Return the mean Dice of an image from all maps (float, H x W), in the order of the samples."""
         return mean_dice(maps, map(self._mask, range(len(self._samples))))
 
     def each(self, maps: Iterable[np.ndarray], chosen: Sequence[int]) -> list[float]:
-        """Score maps of the samples with these indices, one Dice each."""
+        """Return the Dice of each map (float, H x W); `chosen` has the indices of their samples."""
         return image_dice(maps, map(self._mask, chosen))
 
     def _mask(self, index: int) -> np.ndarray:

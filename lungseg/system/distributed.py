@@ -1,8 +1,8 @@
-"""One benchmark in several processes, as `torchrun -m lungseg benchmark ...` starts them.
+"""One benchmark run by several processes, started as `torchrun -m lungseg benchmark ...`.
 
-The first process does everything, and asks the others for help when it trains an approach that can use it.
-Each then holds the whole network; a batch is cut into one part a process, and so are the validation images;
-only the first one writes. Without torchrun there is one process, and nothing is sent.
+The process of rank 0 does everything. It asks the others for help when it trains an approach that supports
+several processes. Each process then holds the whole network. Batches and validation images are divided among
+the processes, and only rank 0 writes files. Without torchrun there is one process and no communication.
 """
 
 from __future__ import annotations
@@ -19,63 +19,62 @@ from torch import Tensor
 
 from lungseg.system.errors import InputError
 
-# The others wait while the first scores, times and fits what needs no help; sums are a matter of moments.
-LONG, SHORT = timedelta(days=7), timedelta(minutes=30)
-HOST = torch.device("cpu")
+# The others wait long while rank 0 scores, times and fits alone; a sum takes moments.
+LONG_TIMEOUT, SHORT_TIMEOUT = timedelta(days=7), timedelta(minutes=30)
 
 _alone = False
-_waiting: dist.ProcessGroup | None = None
+_long_group: dist.ProcessGroup | None = None
 
 
-def launched() -> bool:
-    """Whether torchrun started this process with others."""
+def is_launched() -> bool:
+    """Return whether torchrun started this process together with others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_world_size() -> int:
-    """Processes of the run that share this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+    """Return how many processes of the run share this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_launched() else 1
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[None]:
-    """Joins the processes that torchrun started; without torchrun, or with one process, nothing happens.
+def join_processes(device: str | None = None) -> Iterator[None]:
+    """Join the process group of torchrun for the `with` block; do nothing if there is only one process.
 
     Args:
-        device: "cpu" leaves GPUs alone.
+        device: "cpu" leaves the GPUs unused; else each process takes a GPU of its own, if there are any.
 
     Raises:
-        InputError: there are fewer GPUs than processes on this machine.
+        InputError: this machine has fewer GPUs than processes.
     """
-    global _waiting
-    if not launched():
+    global _long_group
+    if not is_launched():
         yield
         return
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         _take_a_gpu(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=SHORT)
-    _waiting = dist.new_group(backend="gloo", timeout=LONG)
-    # Not left where an error ends this process: others may be in the midst of a sum, and torchrun stops them.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=SHORT_TIMEOUT)
+    _long_group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+    # After an error the group is not left: others may be in the middle of a sum, and torchrun stops them.
     yield
-    dist.barrier(_waiting)
-    _waiting = None
+    dist.barrier(_long_group)
+    _long_group = None
     dist.destroy_process_group()
 
 
 def _take_a_gpu(number: int) -> None:
-    wanted, there = local_world_size(), torch.cuda.device_count()
-    if wanted > there:
+    processes, gpus = local_world_size(), torch.cuda.device_count()
+    if processes > gpus:
         raise InputError(
-            f"{wanted} processes on a machine with {there} GPUs: "
-            f"give torchrun --nproc-per-node {there} at most, or lungseg benchmark --device cpu"
+            f"{processes} processes on a machine with {gpus} GPUs: "
+            f"give torchrun --nproc-per-node {gpus} at most, or lungseg benchmark --device cpu"
         )
     torch.cuda.set_device(number)
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Within it this process counts as the only one: for what it does while the others wait."""
+def work_alone() -> Iterator[None]:
+    """Treat this process as the only one within the `with` block, while the others wait."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -85,30 +84,33 @@ def alone() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Processes of the run."""
-    return dist.get_world_size() if _together() else 1
+    """Return how many processes the run has."""
+    return dist.get_world_size() if _is_joined() else 1
 
 
 def rank() -> int:
-    """This process' number, from 0."""
-    return dist.get_rank() if _together() else 0
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if _is_joined() else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes."""
+    """Return whether this is the process that writes files."""
     return rank() == 0
 
 
 def shard(items: Any) -> Any:
-    """This process' part of a sequence that can be sliced; the parts differ in length by one at most."""
+    """Return this process's share of a sequence that can be sliced.
+
+    The shares of all processes are consecutive and differ in length by one at most.
+    """
     size, extra = divmod(len(items), world_size())
     start = rank() * size + min(rank(), extra)
     return items[start : start + size + (rank() < extra)]
 
 
 def all_gather(own: list[Any]) -> list[Any]:
-    """The lists of all processes one after another, on each of them: `shard` undone."""
-    if not _together():
+    """Return the lists of all processes, joined in the order of ranks: the inverse of `shard`."""
+    if not _is_joined():
         return own
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, own)
@@ -116,30 +118,34 @@ def all_gather(own: list[Any]) -> list[Any]:
 
 
 def all_reduce(value: Tensor) -> Tensor:
-    """The sum over all processes, in place."""
-    if _together():
+    """Sum a tensor over all processes, in place, and return it."""
+    if _is_joined():
         dist.all_reduce(value)
     return value
 
 
 def barrier() -> None:
-    """Until each process is here, however long one of them takes."""
-    if _together():
-        dist.barrier(_waiting)
+    """Wait until every process has called this, for up to seven days."""
+    if _is_joined():
+        dist.barrier(_long_group)
 
 
 def broadcast(label: str | None) -> None:
-    """The first process names the part that it begins to train; None: there is nothing left to do."""
-    if _together():
-        dist.broadcast_object_list([label], src=0, group=_waiting, device=HOST)
+    """Tell the other processes what rank 0 trains next.
+
+    Args:
+        label: of the trial; None if nothing is left to do.
+    """
+    if _is_joined():
+        dist.broadcast_object_list([label], src=0, group=_long_group, device=torch.device("cpu"))
 
 
 def follow() -> str | None:
-    """Another process waits here for what `broadcast` says."""
-    words: list[str | None] = [None]
-    dist.broadcast_object_list(words, src=0, group=_waiting, device=HOST)
-    return words[0]
+    """Wait for a call of `broadcast` in rank 0, and return its label."""
+    labels: list[str | None] = [None]
+    dist.broadcast_object_list(labels, src=0, group=_long_group, device=torch.device("cpu"))
+    return labels[0]
 
 
-def _together() -> bool:
+def _is_joined() -> bool:
     return not _alone and dist.is_available() and dist.is_initialized()

@@ -1,13 +1,13 @@
-"""The error a user can do something about, how a full memory shows, and what tables quote of either."""
+"""The error for wrong input, the test for full memory, and short quotes of errors for tables."""
 
 import re
 
 
 class InputError(Exception):
-    """Something that a user gave (a file, a key, a flag) can't be used.
+    """Something that the user gave (a file, a key, a flag) can't be used.
 
-    Its text is one sentence that names the file or key and says what to do.
-    The command line prints it without a traceback and exits with code 2.
+    The text is one sentence that names the file or key and says what to do. The command line prints it
+    without a traceback and exits with code 2.
     """
 
 
@@ -18,18 +18,21 @@ _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch says that a memory, the host's or the device's, is full."""
+    """Return whether an error of Python or torch means that the host's or the device's memory is full."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first; of one that wraps another, as torch.compile's do, what that one says."""
+def summarise_error(error: BaseException) -> str:
+    """Return the first line of an error's text.
+
+    An error that wraps another one, as those of torch.compile do, gives the line of the inner error.
+    """
     inner = getattr(error, "inner_exception", None) or error
     return (str(inner).strip().splitlines() or [type(inner).__name__])[0]
 
 
-def without_folders(text: str) -> str:
-    """Shortens each absolute path in `text` to its last part: they mean nothing on another machine."""
+def shorten_paths(text: str) -> str:
+    """Return a text with each absolute path cut to its last part; paths mean nothing on another machine."""
     return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and one sentence for a full disk or a shut folder."""
+"""Write files completely or not at all, and explain a full disk or missing rights in one sentence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"  # what can be a folder's name 
 
 
 def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> None:
-    """Writes a file whole or not at all: a reader, or a kill half-way, never sees a part of it.
+    """Write a file completely or not at all: no reader and no interruption ever meets half of it.
 
     Args:
-        path: the file.
+        path: the file; its folder is made if need be.
         data: text is written as UTF-8.
-        shared: other processes may be writing the same file, so what is half written has a name of its own.
+        shared: other processes may write the same file at the same time.
 
     Raises:
         InputError: the disk is full, or the place can't be written.
@@ -43,17 +43,17 @@ def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> Non
     except BaseException as error:
         _remove(temporary)
         if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+            raise explain_write_error(path, error) from error
         raise
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # the folder is shut; the first error says so already
+    with suppress(OSError):  # no right to write; the first error says so already
         path.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
-    """The sentence for a file that can't be written: a full disk, or a folder without the right to."""
+def explain_write_error(path: Path, error: OSError) -> InputError:
+    """Return the error to raise for a file that can't be written: a full disk, or missing rights."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(
             f"the disk is full while writing {path}: free some space, then run the same command"
@@ -62,22 +62,35 @@ def unwritable(path: Path, error: OSError) -> InputError:
 
 
 def make_folder(folder: Path, empty: bool = False) -> Path:
-    """The folder, made if need be, and emptied if asked for. Raises InputError if it can't be."""
+    """Make a folder with its parents, and return it.
+
+    Args:
+        folder: may exist already.
+        empty: remove what it holds.
+
+    Raises:
+        InputError: the folder can't be made or emptied.
+    """
     try:
         if empty and folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise explain_write_error(folder, error) from error
     return folder
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON. Raises InputError as `write_atomically` does."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object that `write_json` wrote. Raises InputError if it is missing, damaged or something else."""
+    """Read an object that `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else than an object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_grey(path: Path, values: np.ndarray) -> None:
-    """An H x W map in [0, 1] (or bool) as an 8-bit PNG."""
+    """Write an H x W map in [0, 1] (or bool) as an 8-bit PNG. Raises InputError as `write_atomically`."""
     buffer = io.BytesIO()
     pixels = np.round(np.clip(np.asarray(values, np.float32), 0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
@@ -98,14 +111,14 @@ def write_grey(path: Path, values: np.ndarray) -> None:
 
 
 def write_array(path: Path, array: np.ndarray, shared: bool = False) -> None:
-    """A .npy file, which can be mapped; `shared` as in `write_atomically`."""
+    """Write an array as a .npy file, which can be memory-mapped; `shared` as in `write_atomically`."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_atomically(path, buffer.getvalue(), shared)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """A compressed .npz file."""
+    """Write arrays as one compressed .npz file, under the names of the keywords."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())

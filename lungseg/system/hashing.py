@@ -1,10 +1,11 @@
-"""Hashes of values and of code: they decide whether something stored may be used again."""
+"""Hashes of values and of code, which decide whether a stored result may be used again."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -17,36 +18,35 @@ PACKAGE = __name__.partition(".")[0]
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package.module:Class"
 
 
-def hash_of(value: Any) -> str:
-    """Hash a value's canonical JSON: sha256, hex."""
+def hash_value(value: Any) -> str:
+    """Return the hash of a value's canonical JSON: sha256, hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def hash_code(*roots: str | type) -> str:
-    """Hash the code that modules reach: sha256, hex.
+    """Return the hash of all code that modules import, directly or not: sha256, hex.
 
-    A module counts with its name and its syntax tree, without docstrings, comments and positions: a reworded
-    comment changes nothing, a changed number does.
+    A module counts with its name and its syntax tree, without docstrings, comments and positions. So a
+    reworded comment changes nothing, and a changed number changes the hash.
 
     Args:
         roots: names of modules, or classes, which stand for their modules.
     """
     digest = hashlib.sha256()
-    for name, file in reached_modules(*roots).items():
+    for name, file in find_reached_modules(*roots).items():
         digest.update(f"{name}\0{_syntax(file, _stamp(file))}\0".encode())
     return digest.hexdigest()
 
 
-def reached_modules(*roots: str | type) -> dict[str, Path]:
+def find_reached_modules(*roots: str | type) -> dict[str, Path]:
     """Find the modules that the roots import, directly or not, and the roots themselves.
 
-    An import counts wherever it stands, also within a function, and so does a text of the form
-    "package.module:Class". The packages that hold a module are imported with it. Followed is what belongs
-    to this package, and for a root outside it what lies in the same package or, unless that is installed
-    among others, beside it.
+    Counted are all imports, also those within functions, and texts of the form "package.module:Class". The
+    packages that hold a module count too. Modules of this package are followed. If a root lies outside it,
+    so are the modules of the root's package and, unless the root is installed, the modules beside it.
 
     Returns:
-        files by name, sorted by name.
+        files by module name, sorted by name.
 
     Raises:
         ModuleNotFoundError: a root has no source file.
@@ -69,9 +69,9 @@ def reached_modules(*roots: str | type) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def libraries(*roots: str | type) -> list[str]:
-    """List the packages of others that the reached modules import, by the name one imports, sorted."""
-    reached = reached_modules(*roots)
+def find_libraries(*roots: str | type) -> list[str]:
+    """List the third-party packages that the reached modules import, by their import names, sorted."""
+    reached = find_reached_modules(*roots)
     own = {name.partition(".")[0] for name in reached}
     tops: set[str] = set()
     for name, file in reached.items():
@@ -80,15 +80,31 @@ def libraries(*roots: str | type) -> list[str]:
     return sorted(tops - own - set(sys.stdlib_module_names))
 
 
+def is_installed(module: str) -> bool:
+    """Return whether a module belongs to an installed package, so that its version stands for its code."""
+    folder = _folder_of(module.partition(".")[0])
+    return folder is None or folder in _installed()
+
+
 def _homes(name: str) -> Iterator[tuple[Path, str | None]]:
-    """Folders in which modules are looked for, each with the one top-level name that counts there, if any."""
+    """Folders to search for modules, each with the only top-level name that counts there, or None."""
     top = name.partition(".")[0]
-    file = getattr(sys.modules.get(top), "__file__", None) or getattr(sys.modules.get(name), "__file__", None)
-    places = getattr(sys.modules.get(top), "__path__", None)
-    folder = Path(next(iter(places))).parent if places else Path(file).parent if file else None
+    folder = _folder_of(top)
     if folder is not None:
-        installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
-        yield folder.resolve(), top if top == PACKAGE or folder.resolve() in installed else None
+        yield folder, top if top == PACKAGE or folder in _installed() else None
+
+
+def _folder_of(top: str) -> Path | None:
+    """The folder that holds a top-level module or package."""
+    module = sys.modules.get(top)
+    found = importlib.util.find_spec(top) if module is None else getattr(module, "__spec__", None)
+    places = list(found.submodule_search_locations or ()) if found else []
+    file = places[0] if places else found.origin if found else getattr(module, "__file__", None)
+    return Path(file).resolve().parent if file else None
+
+
+def _installed() -> set[Path]:
+    return {Path(path).resolve() for path in sysconfig.get_paths().values()}
 
 
 def _file_of(name: str, homes: set[tuple[Path, str | None]]) -> Path | None:
@@ -108,7 +124,7 @@ def _packages(name: str) -> list[str]:
 
 
 def _stamp(file: Path) -> int:
-    """Changes when the file does: what was read of it may then not be used again."""
+    """The time of a file's last change: what was cached of an older file is not used."""
     return file.stat().st_mtime_ns
 
 
@@ -129,7 +145,7 @@ def _imports(file: Path, _changed: int, package: str) -> tuple[str, ...]:
 
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, but what stands under `if TYPE_CHECKING` is for checkers alone."""
+    """All nodes except those under `if TYPE_CHECKING`, which only type checkers read."""
     waiting = [node]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""What this machine, this code and these libraries are: what a result depends on besides its spec."""
+"""What a result depends on besides its spec: the machine, the libraries and the revision of this code."""
 
 from __future__ import annotations
 
@@ -28,45 +28,44 @@ PACKAGES = (
 )
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, as its affinity says (a container's quota doesn't show there)."""
+def count_usable_cores() -> int:
+    """Return how many cores this process may use by its affinity; a container's quota isn't considered."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_flags() -> set[str]:
-    """What /proc/cpuinfo lists; empty where there is none."""
+def read_cpu_flags() -> set[str]:
+    """Return the processor's feature flags from /proc/cpuinfo; empty on systems without that file."""
+    return set(_cpuinfo("flags").split())
+
+
+def describe_cpu() -> str:
+    """Return the processor's name, its usable cores, and ", AMX" if it multiplies bfloat16 in hardware."""
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    matrix = ", AMX" if "amx_bf16" in read_cpu_flags() else ""
+    return f"{name}, {count_usable_cores()} cores{matrix}"
+
+
+def _cpuinfo(key: str) -> str:
+    """The first value of a key in /proc/cpuinfo; empty without one."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return set(line.split(":", 1)[1].split())
+            if line.startswith(key):
+                return line.split(":", 1)[1].strip()
     except OSError:
         pass
-    return set()
+    return ""
 
 
-def cpu_name() -> str:
-    """The processor as the system names it, with its cores and whether it multiplies bfloat16 in hardware."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    matrix = ", AMX" if "amx_bf16" in cpu_flags() else ""
-    return f"{name}, {usable_cores()} cores{matrix}"
-
-
-def cuda_name() -> str | None:
+def find_gpu_name() -> str | None:
+    """Return the name of the CUDA device that is in use; None without one."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def versions(modules: Sequence[str] = ()) -> dict[str, str]:
-    """List the versions of Python, of this program, and of packages.
+def list_versions(modules: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions of Python, of this program and of packages, by name.
 
     Args:
-        modules: names that one imports, of packages beside those of `PACKAGES`.
+        modules: import names of further packages, beside those of `PACKAGES`.
     """
     names = dict.fromkeys((*PACKAGES, *(IMPORTED_AS.get(module, module) for module in modules)))
     own = {"python": platform.python_version(), "lungseg": version("lungseg")}
@@ -75,16 +74,20 @@ def versions(modules: Sequence[str] = ()) -> dict[str, str]:
 
 @functools.cache
 def _version(package: str) -> str:
-    """Of a package, by its name or by the name that one imports; "not installed" without it."""
+    """Return the version of a package by its own or its import name; "not installed" if it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
-        owners = packages_distributions().get(package)  # reads all packages there are: half a second
+        owners = packages_distributions().get(package)  # reads all installed packages: half a second
         return version(owners[0]) if owners else "not installed"
 
 
-def git_revision() -> dict[str, Any] | None:
-    """Revision of the checkout that this code runs from, and whether it has changes; None outside one."""
+def find_git_revision() -> dict[str, Any] | None:
+    """Return the Git revision that this code runs from; None outside a checkout.
+
+    Returns:
+        {"revision": 12 hex digits, "dirty": whether this code has uncommitted changes}.
+    """
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -97,7 +100,7 @@ def git_revision() -> dict[str, Any] | None:
 
     try:
         if not git("ls-files", "--", "lungseg/system/machine.py"):
-            return None  # installed below somebody else's repository
+            return None  # installed within another repository
         revision = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--", "lungseg", "pyproject.toml")
     except (OSError, subprocess.TimeoutExpired):

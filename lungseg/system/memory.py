@@ -1,4 +1,4 @@
-"""Memory that a computation takes."""
+"""Peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 
 class PeakMemory:
-    """Peak memory while the `with` block runs: on a CPU the resident set of this whole process, on CUDA what
-    the allocator gave out on the device.
+    """Peak memory while the `with` block runs.
 
-    Linux keeps the peak itself and lets a process reset it (proc(5): clear_refs and VmHWM); elsewhere it is
-    looked at every 20 ms.
+    On a CPU it is the resident set of the whole process; on CUDA, what torch's allocator gave out on the
+    device. Linux keeps the peak itself and lets a process reset it (proc(5): clear_refs and VmHWM).
+    Elsewhere the memory is sampled every 20 ms.
 
     Attributes:
         mib: the peak in MiB, once the block has ended.

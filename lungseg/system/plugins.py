@@ -1,4 +1,4 @@
-"""Finds a class by its short name, or by "package.module:Class" for code that isn't part of lungseg."""
+"""Load classes by name, also from other packages, and validate settings."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from lungseg.system.errors import InputError
 
 
 def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> type:
-    """The class that `name` stands for.
+    """Return the class that a name stands for.
 
     Args:
         name: a key of `known`, or "package.module:Class".
-        known: short names and where their classes are.
+        known: short names and the places of their classes, as "package.module:Class".
         base: what the class must derive from.
         what: "approach" or "dataset", for the message.
 
     Raises:
-        InputError: unknown name (the message lists the known ones), or no such class.
+        InputError: an unknown name (the message lists the known ones), a module that can't be imported, or a
+            class that is missing, abstract or not derived from `base`.
     """
     place = known.get(name, name)
     if ":" not in place:
@@ -36,7 +37,7 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     module_name, _, class_name = place.partition(":")
     try:
         module = _import(module_name)
-    except Exception as error:  # whatever a module of somebody else raises while it is imported
+    except Exception as error:  # a third-party module may raise anything while it is imported
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
             f"{what} {name!r}: can't import {module_name!r} ({reason}): mend or install it"
@@ -54,13 +55,13 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     return found
 
 
-def class_place(found: type) -> str:
-    """Name a class as "package.module:Class"."""
+def name_class(found: type) -> str:
+    """Return the name of a class as "package.module:Class"."""
     return f"{found.__module__}:{found.__qualname__}"
 
 
 def _import(module_name: str) -> ModuleType:
-    """Imports a module; one that lies in the current folder is found too, as `python -m` would find it."""
+    """Import a module, also from the current folder, as `python -m` does."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -68,10 +69,15 @@ def _import(module_name: str) -> ModuleType:
 
 
 def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
-    """`model(**values)`; what is wrong with them becomes one sentence that names the key.
+    """Return `model(**values)`, and explain wrong values in one sentence that names the key.
+
+    Args:
+        model: of the table.
+        values: the table's keys and values.
+        where: the table or file, for the message.
 
     Raises:
-        InputError: an unknown key, a wrong type or a value out of range.
+        InputError: an unknown or missing key, a wrong type, or a value out of range.
     """
     try:
         return model.model_validate(dict(values))
@@ -90,7 +96,7 @@ def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> A
 
 
 def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model whose key the last word of `place` would be: nested tables have keys of their own."""
+    """Return the model of the table that holds the last key of `place`."""
     for word in place[:-1]:
         field = model.model_fields.get(str(word))
         inner = field.annotation if field else None
@@ -101,6 +107,6 @@ def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[Base
 
 
 class Settings(BaseModel):
-    """The keys of an approach in a spec. A key that isn't listed is an error that names it."""
+    """Settings of an approach in a spec; an unknown key is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

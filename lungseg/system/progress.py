@@ -1,4 +1,4 @@
-"""What a person sees while it runs: a bar in a terminal, a line now and then in a log."""
+"""Messages and progress for the user: a bar in a terminal, a line every 15 s in a log."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ LINE_EVERY_S = 15.0
 
 
 class Reporter:
-    """Prints to standard output."""
+    """Prints messages and progress to standard output.
+
+    Args:
+        console: where to print; standard output if not given.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
 
     def say(self, text: str = "") -> None:
+        """Print one line, without interpreting markup."""
         self.console.print(text, markup=False)
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
-        """Gives a function (done, total, text) that moves a bar with the time left."""
+        """Show progress during the `with` block, then print the seconds it took.
+
+        Args:
+            title: of the bar.
+
+        Yields:
+            a function (done, total, text) that updates the progress and the time left.
+        """
         start = time.perf_counter()
         if self.console.is_terminal:
             with self._rich(title) as move:
                 yield move
         else:
-            yield self._lines(title, start)
+            yield _LogProgress(title, self.say).move
         self.say(f"{title}: {time.perf_counter() - start:.1f} s")
 
     @contextmanager
@@ -47,20 +59,28 @@ class Reporter:
             task = progress.add_task(title, total=None, text="")
             yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
 
-    def _lines(self, title: str, start: float) -> Callable[[int, int, str], None]:
-        printed = start
-        begun, size, first, before = start, None, 0, 0
 
-        def move(done: int, total: int, text: str) -> None:
-            nonlocal printed, begun, size, first, before
-            now = time.perf_counter()
-            if total != size or done < before:  # another step of the same part: its pace is its own
-                begun, size, first = now, total, done  # what a resumed training had done cost no time here
-            before = done
-            if now - printed >= LINE_EVERY_S:
-                printed = now
-                pace = (now - begun) / (done - first) if done > first else None
-                left = "" if pace is None else f"{pace * (total - done):.0f} s left, "
-                self.say(f"  {title}: {done} of {total}, {left}{text}")
+class _LogProgress:
+    """Prints the progress now and then, with the time left at the pace of this process."""
 
-        return move
+    def __init__(self, title: str, say: Callable[[str], None]) -> None:
+        self._title, self._say = title, say
+        self._printed_at = self._started_at = time.perf_counter()
+        self._total: int | None = None
+        self._first_done = self._last_done = 0
+
+    def move(self, done: int, total: int, text: str) -> None:
+        now = time.perf_counter()
+        if total != self._total or done < self._last_done:  # a new step, whose pace is its own
+            self._total, self._started_at = total, now
+            self._first_done = done  # a resumed training starts with steps that cost no time here
+        self._last_done = done
+        if now - self._printed_at >= LINE_EVERY_S:
+            self._printed_at = now
+            self._say(f"  {self._title}: {done} of {total}, {self._time_left(now)}{text}")
+
+    def _time_left(self, now: float) -> str:
+        if self._last_done <= self._first_done:
+            return ""
+        pace = (now - self._started_at) / (self._last_done - self._first_done)
+        return f"{pace * (self._total - self._last_done):.0f} s left, "

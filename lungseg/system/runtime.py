@@ -1,4 +1,4 @@
-"""How to compute, as opposed to what: device, precision, layout, threads."""
+"""How to compute (device, precision, memory layout, threads), as opposed to what to compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to compute, as opposed to what: it may change the speed, and the result only within rounding.
+    """How to compute. It may change the speed, and results only within rounding.
 
     Attributes:
         device: where tensors live.
@@ -28,27 +28,29 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Return the torch dtype of `precision`."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     @property
     def memory_format(self) -> torch.memory_format:
+        """Return the torch memory format of the layout."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 autocast if the precision asks for it, else a context that changes nothing."""
+        """Return a context of bfloat16 autocast, or one that changes nothing if the precision is float32."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def use_threads(threads: int) -> None:
-    """Fixes the threads of torch, BLAS and OpenMP; rounding, and so the result, depends on their number."""
+    """Set the threads of torch, BLAS and OpenMP. Rounding, and so the result, depends on their number."""
     torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits(threads)
 
 
 def be_deterministic() -> None:
-    """Asks torch for algorithms that repeat their bits; where CUDA has none it warns and goes on."""
+    """Make torch use deterministic algorithms; where CUDA has none it warns and goes on."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would also fill each new tensor, a noticeable part of a training step on a CPU; nothing here reads
-    # what it hasn't written.
+    # Filling each new tensor would take a noticeable part of a training step on a CPU, and nothing here
+    # reads memory that it hasn't written.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False

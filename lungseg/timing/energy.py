@@ -1,4 +1,4 @@
-"""Joules per image, by the device's own counter: NVML on an NVIDIA GPU, RAPL on an x86 processor."""
+"""Measure joules per image by the device's own counter: NVML on an NVIDIA GPU, RAPL on an x86 processor."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ RAPL = Path("/sys/class/powercap")
 
 
 class NoEnergyCounterError(Exception):
-    """The device shows no counter of its energy; the text says why."""
+    """The device has no readable energy counter; the text says why."""
 
 
 class EnergyCounter(ABC):
-    """A counter that only grows, or wraps."""
+    """An energy counter, which only grows or wraps around."""
 
     @abstractmethod
     def read(self) -> tuple[int, ...]:
-        """Its present state, to be handed to `joules`."""
+        """Return the counter's present state, an argument of `joules`."""
 
     @abstractmethod
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Joules between two states."""
+        """Return the joules between two states."""
 
 
 class RaplCounter(EnergyCounter):
     """Intel's Running Average Power Limit counters as Linux shows them, on AMD too (powercap, energy_uj).
 
-    What is counted is the energy of all processor packages whole: idle cores, caches and whatever else runs
-    there are in it, memory and power supply are not.
+    They count the energy of all processor packages: with idle cores, caches and whatever else runs there, but
+    without memory and power supply.
 
     Args:
         folder: /sys/class/powercap.
 
     Raises:
-        NoEnergyCounterError: there is none, or only root may read it.
+        NoEnergyCounterError: there is no counter, or only root may read it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,11 +60,14 @@ class RaplCounter(EnergyCounter):
             raise NoEnergyCounterError("this machine's processor shows no energy counter (RAPL)")
 
     def read(self) -> tuple[int, ...]:
-        """Microjoules of each package."""
+        """Return the microjoules of each package."""
         return tuple(int(_text(zone / "energy_uj")) for zone in self._zones)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Joules of all packages between two states; each may have wrapped once, at max_energy_range_uj."""
+        """Return the joules of all packages between two states.
+
+        Each counter may have wrapped around once, at max_energy_range_uj.
+        """
         grown = [
             end - start if end >= start else end - start + limit
             for start, end, limit in zip(before, after, self._ranges, strict=True)
@@ -79,14 +82,14 @@ def _text(file: Path) -> str:
 class NvmlCounter(EnergyCounter):
     """NVML's total energy of one GPU (nvmlDeviceGetTotalEnergyConsumption, Volta and newer).
 
-    What is counted is the whole board with its memory, whoever uses it. The device is found by its UUID:
-    NVML's order of devices is not torch's and knows nothing of CUDA_VISIBLE_DEVICES.
+    It counts the whole board with its memory, whoever uses it. The device is found by its UUID, because
+    NVML's order of devices differs from torch's and ignores CUDA_VISIBLE_DEVICES.
 
     Args:
-        uuid: of the device as torch names it, "xxxxxxxx-xxxx-...".
+        uuid: of the device as torch gives it, "xxxxxxxx-xxxx-...".
 
     Raises:
-        NoEnergyCounterError: nvidia-ml-py isn't installed, the GPU has no such counter, or is shared by MIG.
+        NoEnergyCounterError: nvidia-ml-py isn't installed, the GPU has no such counter, or is divided by MIG.
     """
 
     def __init__(self, uuid: str) -> None:
@@ -112,30 +115,35 @@ class NvmlCounter(EnergyCounter):
             return False
 
     def read(self) -> tuple[int, ...]:
-        """Millijoules since the driver was loaded."""
+        """Return the millijoules since the driver was loaded."""
         return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle),)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+        """Return the joules between two states."""
         return (after[0] - before[0]) / 1e3
 
 
 def open_counter(device: torch.device) -> EnergyCounter:
-    """The counter of the device that torch computes on. Raises NoEnergyCounterError where there is none."""
+    """Open the energy counter of the device that torch computes on.
+
+    Raises:
+        NoEnergyCounterError: the device has none.
+    """
     if device.type == "cuda":
         return NvmlCounter(str(torch.cuda.get_device_properties(device).uuid))
     return RaplCounter(RAPL)
 
 
-def joules_per_image(
+def measure_joules_per_image(
     counter: EnergyCounter, call: Callable[[], object], images: int, seconds: float
 ) -> float:
-    """Joules that an image takes, by calls repeated until so many seconds have gone.
+    """Measure the joules that an image takes, by repeated calls.
 
     Args:
         counter: of the device that does the work.
-        call: one prediction, which returns when the device has finished.
+        call: one prediction; it returns when the device has finished.
         images: in each call.
-        seconds: the counter moves in steps; the block has to be long against them.
+        seconds: how long to repeat. The counter moves in steps, so this must be long compared with them.
     """
     calls = 0
     start = time.perf_counter()

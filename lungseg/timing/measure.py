@@ -1,4 +1,4 @@
-"""What a timing process does: loads one fitted approach and measures it when asked."""
+"""What a timing process does: load one fitted approach and measure it when asked."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.memory import PeakMemory
 from lungseg.system.plugins import load_class, validate
 from lungseg.system.runtime import Runtime, use_threads
-from lungseg.timing.energy import EnergyCounter, NoEnergyCounterError, joules_per_image, open_counter
+from lungseg.timing.energy import EnergyCounter, NoEnergyCounterError, measure_joules_per_image, open_counter
 from lungseg.timing.statistics import time_chain
 
-DECODED_AT_ONCE = 8  # files are read one after the other: a larger batch of them shows nothing new
+DECODED_AT_ONCE = 8  # files are read one by one, so a larger batch shows nothing new
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 PRODUCTS = 20
-# NVML's counter moves every 20 to 100 ms: over two seconds that is an error of at most 5 %.
+# NVML's counter is updated every 20 to 100 ms: over two seconds an error of at most 5 %.
 ENERGY_SECONDS = 2.0
 
 
@@ -57,15 +57,28 @@ class Stopwatch:
         self.device = approach.runtime.device
 
     def speed(self, batch_size: int, repeats: int, warmup: int) -> dict[str, Any]:
-        """Seconds of each repeat by stage, which stages copy between host and device, and the peak of memory.
+        """Time predictions of a batch, stage by stage and as a whole.
 
-        "whole" goes from images in the host's memory to maps there; reading files is not in it.
+        "whole" goes from images in the host's memory to maps there; reading files is not part of it.
+
+        Args:
+            batch_size: images a call.
+            repeats: timed calls.
+            warmup: calls before them that are not timed.
+
+        Returns:
+            "seconds" of each repeat by stage; "copies", the stages that copy between host and device; and
+            "peak_memory_mib".
+
+        Raises:
+            InputError: torch.compile failed, so what ran is not what should be timed.
         """
         with PeakMemory(self.device) as peak, torch.inference_mode():
             images, decode = self._read(batch_size, repeats)
             seconds = time_chain(self._steps(images), images, repeats, warmup, self._synchronise)
-        if self.approach.not_compiled:  # what ran instead is another row of the table
-            raise InputError(f"torch.compile failed: {self.approach.not_compiled}")
+        problem = getattr(self.approach, "not_compiled", None)
+        if problem:  # what ran instead is another row of the table
+            raise InputError(f"torch.compile failed: {problem}")
         copying = {stage.name for stage in self.approach.stages() if stage.copies}
         return {
             "seconds": decode | seconds,
@@ -74,7 +87,11 @@ class Stopwatch:
         }
 
     def energy(self, batch_size: int) -> dict[str, Any]:
-        """joules_per_image of whole predictions; {"absent": reason} where the device has no counter."""
+        """Measure the energy of whole predictions.
+
+        Returns:
+            "joules_per_image", or {"absent": reason} if the device has no counter.
+        """
         try:
             counter = open_counter(self.device)
         except NoEnergyCounterError as reason:
@@ -83,21 +100,28 @@ class Stopwatch:
             return {"joules_per_image": self._joules(counter, batch_size)}
 
     def operations(self) -> dict[str, float | None]:
-        """gflops of an image, the device's peak_gflops_per_s in the same precision, and compile_s.
+        """Count the operations of an image.
 
         GFLOP are counted by torch's FlopCounterMode: 2 for each multiply-add of matrix products and
-        convolutions. Nothing else is counted; decision trees count as none, and an approach of nothing else
-        has None.
+        convolutions. Nothing else is counted, so decision trees count as none.
+
+        Returns:
+            "gflops", None for an approach without counted operations; "peak_gflops_per_s" of the device in
+            the same precision, None likewise; and "compile_s".
         """
         images, _ = self._read(1, 0)
-        found = {"gflops": None, "peak_gflops_per_s": None, "compile_s": self.approach.compile_seconds}
+        found = {
+            "gflops": None,
+            "peak_gflops_per_s": None,
+            "compile_s": getattr(self.approach, "compile_seconds", None),
+        }
         with FlopCounterMode(display=False) as counter, warnings.catch_warnings(), self._counted():
-            warnings.simplefilter("ignore")  # torch.compile's, of the counter's hooks
+            warnings.simplefilter("ignore")  # torch.compile warns of the counter's hooks
             self.approach.predict(images)
         gflops = counter.get_total_flops() / 1e9
         if gflops == 0:
             return found
-        peak = product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
+        peak = measure_product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
         return found | {"gflops": gflops, "peak_gflops_per_s": peak}
 
     @contextmanager
@@ -118,8 +142,8 @@ class Stopwatch:
                 value = step(value)
             self._synchronise()
 
-        predict()  # not counted: another process has had the device since
-        return joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
+        predict()  # not counted, since another process has used the device
+        return measure_joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
 
     def _read(self, batch_size: int, repeats: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
         """A batch of images, each in memory of its own, and the seconds of reading one from its files."""
@@ -144,12 +168,12 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
 
 
-def product_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """The device's peak as it can be reached: GFLOP/s of a square matrix product by torch.matmul.
+def measure_product_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Measure the device's reachable peak speed: GFLOP/s of a square matrix product by torch.matmul.
 
     A product of N x N matrices is 2 N^3 floating-point operations. The speed is that of the median of 20
-    products after warm-up, so what the device sustains, not its best moment. Where convolutions of float32
-    may use TF32, so does the product.
+    products after warm-up: what the device sustains, not its best moment. If convolutions of float32 may use
+    TF32, so does the product.
 
     Args:
         device: to multiply on.
@@ -180,12 +204,13 @@ def _precision_of_convolutions() -> Iterator[None]:
         settings.allow_tf32 = before
 
 
-def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
-    """A timing process: loads, then answers (method of Stopwatch, its arguments) until the pipe closes.
+def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
+    """Run a timing process: load the candidate, then answer questions until the pipe closes.
 
-    An answer is the method's, or {"error": sentence, "memory": whether the memory was full}.
+    A question is (method of Stopwatch, its arguments). An answer is what the method returns, or {"error":
+    sentence, "memory": whether the memory was full}.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     use_threads(runtime.threads)
     stopwatch, failure = None, {}
     try:
@@ -199,7 +224,7 @@ def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Run
             method, *arguments = pipe.recv()
             answer = failure if stopwatch is None else _answer(getattr(stopwatch, method), arguments)
             if runtime.device.type == "cuda":
-                torch.cuda.empty_cache()  # what this process holds idle would be missing to the next
+                torch.cuda.empty_cache()  # the next process needs the memory
             time.sleep(rest)
             pipe.send(answer)
     except (EOFError, OSError):
@@ -209,7 +234,7 @@ def work(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Run
 def _load(candidate: Candidate, runtime: Runtime) -> Approach:
     approach_class = load_class(candidate.approach, {}, Approach, "approach")
     settings = validate(approach_class.Settings, candidate.settings, candidate.name)
-    use_threads(runtime.threads)  # again: libraries that the class brought have thread pools of their own
+    use_threads(runtime.threads)  # again, for the thread pools of libraries that the class imports
     return approach_class.load(candidate.directory, settings, runtime)
 
 
@@ -226,9 +251,9 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _seconds_to_rest() -> float:
-    """How long the threads of a parallel region go on spinning: until then the next process isn't alone.
+    """How long the threads of a parallel region go on spinning; until then they disturb the next process.
 
     Intel's and LLVM's OpenMP spin 200 ms (KMP_BLOCKTIME) before they sleep, GNU's a few ms (GOMP_SPINCOUNT).
     """
-    kinds = {library["prefix"] for library in threadpoolctl.threadpool_info()}
-    return 0.25 if kinds & {"libiomp", "libomp"} else 0.01
+    libraries = {library["prefix"] for library in threadpoolctl.threadpool_info()}
+    return 0.25 if libraries & {"libiomp", "libomp"} else 0.01

@@ -1,4 +1,4 @@
-"""Timing processes as their parent sees them: started one by one, asked in turn, ended together."""
+"""Timing processes as their parent uses them: started one by one, asked in turn, ended together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.system.runtime import Runtime
-from lungseg.timing.measure import Candidate, work
+from lungseg.timing.measure import Candidate, run_worker
 
 KILLED = (
     "its process was killed, most likely for memory: lower timing.batch_sizes or timing.largest_batch, or "
@@ -22,11 +22,11 @@ KILLED = (
 
 
 class Worker:
-    """A process of one candidate.
+    """A process that measures one candidate.
 
     Attributes:
         name: of the candidate.
-        again: it is the second process of the same.
+        again: whether it is the candidate's second process.
     """
 
     def __init__(self, candidate: Candidate, again: bool, pipe: Connection, process: BaseProcess) -> None:
@@ -36,12 +36,17 @@ class Worker:
         self._process = process
 
     def wait(self) -> None:
-        """Until it has loaded. If it died instead, the first question will say so."""
+        """Wait until it has loaded the candidate. If it died instead, the first question will say so."""
         with suppress(EOFError, OSError):
             self._pipe.recv()
 
     def ask(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """What that method of its Stopwatch returns; {"error", "memory"} if it failed or is gone."""
+        """Call a method of the process's Stopwatch and return the answer.
+
+        Returns:
+            what the method returns, or {"error": sentence, "memory": whether the memory was full}, also if
+            the process has ended.
+        """
         try:
             self._pipe.send((method, *arguments))
             return self._pipe.recv()
@@ -56,7 +61,7 @@ class Worker:
         return {"error": f"its process ended by itself (exit code {code})", "memory": False}
 
     def close(self) -> None:
-        """Ends the process; does nothing the second time."""
+        """End the process; a second call does nothing."""
         self._pipe.close()
         self._process.join(timeout=10)
         if self._process.is_alive():
@@ -64,10 +69,10 @@ class Worker:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started inside ignores Ctrl-C from its first moment: that is the parent's to answer."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Make processes that are started in the block ignore Ctrl-C from the start; their parent handles it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
+        yield  # only the main thread may set a signal's handler
         return
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -84,17 +89,20 @@ def start_workers(
     runtime: Runtime,
     progress: Callable[[str], None],
 ) -> Iterator[list[Worker]]:
-    """A process for each candidate, or two: all first ones, then all second ones; ended with the block.
+    """Start one or two processes for each candidate, and end them with the `with` block.
 
-    So two processes of one candidate take turns as far apart as any two candidates do, and a drift of the
-    machine meets both comparisons alike.
+    All first processes are started before all second ones. So the two processes of one candidate take turns
+    as far apart as two candidates do, and a drift of the machine affects both comparisons alike.
 
     Args:
         candidates: fitted approaches.
         twice: start a second process of each.
         files: images of one shape.
-        runtime: to load them with.
+        runtime: to load the approaches with.
         progress: called after each start.
+
+    Yields:
+        the workers: first processes in the order of the candidates, then second ones.
     """
     # A fork would inherit this process's memory and CUDA state.
     context = multiprocessing.get_context("spawn")
@@ -103,12 +111,14 @@ def start_workers(
         for again in (False, True)[: 1 + twice]:
             for candidate in candidates:
                 mine, theirs = context.Pipe()
-                process = context.Process(target=work, args=(theirs, candidate, files, runtime), daemon=True)
-                with _deaf_to_interrupts():
+                process = context.Process(
+                    target=run_worker, args=(theirs, candidate, files, runtime), daemon=True
+                )
+                with _ignoring_interrupts():
                     process.start()
                 theirs.close()
                 workers.append(Worker(candidate, again, mine, process))
-                # One at a time: loading is not what is measured, but two at once can fill a small machine.
+                # One at a time, because two that load at once can fill the memory of a small machine.
                 workers[-1].wait()
                 progress(f"starting {candidate.name}")
         yield workers

@@ -1,4 +1,4 @@
-"""How fast: repeated, warmed-up, synchronised calls, reported by median and spread, never by the best."""
+"""Time repeated calls and summarise the times by median and spread, never by the best."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 Steps = Sequence[tuple[str, Callable]]
+LEAST_GAIN = 0.05  # of images/s, for which "auto" goes on to larger batches
 
 
 def time_chain(
     steps: Steps, value: object, repeats: int, warmup: int, synchronise: Callable[[], None]
 ) -> dict[str, list[float]]:
-    """Times named steps that feed one another, each alone, and all of them together.
+    """Time named steps that feed one another, each alone, and all of them together.
 
-    Passes with a stop after each step and whole passes alternate, and so does which of the two comes first:
-    both meet the same state of caches, allocator and clock rate, so that the steps add up to the whole.
+    Passes with a stop after each step alternate with passes without stops, in changing order. So both meet
+    the same state of caches, allocator and clock rate, and the steps add up to the whole.
 
     Args:
         steps: name and function; the first gets `value`, each other what the one before returned.
@@ -29,7 +30,7 @@ def time_chain(
         synchronise: waits until the device has finished; a GPU returns from a call before the work is done.
 
     Returns:
-        seconds of each repeat by step name, and under "whole" those of passes without a wait between steps.
+        seconds of each repeat by step name; under "whole", those of passes without stops.
     """
     seconds: dict[str, list[float]] = {name: [] for name, _ in steps} | {"whole": []}
     for number in range(warmup + repeats):
@@ -62,7 +63,7 @@ def _time_whole(steps: Steps, value: object, synchronise: Callable[[], None]) ->
 
 
 def summarise_seconds(seconds: Sequence[float], images: int) -> dict[str, float]:
-    """median_ms, iqr_ms, p90_ms of calls, and images_per_s by the median.
+    """Summarise the times of calls: median_ms, iqr_ms, p90_ms, and images_per_s by the median.
 
     Args:
         seconds: one number a call.
@@ -70,58 +71,52 @@ def summarise_seconds(seconds: Sequence[float], images: int) -> dict[str, float]
     """
     milliseconds = np.asarray(seconds) * 1e3
     low, median, high, p90 = np.percentile(milliseconds, [25, 50, 75, 90])
-    return {
-        "median_ms": median,
-        "iqr_ms": high - low,
-        "p90_ms": p90,
-        "images_per_s": images / median * 1e3,
-    }
+    return {"median_ms": median, "iqr_ms": high - low, "p90_ms": p90, "images_per_s": images / median * 1e3}
 
 
-def shares(repeats: int, rounds: int) -> list[int]:
-    """The repeats of each round, as even as can be; no round is empty, so there may be fewer rounds."""
+def divide_repeats(repeats: int, rounds: int) -> list[int]:
+    """Divide repeats among rounds as evenly as possible; there are fewer rounds if repeats are fewer."""
     rounds = min(rounds, repeats)
     return [len(range(number, repeats, rounds)) for number in range(rounds)]
 
 
-def turns(count: int, repeats: int, rounds: int) -> Iterator[tuple[int, int]]:
-    """(which of `count` is measured, its repeats) in the order of measuring: A B, B A, A B ...
+def order_turns(count: int, repeats: int, rounds: int) -> Iterator[tuple[int, int]]:
+    """Yield (which of `count` is measured, its repeats) in the order of measuring: A B, B A, A B ...
 
-    The order turns round each time, so that a drift of the machine meets all alike.
+    The order reverses each round, so that a drift of the machine affects all alike.
     """
-    for number, share in enumerate(shares(repeats, rounds)):
+    for number, share in enumerate(divide_repeats(repeats, rounds)):
         order = range(count) if number % 2 == 0 else range(count - 1, -1, -1)
         for index in order:
             yield index, share
 
 
-def still_gains(images_per_s: Sequence[float], gain: float = 0.05) -> bool:
-    """Whether the last of the batch sizes measured so far is faster than the best before by at least `gain`.
+def still_gains(images_per_s: Sequence[float]) -> bool:
+    """Return whether the last batch size is faster than the best of the smaller ones by at least 5 %.
 
     Args:
         images_per_s: by growing batch size; a single one counts as a gain.
-        gain: as a share of the best.
     """
     *before, last = images_per_s
-    return not before or last >= (1 + gain) * max(before)
+    return not before or last >= (1 + LEAST_GAIN) * max(before)
 
 
 def compare(
     medians: Mapping[str, Sequence[float]], again: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
-    """The rows of timing_pairs.csv, less what says how they were measured.
+    """Make the rows of timing_pairs.csv, without the columns that say how they were measured.
 
-    A ratio is taken within a round, where a drift of the machine meets both, and summarised by the median
-    over rounds. A/A compares two processes of the same approach: it shows the noise of the measurement.
-    Two approaches are told apart if |log ratio| exceeds every A/A round's |log ratio| of both.
+    A ratio is taken within a round, where a drift of the machine affects both, and summarised by the median
+    over rounds. A/A compares two processes of the same approach: it shows the noise of the measurement. Two
+    approaches are distinguishable if |log ratio| exceeds every A/A round's |log ratio| of both.
 
     Args:
         medians: by approach, the median time of each round, in any unit.
-        again: the same of a second process; an approach that isn't there has no A/A row.
+        again: the same of a second process; approaches that are missing here have no A/A row.
 
     Returns:
         A/A rows in the order of `medians`, then A/B rows of every pair: approach, other, kind, rounds, ratio,
-        low, high, distinguishable. The last is None for A/A, and where either approach has no A/A row.
+        low, high, distinguishable. The last is None for A/A, and if either approach has no A/A row.
     """
     rows = []
     noise: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Times fitted approaches, each in a process of its own, taking turns A B, B A."""
+"""Time fitted approaches, each in a process of its own, in turns A B, B A."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from lungseg.system.files import write_grey
 from lungseg.system.runtime import Runtime
 from lungseg.timing.measure import Candidate
 from lungseg.timing.processes import Worker, start_workers
-from lungseg.timing.statistics import compare, shares, still_gains, summarise_seconds, turns
+from lungseg.timing.statistics import compare, divide_repeats, order_turns, still_gains, summarise_seconds
 
 LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
-CALLS_A_ROUND = 10  # at least, of batches larger than one
+CALLS_A_ROUND = 10  # at least, for batches larger than one
 
 
 @dataclass
 class Timings:
-    """What one runtime gave.
+    """The result of timing in one runtime.
 
     Attributes:
         rows: of timings.csv.
         pairs: of timing_pairs.csv.
-        failed: why a candidate and batch size has no row.
-        empty: why a cell of a row is empty, or a sweep of batch sizes ended early.
+        failed: by candidate and batch size, why they have no row.
+        empty: by cell or candidate, why a cell is empty or a search for the largest batch ended early.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -46,20 +46,21 @@ def time_approaches(
     timing: TimingSpec,
     progress: Callable[[int, int, str], None],
 ) -> Timings:
-    """Times candidates in one runtime, on one device.
+    """Time candidates in one runtime, on one device.
 
-    Every candidate has its own process, so that its peak memory is its own; only one works at a time. The
-    repeats are cut into rounds and the order turns round each time, so that a drift of the machine meets all.
-    With `timing.twice` each has a second process at batch size 1; these take their turns after all the first.
+    Every candidate has its own process, so that its peak memory is its own. Only one works at a time. The
+    repeats are divided into rounds, and the order reverses each round, so that a drift of the machine affects
+    all alike. With `timing.twice` each has a second process at batch size 1; these take their turns after all
+    first ones.
 
     Args:
         candidates: fitted approaches.
-        images: float32 H x W in [0, 1] of one shape; larger batches repeat them.
+        images: float32, H x W, in [0, 1], of one shape; larger batches repeat them.
         runtime: may differ from the one they were fitted with.
         timing: batch sizes, repeats and rounds.
         progress: called with (done, total, text).
     """
-    sizes = batch_sizes(timing, runtime.device.type)
+    sizes = list_batch_sizes(timing, runtime.device.type)
     twice = timing.twice and sizes[0] == 1
     meter = _Meter(progress, _steps(len(candidates), sizes, twice, timing))
     clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, meter.step)
@@ -70,16 +71,16 @@ def time_approaches(
     return clock.timings
 
 
-def batch_sizes(timing: TimingSpec, device: str) -> list[int]:
-    """The batch sizes to measure, growing; "auto" may end before the last one."""
+def list_batch_sizes(timing: TimingSpec, device: str) -> list[int]:
+    """Return the batch sizes to measure, growing; with "auto" timing may end before the last one."""
     if timing.batch_sizes != "auto":
         return sorted(set(timing.batch_sizes))
     largest = timing.largest_batch or LARGEST_BATCH[device]
     return [2**power for power in range(largest.bit_length())]
 
 
-def repeats_and_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
-    """Timed calls of one batch size, and the rounds they are cut into."""
+def plan_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
+    """Return the timed calls of one batch size, and the number of rounds they are divided into."""
     if batch_size == 1:
         return timing.repeats, timing.rounds
     rounds = max(1, timing.throughput_repeats // CALLS_A_ROUND)
@@ -87,16 +88,16 @@ def repeats_and_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
 
 
 def _steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
-    """How often the bar moves: a start and the turns of each process."""
+    """How often the progress moves: a start and the turns of each process."""
     steps = 0
     for size in sizes:
         processes = candidates * (2 if twice and size == 1 else 1)
-        steps += processes * len(shares(*repeats_and_rounds(timing, size)))
+        steps += processes * len(divide_repeats(*plan_rounds(timing, size)))
     return steps + candidates * (2 if twice else 1)
 
 
 class _Meter:
-    """Counts steps for a bar."""
+    """Counts steps for the progress."""
 
     def __init__(self, progress: Callable[[int, int, str], None], total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
@@ -114,7 +115,7 @@ def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
 
 
 class _Clock:
-    """Asks workers in turn and keeps what they answered as rows."""
+    """Asks workers in turn and keeps their answers as rows."""
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class _Clock:
         self._images_per_s: dict[str, list[float]] = {name: [] for name in names}
 
     def measure_all(self, workers: Sequence[Worker], sizes: Sequence[int]) -> None:
-        """All batch sizes, each of all workers that are left, then the next."""
+        """Measure each batch size with all workers that are left."""
         left = list(workers)
         for size in sizes:
             answers = self._take_turns(left, size)
@@ -146,7 +147,7 @@ class _Clock:
                 self._store(worker, size, answers[worker])
             if self.timing.batch_sizes == "auto":
                 left = [worker for worker in left if still_gains(self._images_per_s[worker.name])]
-                left = [worker for worker in left if self._has_room(worker, size)]
+                left = [worker for worker in left if self._has_memory(worker, size)]
         if self.timing.batch_sizes == "auto" and left:
             names = ", ".join(worker.name for worker in left)
             self.timings.empty[f"images/s of {names}, batches above {sizes[-1]}"] = (
@@ -155,8 +156,8 @@ class _Clock:
         place = {name: number for number, name in enumerate(self.names)}
         self.timings.rows.sort(key=lambda row: (place[row["approach"]], row["batch_size"]))
 
-    def _has_room(self, worker: Worker, size: int) -> bool:
-        """Whether twice the batch will do: on a CPU nothing refuses memory, the system kills a process."""
+    def _has_memory(self, worker: Worker, size: int) -> bool:
+        """Whether twice the batch fits: on a CPU no call fails for memory, the system kills the process."""
         rows = [row for row in self.timings.rows if row["approach"] == worker.name]
         peak = next(row["peak_memory_mib"] for row in reversed(rows) if row["stage"] == "whole")
         if self.setting["device"] != "cpu" or psutil.virtual_memory().available / 2**20 > peak:
@@ -167,7 +168,7 @@ class _Clock:
     def _take_turns(self, workers: Sequence[Worker], size: int) -> dict[Worker, list[dict[str, Any]]]:
         """The answers of each round, of the workers that failed in none, in the order of `workers`."""
         answers: dict[Worker, list[dict[str, Any]]] = {worker: [] for worker in workers}
-        for index, share in turns(len(workers), *repeats_and_rounds(self.timing, size)):
+        for index, share in order_turns(len(workers), *plan_rounds(self.timing, size)):
             worker = workers[index]
             if worker in answers:
                 answer = worker.ask("speed", size, share, self.timing.warmup)
@@ -189,11 +190,11 @@ class _Clock:
             self.timings.failed[what] = answer["error"]
 
     def _store(self, worker: Worker, size: int, answers: list[dict[str, Any]]) -> None:
-        """The rounds of one approach and batch size as one row a stage."""
+        """Store the rounds of one approach and batch size, one row a stage."""
         if worker.name not in self._operations:
             self._operations[worker.name] = self._ask_cells(worker, "operations")
         whole = self._operations[worker.name] | self._ask_cells(worker, "energy", size)
-        # The first round comes before larger batches have left memory behind that this process still holds.
+        # Of the first round, since a process may hold on to memory that earlier calls have used.
         first = answers[0]
         whole["peak_memory_mib"] = first["peak_memory_mib"]
         for stage in first["seconds"]:
@@ -211,7 +212,7 @@ class _Clock:
         self._images_per_s[worker.name].append(self.timings.rows[-1]["images_per_s"])
 
     def _ask_cells(self, worker: Worker, method: str, *arguments: Any) -> dict[str, Any]:
-        """Cells of a row, or none and the reason why."""
+        """Cells of a row; none if there is a reason, which is noted."""
         answer = worker.ask(method, *arguments)
         if "absent" in answer:
             self.timings.empty["joules_per_image"] = answer["absent"]
@@ -237,20 +238,20 @@ def _setting(runtime: Runtime, shape: tuple[int, int]) -> dict[str, Any]:
     return {
         "device": runtime.device.type,
         "precision": runtime.precision,
-        "layout": layout(runtime),
+        "layout": name_layout(runtime),
         "compiled": runtime.compiled,
         "height": shape[0],
         "width": shape[1],
     }
 
 
-def layout(runtime: Runtime) -> str:
-    """The memory layout as the tables name it."""
+def name_layout(runtime: Runtime) -> str:
+    """Return the name of the memory layout in the tables."""
     return "channels-last" if runtime.channels_last else "contiguous"
 
 
 def _with_share(cells: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Cells of a row of stage "whole", with the share of the device's peak speed where it is known."""
+    """Cells of a row of stage "whole", with the share of the device's peak speed if it is known."""
     if not cells.get("gflops"):
         return cells
     share = cells["gflops"] * row["images_per_s"] / cells["peak_gflops_per_s"]

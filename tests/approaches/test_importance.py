@@ -34,9 +34,9 @@ def gains_of(text: str, columns: int) -> np.ndarray:
     return gains
 
 
-def test_the_channels_of_the_plain_approach(discs, runtime, new_run, tmp_path):
+def test_the_channels_of_the_plain_approach(discs, runtime, new_fit_context, tmp_path):
     approach = Vgg19Pixels(Vgg19PixelsSettings(**PIXELS), runtime)
-    approach.fit(discs(6), discs(2, seed=1), new_run())
+    approach.fit(discs(6), discs(2, seed=1), new_fit_context())
     rows = approach.importance()
     assert [row[:2] for row in rows] == [("regression", f"relu1_2:{index}") for index in range(64)]
     approach.save(tmp_path)
@@ -47,16 +47,16 @@ def test_the_channels_of_the_plain_approach(discs, runtime, new_run, tmp_path):
     assert [row[2] for row in stored] == pytest.approx([row[2] for row in rows], rel=1e-4)
 
 
-@pytest.mark.parametrize("regressor", ["ridge", "hist-gradient-boosting"])
-def test_without_lightgbm_nothing_is_told(discs, runtime, new_run, regressor):
+@pytest.mark.parametrize("regressor", ["ridge", "sklearn.tree:ExtraTreeRegressor"])
+def test_without_lightgbm_nothing_is_told(discs, runtime, new_fit_context, regressor):
     plain = Vgg19Pixels(Vgg19PixelsSettings(**PIXELS, regressor=regressor), runtime)
-    plain.fit(discs(4), discs(2, seed=1), new_run())
+    plain.fit(discs(4), discs(2, seed=1), new_fit_context())
     assert plain.importance() == []
 
 
-def test_the_columns_of_each_stage(discs, runtime, new_run, tmp_path):
+def test_the_columns_of_each_stage(discs, runtime, new_fit_context, tmp_path):
     approach = Vgg19Context(Vgg19ContextSettings(**CONTEXT), runtime)
-    approach.fit(discs(6), discs(2, seed=1), new_run())
+    approach.fit(discs(6), discs(2, seed=1), new_fit_context())
     approach.save(tmp_path)
     rows = approach.importance()
     stored = Vgg19Context.load(tmp_path, approach.settings, runtime).importance()
@@ -65,13 +65,13 @@ def test_the_columns_of_each_stage(discs, runtime, new_run, tmp_path):
         part = [row[1:] for row in rows if row[0] == f"stage {number}"]
         names = [name for name, _ in part]
         assert names[:4] == ["relu1_2@64:0", "relu1_2@64:1", "relu1_2@32:0", "relu1_2@32:1"]
-        kinds = dict.fromkeys(name.partition(":")[0] for name in names[4:])
-        assert list(kinds) == ["grey", "coordinates", *sources]
+        sources_read = dict.fromkeys(name.partition(":")[0] for name in names[4:])
+        assert list(sources_read) == ["grey", "coordinates", *sources]
         gains = gains_of((tmp_path / f"stage-{number}" / "lightgbm.txt").read_text(), len(names))
         assert [share for _, share in part] == pytest.approx(gains / gains.sum(), rel=1e-4)
 
 
-def test_stages_of_another_regressor_tell_nothing(discs, runtime, new_run):
+def test_stages_of_another_regressor_tell_nothing(discs, runtime, new_fit_context):
     approach = Vgg19Context(Vgg19ContextSettings(**{**CONTEXT, "contexts": 0, "regressor": "ridge"}), runtime)
-    approach.fit(discs(4), discs(2, seed=1), new_run())
+    approach.fit(discs(4), discs(2, seed=1), new_fit_context())
     assert approach.importance() == []

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from lungseg.data.sample import Sample
-from lungseg.data.splits import SIDES, Split, SplitOptions, make_splits, published_names
+from lungseg.data.splits import SIDES, Split, SplitOptions, list_published_splits, make_splits
 from lungseg.system.errors import InputError
 
 
@@ -180,7 +180,7 @@ def test_unknown_rules_list_the_known_ones():
         InputError, match="unknown published split 'mine': use one of cxr704-ovcharenko, jsrt"
     ):
         make_splits("published:mine", MIXED, SplitOptions())
-    assert len(published_names()) == 4
+    assert len(list_published_splits()) == 4
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_a_patient_on_two_sides_is_refused():
         make_splits("every-14th", samples, SplitOptions())
 
 
-def test_an_id_that_occurs_twice_is_refused():
-    with pytest.raises(InputError, match="has the id one000-0 twice"):
+def test_a_duplicate_id_is_refused():
+    with pytest.raises(InputError, match="has the image one000-0 in train and in train"):
         make_splits("random", [*fakes(30), *fakes(1)], SplitOptions())
 
 

@@ -79,7 +79,7 @@ def test_a_change_of_code_fits_anew_what_reaches_it_and_nothing_else(plan, edite
 
 def test_approaches_reach_different_code():
     reached = {
-        each: {name.removeprefix("lungseg.") for name in hashing.reached_modules(each)}
+        each: {name.removeprefix("lungseg.") for name in hashing.find_reached_modules(each)}
         for each in (MeanMask, Vgg19Pixels, Vgg19Context, DeepLabV3PlusResNet50)
     }
     assert "learning.trees.evaluator" in reached[Vgg19Pixels] & reached[Vgg19Context]
@@ -97,7 +97,7 @@ def test_approaches_reach_different_code():
 
 
 def test_the_key_of_scores_takes_in_all_code_that_makes_them():
-    reached = hashing.reached_modules(keys.SCORE_CODE)
+    reached = hashing.find_reached_modules(keys.SCORE_CODE)
     for name in ("metrics", "overlap", "distances", "lungs", "calibration"):
         assert f"lungseg.scoring.{name}" in reached
     assert "lungseg.scoring.statistics" not in reached

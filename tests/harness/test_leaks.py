@@ -5,14 +5,15 @@ from itertools import combinations
 
 import pytest
 
-from lungseg.data.audit.audit import Findings, Twin
+from lungseg.data.audit.compare import Findings, Pair
 from lungseg.data.datasets.export import write_phantoms
 from lungseg.harness.leaks import audit_plan
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
-from lungseg.results import read_json, read_table
+from lungseg.results import read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
+from lungseg.system.files import read_json
 from tests.tiny import NO_TIMING, SPEC
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -58,7 +59,7 @@ def test_a_leak_ends_the_run_before_anything_is_fitted(leaky, tmp_path):
 
 def test_an_allowed_leak_stands_in_every_table(leaky, tmp_path):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(leaky, [*NO_TIMING, "data.allow_leaks=true"]), out)
+    summary = benchmark(read_spec(leaky, [*NO_TIMING, "data.allow_leaks=true"]), out).summary
     record = read_json(out / "run.json")
     assert record["leaks_allowed"] is True
     assert record["audit"]["checked"] == 16
@@ -120,8 +121,8 @@ def test_look_alikes_are_told_and_end_no_run(clinic, tmp_path, monkeypatch):
     plan = make_plan(read_spec(clinic))
     side = side_of(plan.folds[0])
     pair = next(pair for pair in combinations(side, 2) if side[pair[0]] != side[pair[1]])
-    alike = Twin("look-alike", ("folder", pair[0]), ("folder", pair[1]), 0.7)
-    monkeypatch.setattr("lungseg.harness.leaks.examine", lambda *_: Findings([], [alike], []))
-    summary = benchmark(read_spec(clinic, NO_TIMING), tmp_path / "out")
+    alike = Pair("look-alike", ("folder", pair[0]), ("folder", pair[1]), 0.7)
+    monkeypatch.setattr("lungseg.harness.leaks.compare_samples", lambda *_: Findings([], [alike], []))
+    summary = benchmark(read_spec(clinic, NO_TIMING), tmp_path / "out").summary
     assert f"{pair[0]} and {pair[1]} (folder) may show the same person" in summary
     assert "Leaks allowed" not in summary

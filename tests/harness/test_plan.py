@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lungseg.harness.announce import hints
+from lungseg.harness.announce import list_hints
 from lungseg.harness.plan import make_plan, require_fits
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
@@ -57,7 +57,7 @@ def test_a_network_with_the_recipe_for_a_gpu_on_a_cpu_is_told_before_it_trains(s
     entry = '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nweights = "random"\n'
     for keys, told in (("", True), ('recipe = "cpu"\n', False), ("size = 32\n", False)):
         spec_file.write_text(SPEC.replace("[timing]", f"{entry}{keys}[timing]"))
-        said = hints(make_plan(read_spec(spec_file)))
+        said = list_hints(make_plan(read_spec(spec_file)))
         assert [hint.startswith("net: its recipe is one for a GPU") for hint in said] == [True] * told
 
 

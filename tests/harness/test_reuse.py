@@ -10,9 +10,10 @@ from lungseg.harness import runtime
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
 from lungseg.report.publish import publish
-from lungseg.results import read_json, read_table, write_json
+from lungseg.results import read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
+from lungseg.system.files import read_json, write_json
 from tests.tiny import NO_TIMING
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -41,7 +42,7 @@ def computed(monkeypatch):
 
 def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, computed):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published).summary
     assert computed == ["mean-mask, fold 0, seed 0", "pixels, fold 0, seed 0"]  # their maps are drawn
     for table in ("scores", "calibration", "statistics"):
         assert (out / f"{table}.csv").read_bytes() == (published / f"{table}.csv").read_bytes()
@@ -115,7 +116,7 @@ def test_the_layout_of_images_counts(spec_file, monkeypatch):
 
 def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, computed):
     changed = [*NO_TIMING, "approach.pixels.size=20"]
-    summary = benchmark(read_spec(spec_file, changed), tmp_path / "out", reuse=published)
+    summary = benchmark(read_spec(spec_file, changed), tmp_path / "out", reuse=published).summary
     assert "pixels, fold 0, seed 1" in computed
     assert "Taken over" not in summary
 

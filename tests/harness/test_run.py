@@ -16,10 +16,11 @@ from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
 from lungseg.learning.networks.checkpoints import load_state
 from lungseg.learning.networks.training import Training
-from lungseg.results import read_json, read_table
+from lungseg.results import read_table
 from lungseg.scoring.metrics import score_mask
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
+from lungseg.system.files import read_json
 from tests.tiny import NO_TIMING, SPEC
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file), out)
+    summary = benchmark(read_spec(spec_file), out).summary
     assert "pixels" in summary
     scores = read_table(out, "scores")
     test_images = read_json(out / "run.json")["splits"][0]["evaluated"]
@@ -86,7 +87,7 @@ def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypat
     monkeypatch.setattr(
         "lungseg.harness.run.run_trial", lambda *_: pytest.fail("computed a stored trial again")
     )
-    summary = benchmark(read_spec(spec_file, [*NO_TIMING, 'approach.pixels.group="the pixels"']), out)
+    summary = benchmark(read_spec(spec_file, [*NO_TIMING, 'approach.pixels.group="the pixels"']), out).summary
     assert read_json(out / "run.json")["approaches"][1]["group"] == ["the pixels"]
     assert "## Ablation: the pixels" in summary
 
@@ -184,7 +185,7 @@ def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):
 def test_an_approach_with_a_split_of_its_own(spec_file, tmp_path):
     out = tmp_path / "out"
     changes = [*NO_TIMING, "evaluate_on=validation", "approach.pixels.split=last-fifth", "seeds=[0]"]
-    summary = benchmark(read_spec(spec_file, changes), out)
+    summary = benchmark(read_spec(spec_file, changes), out).summary
     scores = read_table(out, "scores")
     assert set(scores.query("approach == 'pixels'")["image_id"]) == {"phantom-0010", "phantom-0011"}
     assert len(read_json(out / "run.json")["splits"]) == 2
@@ -225,13 +226,13 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monk
 
 def test_seeds_that_left_the_spec_leave_no_tile_empty(spec_file, tmp_path):
     from lungseg.report.contents import read_contents
-    from lungseg.report.figures.stored import image_ids, read_prediction
+    from lungseg.report.figures.stored import find_image_ids, read_prediction
 
     out = tmp_path / "out"
     benchmark(read_spec(spec_file, [*NO_TIMING, "seeds=[0]"]), out)
     benchmark(read_spec(spec_file, [*NO_TIMING, "seeds=[1]"]), out)
     contents = read_contents(out)
-    for image_id in image_ids(contents):
+    for image_id in find_image_ids(contents):
         assert read_prediction(contents, "pixels", image_id, (48, 48)) is not None
 
 

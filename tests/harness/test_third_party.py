@@ -8,9 +8,10 @@ import pytest
 from lungseg.approaches.base import Approach, Stage
 from lungseg.harness.run import benchmark
 from lungseg.learning.fit import FitReport
-from lungseg.results import read_json, read_table
+from lungseg.results import read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
+from lungseg.system.files import read_json
 from lungseg.system.plugins import Settings
 from tests.tiny import HEAD, NO_TIMING, SPEC, TIMING
 
@@ -21,7 +22,10 @@ class Half(Approach):
     """A third party's approach: says lung in the upper half."""
 
     Settings = Settings
-    stochastic = False
+
+    @classmethod
+    def depends_on_seed(cls, settings):
+        return False
 
     def fit(self, train, validation, run):
         run.history(unit="epoch", step=1, train_loss=0.1, validation_loss=run.score(self._maps(validation)))
@@ -62,7 +66,7 @@ def test_a_third_partys_class_and_one_that_cannot_run_here(spec_file, tmp_path):
     entries += '[[approach]]\nuse = "tests.harness.test_third_party:Unable"\nname = "unable"\n'
     spec_file.write_text(SPEC + entries)
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, NO_TIMING), out)
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out).summary
     assert "it needs a device that is not here" in summary
     scores = read_table(out, "scores")
     assert set(scores["approach"]) == {"mean-mask", "pixels", "half"}
@@ -106,7 +110,7 @@ def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(s
     shy = '[[approach]]\nuse = "tests.harness.test_third_party:Shy"\nname = "shy"\n'
     spec_file.write_text(HEAD + shy + TIMING)
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, ["seeds=[0]", "timing.twice=false"]), out)
+    summary = benchmark(read_spec(spec_file, ["seeds=[0]", "timing.twice=false"]), out).summary
     assert "not in here" in summary
     assert set(read_table(out, "timings")["approach"]) == {"mean-mask"}
 
@@ -127,13 +131,3 @@ def test_nothing_that_can_run_here(spec_file, tmp_path):
     spec_file.write_text(text)
     with pytest.raises(InputError, match="needs a device that is not here"):
         benchmark(read_spec(spec_file), tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "twice"])
-def test_ids_that_cannot_be_files_or_stand_there_twice(name, discs):
-    from lungseg.data.loading import _require_usable_ids
-
-    samples = discs(2)
-    samples[0].id = samples[1].id = name
-    with pytest.raises(InputError, match=r"can't be a file|twice"):
-        _require_usable_ids(samples[: 2 if name == "twice" else 1], "mine")

@@ -1,13 +1,18 @@
 """When the timings of a plan are measured, and when those of a former run are kept."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from lungseg.harness.plan import make_plan
-from lungseg.harness.timings import time_plan, timing_seconds
+from lungseg.harness.timings import _phases, estimate_seconds, time_plan, timing_seconds
 from lungseg.results import read_table
-from lungseg.spec import read_spec
+from lungseg.spec import TimingSpec, read_spec
 from lungseg.system.progress import Reporter
+from lungseg.system.runtime import Runtime
 from lungseg.timing.turns import Timings
+from tests.tiny import SPEC as TINY
 
 SPEC = """
 name = "tiny"
@@ -85,3 +90,53 @@ def test_switched_off_leaves_empty_tables_and_says_so(timed, tmp_path):
     assert read_table(tmp_path, "timing_pairs").empty
     assert timing_seconds(tmp_path) == 0
     assert timed()[1] == [OWN, VARIANT]
+
+
+VARIANTS = """
+[[timing.variants]]
+precision = "float32"
+channels_last = false
+[[timing.variants]]
+compiled = true
+approaches = ["pixels"]
+"""
+
+
+def test_variants_are_phases_after_the_runs_own_and_those_that_change_nothing_are_left_out(spec_file):
+    spec_file.write_text(TINY + VARIANTS)
+    spec = read_spec(spec_file)
+    plain = SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cpu")))
+    assert [phase.label for phase in _phases(plain)[0]] == ["cpu", "cpu, float32, contiguous, compiled"]
+    mixed = SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), "bfloat16", True))
+    (own, float32, compiled, cpu), problems = _phases(mixed)
+    assert problems == {}
+    assert [phase.label for phase in (own, float32, compiled, cpu)] == [
+        "cuda",
+        "cuda, float32, contiguous",
+        "cuda, bfloat16, channels-last, compiled",
+        "cpu",
+    ]
+    assert own.timing.twice
+    assert not float32.timing.twice
+    assert compiled.approaches == ("pixels",)
+    assert cpu.timing.batch_sizes == (1,)
+
+
+def test_a_cpu_beside_the_gpu_that_can_not_compile_is_said(spec_file, monkeypatch):
+    monkeypatch.setattr("lungseg.harness.runtime.why_not_compiled", lambda device: "no C++ compiler")
+    spec = read_spec(spec_file, ["runtime.compiled=true"])
+    phases, problems = _phases(
+        SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), compiled=True))
+    )
+    assert [phase.runtime.compiled for phase in phases] == [True, False]
+    assert problems == {"predictions by torch.compile on cpu": "no C++ compiler"}
+
+
+def test_the_estimate_grows_with_what_is_asked_for():
+    plain = TimingSpec(batch_sizes=(1,), twice=False)
+    once = estimate_seconds(plain, 2)
+    assert estimate_seconds(plain.model_copy(update={"twice": True}), 2) == pytest.approx(2 * once)
+    assert estimate_seconds(plain.model_copy(update={"batch_sizes": (1, 8)}), 2) > once
+    assert estimate_seconds(plain.model_copy(update={"enabled": False}), 2) == 0
+    variants = TimingSpec(batch_sizes=(1,), twice=False, variants=({"approaches": ("a",)}, {}))
+    assert estimate_seconds(variants, 2) == pytest.approx(once + 1.5 * once)

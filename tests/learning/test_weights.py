@@ -4,9 +4,10 @@ from urllib.error import URLError
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models import ResNet50_Weights, VGG19_Weights
 
 from lungseg.learning import weights
-from lungseg.learning.weights import WeightsFile, find_weights, load_weights, weights_info
+from lungseg.learning.weights import PUBLISHED, WeightsFile, describe_weights, find_weights, load_weights
 from lungseg.system.errors import InputError
 
 REQUIRED = {"features.0.weight": (2, 3), "features.0.bias": (2,)}
@@ -61,11 +62,11 @@ def test_auto_never_downloads_and_random_never_looks(monkeypatch):
     assert find_weights("resnet50", "random") is None
 
 
-@pytest.mark.parametrize("kind", ["imagenet", "auto"])
-def test_a_variable_that_names_no_folder_is_an_error(kind, monkeypatch):
+@pytest.mark.parametrize("choice", ["imagenet", "auto"])
+def test_a_variable_that_names_no_folder_is_an_error(choice, monkeypatch):
     monkeypatch.setenv("LUNGSEG_WEIGHTS", "/no/such/folder")
     with pytest.raises(InputError, match="LUNGSEG_WEIGHTS names /no/such/folder, which isn't a folder"):
-        find_weights("vgg19", kind)
+        find_weights("vgg19", choice)
 
 
 def test_imagenet_without_a_network_says_the_ways_out():
@@ -150,7 +151,16 @@ def test_the_description_names_the_file_and_its_hash_but_no_folder(tmp_path):
     path = tmp_path / "vgg19.safetensors"
     for content in (b"one", b"three"):
         path.write_bytes(content)
-        info = weights_info("vgg19", WeightsFile("vgg19", path))
+        info = describe_weights("vgg19", WeightsFile("vgg19", path))
         assert (info.kind, info.file) == ("imagenet", "vgg19.safetensors")
         assert info.sha256 == hashlib.sha256(content).hexdigest()
-    assert weights_info("vgg19", None).kind == "random"
+    assert describe_weights("vgg19", None).kind == "random"
+
+
+def test_files_in_torchs_cache_have_torchvisions_names():
+    published = {
+        "vgg19": [VGG19_Weights.IMAGENET1K_V1],
+        "resnet50": [ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2],
+    }
+    for network, each in published.items():
+        assert tuple(weights.url.rsplit("/", 1)[-1] for weights in each) == PUBLISHED[network]

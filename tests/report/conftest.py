@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from lungseg.report.write import write_report
 from tests.report.results_directory import write_results
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results directory that `results` copies; not to be changed."""
+    return write_results(tmp_path_factory.mktemp("written") / "tiny")
+
+
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    directory = tmp_path / "tiny"
-    directory.mkdir()
-    return write_results(directory)
+def results(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def reported(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its tables and figures, which take seconds; not to be changed."""
+    directory = shutil.copytree(written, tmp_path_factory.mktemp("reported") / "study")
+    write_report(directory)
+    return directory

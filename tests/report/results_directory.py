@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lungseg.results import FORMAT, TABLES, write_json, write_table
+from lungseg.report.contents import read_contents
+from lungseg.report.tables.summary import write_tables
+from lungseg.results import FORMAT, TABLES, write_table
+from lungseg.system.files import write_json
 from tests.report import results_tables
 from tests.report.results_tables import DICE, IDS, SEEDS
 
@@ -24,18 +27,21 @@ def write_results(directory: Path) -> Path:
     return directory
 
 
+def write_summary(directory: Path) -> str:
+    """Write the tables of a results directory; return summary.md."""
+    return write_tables(read_contents(directory))
+
+
+def approach_record(name: str, use: str = "x", **changes: Any) -> dict[str, Any]:
+    """Return an entry of run.json's `approaches`."""
+    record = {"name": name, "use": use, "group": [], "weights": None, "skipped": None}
+    return record | {"depends_on_seed": True} | changes
+
+
 def run_record() -> dict[str, Any]:
     def weights(network: str, kind: str) -> dict[str, str]:
-        return {
-            "network": network,
-            "kind": kind,
-            "file": f"/home/somebody/{network}.safetensors",
-            "sha256": "ab" * 32,
-        }
-
-    def approach(name: str, use: str, weights=None, skipped=None, depends_on_seed=True) -> dict[str, Any]:
-        told = {"weights": weights, "skipped": skipped, "depends_on_seed": depends_on_seed}
-        return {"name": name, "use": use, "group": [], **told}
+        file = f"/home/somebody/{network}.safetensors"
+        return {"network": network, "kind": kind, "file": file, "sha256": "ab" * 32}
 
     return {
         "format": FORMAT,
@@ -43,6 +49,7 @@ def run_record() -> dict[str, Any]:
         "versions": {"python": "3.11.7", "torch": "2.15.0"},
         "devices": {"cpu": "Some CPU", "cuda": None},
         "threads": 2,
+        "processes": 1,
         "git": {"revision": "0123456789abcdef", "dirty": False},
         "data": {"dataset": "made-up", "real": False, "count": 30, "sha256": "12" * 32},
         "training_data": None,
@@ -52,15 +59,24 @@ def run_record() -> dict[str, Any]:
         "evaluate_on": "test",
         "seeds": list(SEEDS),
         "approaches": [
-            approach("mean-mask", "mean-mask", depends_on_seed=False),
-            approach("pixels", "vgg19-pixels", weights("vgg19", "random")),
-            approach("good_net", "x", weights("resnet50", "imagenet")),
-            approach("absent", "y", skipped="needs 80 % of /opt/models/big.bin"),
+            approach_record("mean-mask", "mean-mask", depends_on_seed=False),
+            approach_record("pixels", weights=weights("vgg19", "random")),
+            approach_record("good_net", weights=weights("resnet50", "imagenet")),
+            approach_record("absent", skipped="needs 80 % of /opt/models/big.bin"),
         ],
+        "trials": [],
+        "audit": audit_record(),
+        "leaks": [],
         "empty": {"timings: cuda": "no CUDA device on this machine"},
         "finished": "2026-01-02T03:04:05",
         "seconds": 200.0,
     }
+
+
+def audit_record(**changes: Any) -> dict[str, Any]:
+    """Return run.json's `audit` of generated images."""
+    kinds = ["same file", "same pixels", "same patient"]
+    return {"checked": 30, "kinds": kinds, "twins": 0, "uncompared": 0, "lookalikes": []} | changes
 
 
 def write_predictions(directory: Path) -> None:

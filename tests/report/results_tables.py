@@ -35,7 +35,8 @@ MEANS = {
     "surface_dice_2": (0.95, 0.60, 0.20),
     "brier": (0.02, 0.06, 0.15),
 }
-# value, p_value, p_holm of paired Dice: good_net is told apart from both others, these not from each other.
+# value, p_value, p_holm of paired Dice: good_net is distinguishable from both others, they are not from
+# each other.
 PAIRS = {
     ("good_net", "pixels"): (0.15, 0.004, 0.012),
     ("good_net", "mean-mask"): (0.40, 0.006, 0.012),
@@ -129,7 +130,7 @@ def _paired() -> list[dict[str, Any]]:
             "worse": worse,
             "tied": 0,
         }
-        # The interval of the pair that isn't told apart holds 0.
+        # The interval of the pair that is not distinguishable holds 0.
         spread = {"low": value - 0.05, "high": value + (0.3 if p_holm > 0.05 else 0.05)}
         spread |= {"median": value, "sd": 0.04}
         rows.append(
@@ -194,7 +195,7 @@ def _variant() -> list[dict[str, Any]]:
 
 
 def timing_pairs() -> list[dict[str, Any]]:
-    """Noise floors of 2 % (CPU) and 300 % (CUDA): there the two approaches are not told apart."""
+    """Noise floors of 2 % (CPU) and 300 % (CUDA): there the two approaches are not distinguishable."""
     rows = []
     for device, noise, apart in (("cpu", 1.02, True), ("cuda", 4.0, False)):
         key = {"device": device, "precision": "float32", "batch_size": 1, "rounds": 4}

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from lungseg.report.contents import read_contents
-from lungseg.report.figures.ablation import ablation
+from lungseg.report.figures.ablation import draw_ablation
 from lungseg.report.figures.all import FIGURES, OF_A_FEW, draw_figures
-from lungseg.report.figures.importance import importance
-from lungseg.report.figures.style import house_style
-from lungseg.report.numbers.ablation import ablation_frame
-from lungseg.report.numbers.importance import block_shares, importance_frame, kind_shares
-from lungseg.report.tables.ablation import ablation_sections
-from lungseg.report.tables.summary import write_tables
-from lungseg.results import read_json, read_table, write_json, write_table
+from lungseg.report.figures.importance import draw_importance
+from lungseg.report.figures.style import use_house_style
+from lungseg.report.numbers.ablation import collect_ablation
+from lungseg.report.numbers.importance import average_importance, sum_by_block, sum_by_kind
+from lungseg.report.tables.ablation import make_ablation_sections
+from lungseg.results import read_table, write_table
+from lungseg.system.files import read_json, write_json
+from tests.report.results_directory import write_summary
 
 GROUPS = {
     "mean-mask": ["parts"],
@@ -36,7 +37,7 @@ def grouped(results: Path) -> Path:
 
 
 def test_rows_are_in_the_order_of_the_spec_with_the_stored_differences(grouped: Path) -> None:
-    frame = ablation_frame(read_contents(grouped))
+    frame = collect_ablation(read_contents(grouped))
     assert list(zip(frame["group"], frame["approach"], strict=True)) == [
         ("parts", "mean-mask"),
         ("parts", "pixels"),
@@ -53,7 +54,7 @@ def test_rows_are_in_the_order_of_the_spec_with_the_stored_differences(grouped: 
 
 
 def test_the_page_has_a_table_a_group_in_place_of_all_pairs(grouped: Path) -> None:
-    page = write_tables(grouped)
+    page = write_summary(grouped)
     assert page.index("## Ablation: parts") < page.index("## Ablation: nets")
     assert "| pixels | 0.7400 [0.7100, 0.7700] | 0.7400 | 12.0 | 1 min 10 s |" in page
     assert "+0.2500 [-0.0500, +0.3000]" in page
@@ -64,13 +65,13 @@ def test_the_page_has_a_table_a_group_in_place_of_all_pairs(grouped: Path) -> No
 def test_a_pair_that_was_not_compared_is_an_empty_cell(grouped: Path) -> None:
     statistics = read_table(grouped, "statistics")
     write_table(grouped / "statistics.csv", "statistics", statistics[statistics["kind"] != "paired"])
-    sections = ablation_sections(read_contents(grouped))
+    sections = make_ablation_sections(read_contents(grouped))
     assert [row[-2:] for row in sections[0].table.rows] == [["–", "–"]] * 3
 
 
 def test_a_panel_a_group_with_the_first_row_on_top(grouped: Path) -> None:
-    with house_style():
-        figure = ablation(read_contents(grouped))
+    with use_house_style():
+        figure = draw_ablation(read_contents(grouped))
         figure.draw_without_rendering()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["parts", "nets"]
     top = figure.axes[0]
@@ -81,33 +82,36 @@ def test_a_panel_a_group_with_the_first_row_on_top(grouped: Path) -> None:
     assert high > 0.92
 
 
-def test_pictures_of_every_pair_are_left_out_of_an_ablation_alone(grouped: Path) -> None:
-    names = {path.stem for path in draw_figures(grouped)}
-    assert names == set(FIGURES) - OF_A_FEW
+def test_figures_of_every_pair_are_left_out_of_an_ablation_alone(
+    grouped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not stored, for that takes seconds.
+    monkeypatch.setattr("lungseg.report.figures.all.save_figure", lambda figure, directory, stem: [stem])
+    assert set(draw_figures(read_contents(grouped))) == set(FIGURES) - OF_A_FEW
 
 
 def test_without_groups_there_is_no_ablation(results: Path) -> None:
     contents = read_contents(results)
     assert contents.groups == {}
-    assert ablation(contents) is None
-    assert "## Ablation" not in write_tables(results)
+    assert draw_ablation(contents) is None
+    assert "## Ablation" not in write_summary(results)
 
 
 def test_shares_by_kind_and_by_layer_and_scale(results: Path) -> None:
-    frame = importance_frame(read_contents(results), "good_net")
+    frame = average_importance(read_contents(results), "good_net")
     first = frame[frame["stage"] == "stage 1"]
-    assert kind_shares(first).to_dict() == pytest.approx({"features": 0.6, "coordinates": 0.4})
-    blocks = block_shares(first)
+    assert sum_by_kind(first).to_dict() == pytest.approx({"features": 0.6, "coordinates": 0.4})
+    blocks = sum_by_block(first)
     assert list(blocks) == [64, 32]
     assert blocks.loc["relu1_2"].tolist() == pytest.approx([0.3, 0.1])
     assert blocks.loc["relu2_2"].tolist() == pytest.approx([0.2, float("nan")], nan_ok=True)
     second = frame[frame["stage"] == "stage 2"]
-    assert kind_shares(second).to_dict() == pytest.approx({"features": 0.1, "coordinates": 0.1, "map 1": 0.8})
+    assert sum_by_kind(second).to_dict() == pytest.approx({"features": 0.1, "coordinates": 0.1, "map 1": 0.8})
 
 
 def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> None:
-    with house_style():
-        figure = importance(read_contents(results))
+    with use_house_style():
+        figure = draw_importance(read_contents(results))
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title for title in titles if "features" not in title] == [
         "good_net, stage 1",
@@ -117,7 +121,7 @@ def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> Non
     assert [bar.get_height() for bar in figure.axes[-1].patches] == pytest.approx([50, 50, 0])
 
 
-def test_results_older_than_the_importance_are_still_read(results: Path) -> None:
+def test_results_without_any_importance_can_be_read(results: Path) -> None:
     (results / "importance.csv").unlink()
-    assert importance(read_contents(results)) is None
-    assert "good_net" in write_tables(results).replace("\\", "")
+    assert draw_importance(read_contents(results)) is None
+    assert "good_net" in write_summary(results).replace("\\", "")

@@ -6,25 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.report.figures.all import SHOWS_IMAGES, draw_figures
+from lungseg.report.figures.all import SHOWS_IMAGES
 from lungseg.report.publish import publish
-from lungseg.report.tables.summary import write_tables
 from lungseg.system.errors import InputError
-from tests.report.results_directory import write_results
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    directory = write_results(tmp_path_factory.mktemp("results") / "study")
-    write_tables(directory)
-    draw_figures(directory)
-    return directory
 
 
 @pytest.fixture
-def results(drawn, tmp_path):
+def results(reported, tmp_path):
     """A finished results directory with every figure drawn."""
-    return shutil.copytree(drawn, tmp_path / "results" / "study")
+    return shutil.copytree(reported, tmp_path / "results" / "study")
 
 
 def set_record(directory, **values):
@@ -180,6 +170,15 @@ def test_what_would_harm_other_files_is_refused_and_changes_nothing(results, tmp
     with pytest.raises(InputError):
         publish(results, tmp_path / to, tmp_path / "none.md")
     assert everything_below(tmp_path) == there
+
+
+def test_damaged_tables_are_not_published(results, tmp_path):
+    target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md")
+    there = everything_below(target)
+    (results / "scores.csv").write_text("")
+    with pytest.raises(InputError, match=r"scores\.csv is damaged"):
+        publish(results, tmp_path / "reference", tmp_path / "none.md")
+    assert everything_below(target) == there
 
 
 def test_a_source_that_is_named_by_a_link_is_still_the_source(results, tmp_path):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.studies.scoring.pairs import edge_cases, lung_pairs, random_pairs
-from benchmarks.studies.scoring.reference import BOUNDARY, OVERLAP, by_brute_force, by_monai
+from benchmarks.studies.scoring.pairs import draw_lung_pairs, draw_random_pairs, make_edge_cases
+from benchmarks.studies.scoring.reference import BOUNDARY, OVERLAP, score_by_brute_force, score_by_monai
 from lungseg.data.datasets.phantom import render
 from lungseg.scoring.metrics import score_mask
 
@@ -14,9 +14,9 @@ FLOAT32_RANK = {"rel": 1e-6, "abs": 2e-5}
 
 def pairs(share: int = 1):
     rng = np.random.default_rng(5)
-    yield from random_pairs(120 // share, rng, largest=32)
-    yield from lung_pairs(60 // share, rng, lambda number: PHANTOMS[number % len(PHANTOMS)])
-    yield from edge_cases().values()
+    yield from draw_random_pairs(120 // share, rng, largest=32)
+    yield from draw_lung_pairs(60 // share, rng, lambda number: PHANTOMS[number % len(PHANTOMS)])
+    yield from make_edge_cases().values()
 
 
 @pytest.mark.parametrize("spacing", [None, (0.8, 0.35)])
@@ -24,7 +24,8 @@ def test_boundary_metrics_agree_with_brute_force(spacing):
     compared = 0
     for prediction, truth in pairs():
         if prediction.any() and truth.any():
-            ours, theirs = score_mask(prediction, truth, spacing), by_brute_force(prediction, truth, spacing)
+            ours = score_mask(prediction, truth, spacing)
+            theirs = score_by_brute_force(prediction, truth, spacing)
             assert [ours[name] for name in BOUNDARY] == pytest.approx(
                 [theirs[name] for name in BOUNDARY], rel=0, abs=1e-6
             )
@@ -35,7 +36,7 @@ def test_boundary_metrics_agree_with_brute_force(spacing):
 def test_all_metrics_agree_with_monai_where_it_defines_them():
     compared = dict.fromkeys(OVERLAP + BOUNDARY, 0)
     for prediction, truth in pairs(share=4):
-        ours, theirs = score_mask(prediction, truth), by_monai(prediction, truth)
+        ours, theirs = score_mask(prediction, truth), score_by_monai(prediction, truth)
         both = prediction.any() and truth.any()
         for name in compared:
             if both and np.isfinite(theirs[name]):
@@ -46,11 +47,11 @@ def test_all_metrics_agree_with_monai_where_it_defines_them():
 
 
 def test_with_a_spacing_distances_agree_with_monai_too():
-    for prediction, truth in edge_cases().values():
+    for prediction, truth in make_edge_cases().values():
         if prediction.any() and truth.any():
             ours, theirs = (
                 score_mask(prediction, truth, (0.8, 0.35)),
-                by_monai(prediction, truth, (0.8, 0.35)),
+                score_by_monai(prediction, truth, (0.8, 0.35)),
             )
             assert [ours[name] for name in BOUNDARY] == pytest.approx(
                 [theirs[name] for name in BOUNDARY], **FLOAT32_RANK

@@ -1,11 +1,7 @@
 import numpy as np
 import pytest
 
-from lungseg.scoring.calibration import (
-    brier_score,
-    calibration_rows,
-    reliability_bins,
-)
+from lungseg.scoring.calibration import brier_score, calibration_rows, reliability_bins
 
 
 def test_brier_score_by_hand_and_at_its_ends():

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from lungseg.scoring.intervals import bootstrap_t_interval, bootstrap_t_intervals, resample_moments
+from lungseg.scoring.intervals import bootstrap_t_intervals, resample_moments
+
+
+def interval(values: np.ndarray, **options) -> np.ndarray:
+    """The interval of one mean."""
+    return bootstrap_t_intervals(values[:, None], **options)[0]
 
 
 def by_the_book(values: np.ndarray, resamples: int) -> tuple[float, float]:
@@ -21,7 +26,7 @@ def by_the_book(values: np.ndarray, resamples: int) -> tuple[float, float]:
 def test_matrix_products_give_the_interval_of_a_plain_loop(n, resamples):
     # 5 patients: resamples of one repeated value are rare but there (of 399 none); 2500: more than one block.
     values = np.random.default_rng(n).beta(40, 1.7, n)
-    found = bootstrap_t_interval(values, resamples=resamples)
+    found = interval(values, resamples=resamples)
     assert found == pytest.approx(by_the_book(values, resamples), abs=1e-9)
 
 
@@ -29,7 +34,7 @@ def test_columns_are_intervals_of_their_own():
     values = np.random.default_rng(5).beta(12, 1.7, (40, 3)) * [1, 100, 0.01]
     values[:, 1] = 0.7
     together = bootstrap_t_intervals(values)
-    alone = [bootstrap_t_interval(column) for column in values.T]
+    alone = [interval(column) for column in values.T]
     np.testing.assert_allclose(together, alone, rtol=1e-12)
     assert together[1] == pytest.approx([0.7, 0.7], abs=1e-12)
 
@@ -44,7 +49,7 @@ def test_moments_are_those_of_resamples():
 
 def test_interval_of_symmetric_values_is_near_students():
     values = np.random.default_rng(1).normal(0.9, 0.02, 200)
-    low, high = bootstrap_t_interval(values)
+    low, high = interval(values)
     error = values.std(ddof=1) / np.sqrt(200)
     assert low == pytest.approx(values.mean() - 1.972 * error, abs=0.2 * error)
     assert high == pytest.approx(values.mean() + 1.972 * error, abs=0.2 * error)
@@ -52,15 +57,8 @@ def test_interval_of_symmetric_values_is_near_students():
 
 def test_interval_of_scores_with_a_low_tail_reaches_further_down():
     values = np.random.default_rng(2).beta(12, 1.0, 60)
-    low, high = bootstrap_t_interval(values)
+    low, high = interval(values)
     assert values.mean() - low > high - values.mean() > 0
-
-
-def test_interval_is_cut_to_the_range_of_the_metric():
-    values = np.array([0.0, 0.1, 0.2, 0.9, 1.0, 1.0])
-    low, high = bootstrap_t_interval(values)
-    cut = bootstrap_t_interval(values, bounds=(low + 0.05, high - 0.05))
-    assert cut == pytest.approx((low + 0.05, high - 0.05))
 
 
 @pytest.mark.parametrize(("n", "resamples"), [(28, 499), (141, 499)])
@@ -70,15 +68,9 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say(n, resamples):
     assert 0.93 <= ((low <= 40 / 41.7) & (high >= 40 / 41.7)).mean() <= 0.97
 
 
-def test_a_lower_confidence_gives_a_narrower_interval():
-    values = np.random.default_rng(4).normal(size=50)
-    wide, narrow = bootstrap_t_interval(values), bootstrap_t_interval(values, confidence=0.5)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
 def test_equal_values_have_an_interval_without_width():
-    assert bootstrap_t_interval(np.full(9, 0.1)) == pytest.approx((0.1, 0.1), abs=1e-15)
-    assert bootstrap_t_interval(np.zeros(9)) == (0, 0)
+    assert interval(np.full(9, 0.1)) == pytest.approx((0.1, 0.1), abs=1e-15)
+    assert interval(np.zeros(9)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -91,9 +83,9 @@ def test_equal_values_have_an_interval_without_width():
     ],
 )
 def test_no_interval_is_better_than_a_wrong_one(values):
-    assert np.isnan(bootstrap_t_interval(np.array(values))).all()
+    assert np.isnan(interval(np.array(values))).all()
 
 
 def test_few_resamples_without_spread_are_left_out():
-    low, high = bootstrap_t_interval(np.array([0.5, 0.6, 0.7, 0.9]))  # 1 in 64
+    low, high = interval(np.array([0.5, 0.6, 0.7, 0.9]))  # 1 in 64
     assert low < 0.675 < high

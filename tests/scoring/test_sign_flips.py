@@ -1,4 +1,4 @@
-"""Properties of the sign-flip test, and its p computed anew in exact arithmetic."""
+"""Properties of the sign-flip test, and its p checked in exact arithmetic."""
 
 from fractions import Fraction
 from itertools import product

@@ -5,7 +5,7 @@ from scipy import stats
 
 from lungseg.results import SCORE_COLUMNS, STATISTIC_COLUMNS, read_table, write_table
 from lungseg.scoring.comparisons import holm
-from lungseg.scoring.intervals import bootstrap_t_interval
+from lungseg.scoring.intervals import bootstrap_t_intervals
 from lungseg.scoring.statistics import BOUNDS, summarise
 
 KEYS = {"dataset": "d", "source": "s", "fold": 0, "seed": 0, "tp": 1, "fp": 0, "fn": 0}
@@ -73,7 +73,7 @@ def test_spread_and_interval_of_a_mean():
     assert dice["sd"] == pytest.approx(stats.tstd(values))
     assert dice[["p5", "p95"]].tolist() == pytest.approx(list(np.quantile(values, [0.05, 0.95])))
     in_order = values[np.argsort([f"i{i}" for i in range(30)])]  # patients are sorted by name
-    assert dice[["low", "high"]].tolist() == pytest.approx(bootstrap_t_interval(in_order))
+    assert dice[["low", "high"]].tolist() == pytest.approx(list(bootstrap_t_intervals(in_order[:, None])[0]))
     assert np.isnan(dice["seed_sd"])
 
 
@@ -190,7 +190,7 @@ def test_order_of_rows_does_not_change_who_is_paired():
     pd.testing.assert_series_equal(first, second)
 
 
-def test_equal_approaches_are_not_told_apart():
+def test_equal_approaches_are_not_distinguishable():
     values = [0.9, 0.8, 0.7, 0.6]
     paired = only(rows_of("a", values) + rows_of("b", values), kind="paired")
     assert paired[["value", "low", "high"]].tolist() == [0, 0, 0]

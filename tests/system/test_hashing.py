@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from lungseg.system import hashing
-from lungseg.system.hashing import hash_code, hash_of, libraries, reached_modules
+from lungseg.system.hashing import find_libraries, find_reached_modules, hash_code, hash_value
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of somebody else; a function writes or changes its modules."""
+    """A third-party package; a function writes or changes its modules."""
     folder, ticks = tmp_path / "theirs", itertools.count(1)
     folder.mkdir()
     monkeypatch.syspath_prepend(tmp_path)
@@ -53,7 +53,7 @@ def fit():
 
 
 def test_what_is_reached_is_found_by_imports_also_lazy_ones_and_names_of_classes(package):
-    assert list(reached_modules("theirs.approach")) == [
+    assert list(find_reached_modules("theirs.approach")) == [
         "beside",
         "theirs",
         "theirs.approach",
@@ -61,7 +61,7 @@ def test_what_is_reached_is_found_by_imports_also_lazy_ones_and_names_of_classes
         "theirs.named",
         "theirs.near",
     ]
-    assert libraries("theirs.approach") == ["numpy"]
+    assert find_libraries("theirs.approach") == ["numpy"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_module_that_moves_into_a_folder_stays_reached(package, tmp_path):
     (tmp_path / "theirs/near.py").unlink()
     text = (tmp_path / "theirs/approach.py").read_text()
     package(theirs__approach=text.replace("from theirs import near", "from theirs.folder import near"))
-    assert "theirs.folder.near" in reached_modules("theirs.approach")
+    assert "theirs.folder.near" in find_reached_modules("theirs.approach")
 
 
 def test_relative_imports_and_those_for_type_checkers(package):
@@ -115,14 +115,14 @@ def test_relative_imports_and_those_for_type_checkers(package):
         theirs__relative="from . import near\nfrom .lazy import value\n",
         theirs__checked="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import theirs.other\n",
     )
-    assert {"theirs.near", "theirs.lazy"} <= set(reached_modules("theirs.relative"))
-    assert "theirs.other" not in reached_modules("theirs.checked")
+    assert {"theirs.near", "theirs.lazy"} <= set(find_reached_modules("theirs.relative"))
+    assert "theirs.other" not in find_reached_modules("theirs.checked")
 
 
 def test_what_is_installed_beside_a_plug_in_is_a_library(package, tmp_path, monkeypatch):
     monkeypatch.setattr(hashing.sysconfig, "get_paths", lambda: {"purelib": str(tmp_path)})
-    assert "beside" not in reached_modules("theirs.approach")
-    assert libraries("theirs.approach") == ["beside", "numpy"]
+    assert "beside" not in find_reached_modules("theirs.approach")
+    assert find_libraries("theirs.approach") == ["beside", "numpy"]
 
 
 def test_a_class_stands_for_its_module():
@@ -134,5 +134,5 @@ def test_a_class_stands_for_its_module():
 
 
 def test_values_are_hashed_by_their_json():
-    assert hash_of({"a": 1, "b": [2, Path("x")]}) == hash_of({"b": [2, "x"], "a": 1})
-    assert hash_of([1]) != hash_of([1.5])
+    assert hash_value({"a": 1, "b": [2, Path("x")]}) == hash_value({"b": [2, "x"], "a": 1})
+    assert hash_value([1]) != hash_value([1.5])

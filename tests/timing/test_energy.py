@@ -10,7 +10,7 @@ from lungseg.timing.energy import (
     NoEnergyCounterError,
     NvmlCounter,
     RaplCounter,
-    joules_per_image,
+    measure_joules_per_image,
     open_counter,
 )
 
@@ -129,6 +129,10 @@ def test_joules_are_shared_by_all_images_of_all_calls():
         def joules(self, before, after):
             return float(after[0] - before[0])
 
-    assert joules_per_image(Steady(), lambda: calls.append(1), images=4, seconds=0.01) == pytest.approx(1.5)
+    assert measure_joules_per_image(
+        Steady(), lambda: calls.append(1), images=4, seconds=0.01
+    ) == pytest.approx(1.5)
     assert len(calls) > 1
-    assert joules_per_image(Steady(), lambda: calls.append(1), images=3, seconds=0) == pytest.approx(2)
+    assert measure_joules_per_image(Steady(), lambda: calls.append(1), images=3, seconds=0) == pytest.approx(
+        2
+    )

@@ -5,11 +5,11 @@ import pytest
 
 from lungseg.timing.statistics import (
     compare,
-    shares,
+    divide_repeats,
+    order_turns,
     still_gains,
     summarise_seconds,
     time_chain,
-    turns,
 )
 
 
@@ -55,9 +55,9 @@ def test_summary_reports_median_and_spread_not_the_best():
 
 
 def test_turns_go_there_and_back_with_all_repeats():
-    assert list(turns(2, repeats=5, rounds=2)) == [(0, 3), (1, 3), (1, 2), (0, 2)]
-    assert shares(4, 10) == [1, 1, 1, 1]  # no round without a call
-    assert sum(shares(100, 7)) == 100
+    assert list(order_turns(2, repeats=5, rounds=2)) == [(0, 3), (1, 3), (1, 2), (0, 2)]
+    assert divide_repeats(4, 10) == [1, 1, 1, 1]  # no round without a call
+    assert sum(divide_repeats(100, 7)) == 100
 
 
 def test_a_larger_batch_gains_only_by_a_twentieth_over_the_best_so_far():
@@ -95,7 +95,7 @@ def test_noise_counts_in_either_direction_and_of_either_approach():
     assert compare(quiet | loud, {"a": [1.0, 1.1], "b": [1.3, 1.3]})[-1]["distinguishable"] is True
 
 
-def test_without_a_second_process_nothing_is_said_of_being_told_apart():
+def test_without_a_second_process_nothing_is_called_distinguishable():
     rows = compare({"a": [1.0], "b": [2.0], "c": [3.0]}, {"a": [1.0]})
     assert [row["kind"] for row in rows] == ["A/A", "A/B", "A/B", "A/B"]
     assert all(row["distinguishable"] is None for row in rows)

@@ -1,31 +1,29 @@
-"""Whether the leak audit finds copies of X-rays.
+"""Checks that the leak audit finds copies of X-rays.
 
 `LUNGSEG_DATA=... python -m benchmarks.studies.data.planted_leaks`
 
-Changed copies are planted among the 704 X-rays of `cxr704`, and the audit has to find each of them and
-nothing else. The audit was tuned on the training images of the published split, so the copies are of others.
+Changed copies are planted among the 704 X-rays of `cxr704`. The audit has to find each of them and nothing
+else. It was tuned on the training images of the published split, so the copies are of other images.
 """
 
-import argparse
 import io
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.studies.study import write_study
-from lungseg.data.audit.audit import Twin, examine, leaks
-from lungseg.data.audit.pictures import LOOKALIKE, NEAR_DUPLICATE, alike_pairs, picture
+from benchmarks.studies.study import make_parser, write_study
+from lungseg.data.audit.compare import Pair, compare_samples, find_leaks
+from lungseg.data.audit.pictures import LOOKALIKE, NEAR_DUPLICATE, find_alike_pairs, prepare_picture
 from lungseg.data.datasets.phantom import PhantomDataset
-from lungseg.data.loading import data_root, find_dataset
+from lungseg.data.loading import find_data_root, find_dataset
 from lungseg.data.sample import Sample
-from lungseg.data.splits import SIDES, SplitOptions, make_splits, published_names
+from lungseg.data.splits import SIDES, SplitOptions, list_published_splits, make_splits
 from lungseg.system.errors import InputError
 
 SEED = 1
@@ -33,7 +31,7 @@ COPIES = 20  # of each kind
 TUNED_ON = "published:cxr704-ovcharenko"  # its training images
 PHANTOMS = ((256, 300), (96, 300))  # pixels a side, how many
 LEAST = 0.5  # similarity from which pairs of different X-rays are ranked
-# Every pair that the audit calls a look-alike, as it looks side by side; no radiologist was asked.
+# What every pair that the audit calls a look-alike shows, seen side by side; no radiologist was asked.
 SAME_PERSON = "by eye probably two X-rays of one person: ribs, collarbones and vessels agree"
 LOOKED_AT = {
     ("CHNCXR_0477_1", "CHNCXR_0605_1"): SAME_PERSON,
@@ -48,7 +46,7 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Copy(Sample):
-    """A changed copy of an X-ray under another name, made when asked for."""
+    """A changed copy of an X-ray under another name, made when it is read."""
 
     def __init__(self, original: Sample, kind: str, change: Change, seed: int) -> None:
         self.id = f"{kind} copy of {original.id}"
@@ -67,39 +65,40 @@ class Copy(Sample):
         return self.image().tobytes()
 
 
-def bytes_of(image: np.ndarray) -> Image.Image:
+def to_picture(image: np.ndarray) -> Image.Image:
+    """Return an 8-bit picture of values in [0, 1]; others are clipped."""
     return Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
 
 
-def unit(image: Image.Image) -> np.ndarray:
+def to_unit(image: Image.Image) -> np.ndarray:
     return np.asarray(image) / np.float32(255)
 
 
-def resized(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def resize(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = int(rng.choice([128, 192, 256, 384, 768, 1024]))
-    return unit(bytes_of(image).resize((side, side), Image.Resampling.BICUBIC))
+    return to_unit(to_picture(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def jpeg(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+def compress(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
     buffer = io.BytesIO()
-    bytes_of(image).save(buffer, "JPEG", quality=50)
-    return unit(Image.open(buffer))
+    to_picture(image).save(buffer, "JPEG", quality=50)
+    return to_unit(Image.open(buffer))
 
 
-def brightened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return unit(bytes_of(1.1 * image ** rng.uniform(0.5, 0.75)))
+def brighten(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return to_unit(to_picture(1.1 * image ** rng.uniform(0.5, 0.75)))
 
 
-def overexposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return unit(bytes_of(0.1 + 1.2 * image ** rng.uniform(0.4, 0.6)))
+def overexpose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return to_unit(to_picture(0.1 + 1.2 * image ** rng.uniform(0.4, 0.6)))
 
 
-def mirrored(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+def mirror(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
     return image[:, ::-1]
 
 
-def cropped(share: float) -> Change:
-    """Of height and of width, wherever the window lies."""
+def crop_by(share: float) -> Change:
+    """Return a change that cuts this share off the height and the width, at random sides."""
 
     def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         lost = [round(share * side) for side in image.shape]
@@ -109,44 +108,45 @@ def cropped(share: float) -> Change:
     return crop
 
 
-def cropped_all_round(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+def crop_all_round(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
     rows, columns = (round(0.05 * side) for side in image.shape)
     return image[rows:-rows, columns:-columns]
 
 
-def turned(degrees: float) -> Change:
+def turn_by(degrees: float) -> Change:
     def turn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         angle = degrees * rng.choice([-1, 1])
-        return unit(bytes_of(image).rotate(float(angle), Image.Resampling.BILINEAR))
+        return to_unit(to_picture(image).rotate(float(angle), Image.Resampling.BILINEAR))
 
     return turn
 
 
-def five_at_once(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    for change in (brightened, cropped(0.05), mirrored, resized, jpeg):
+def apply_five(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    for change in (brighten, crop_by(0.05), mirror, resize, compress):
         image = change(image, rng)
     return image
 
 
 KINDS: dict[str, Change] = {
-    "resized (128 to 1024 px)": resized,
-    "JPEG, quality 50": jpeg,
-    "brightened, another gamma": brightened,
-    "mirrored": mirrored,
-    "cropped by 5 %": cropped(0.05),
+    "resized (128 to 1024 px)": resize,
+    "JPEG, quality 50": compress,
+    "brightened, another gamma": brighten,
+    "mirrored": mirror,
+    "cropped by 5 %": crop_by(0.05),
 }
 HARDER: dict[str, Change] = {
-    "these five at once": five_at_once,
-    "cropped by 5 % on every side": cropped_all_round,
-    "cropped by 10 %": cropped(0.1),
-    "overexposed": overexposed,
-    "turned by 3 degrees": turned(3),
-    "turned by 5 degrees": turned(5),
+    "these five at once": apply_five,
+    "cropped by 5 % on every side": crop_all_round,
+    "cropped by 10 %": crop_by(0.1),
+    "overexposed": overexpose,
+    "turned by 3 degrees": turn_by(3),
+    "turned by 5 degrees": turn_by(5),
     "black for white": lambda image, _: 1 - image,
 }
 
 
 def plant(samples: Sequence[Sample]) -> list[Copy]:
+    """Return COPIES copies of random samples for each kind."""
     rng = np.random.default_rng(SEED)
     copies = []
     for kind, change in (KINDS | HARDER).items():
@@ -157,25 +157,33 @@ def plant(samples: Sequence[Sample]) -> list[Copy]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Similarity of each copy that was found to its original, by the copy's id; and what else was found."""
+    """What the audit found.
+
+    Attributes:
+        found: similarity of a copy to its original, by the copy's id.
+        false_alarms: pairs of different X-rays.
+    """
 
     found: dict[str, float]
-    false_alarms: list[Twin]
+    false_alarms: list[Pair]
 
 
 def search(samples: Sequence[Sample], copies: Sequence[Copy]) -> Outcome:
+    """Run the audit on the samples and their copies."""
     originals = {("planted", copy.id): copy.original.id for copy in copies}
     found, wrong = {}, []
-    for twin in examine({"cxr704": samples, "planted": copies}).twins:
-        first, second = (originals.get(key, key[1]) for key in (twin.first, twin.second))
+    for pair in compare_samples({"cxr704": samples, "planted": copies}).pairs:
+        first, second = (originals.get(key, key[1]) for key in (pair.first, pair.second))
         if first != second:
-            wrong.append(twin)
-        elif twin.first[0] != twin.second[0]:
-            found[twin.second[1]] = 1.0 if twin.similarity is None else twin.similarity
+            wrong.append(pair)
+        elif pair.first[0] != pair.second[0]:
+            found[pair.second[1]] = 1.0 if pair.similarity is None else pair.similarity
     return Outcome(found, wrong)
 
 
-def row(name: str, pairs: int, similarities: Sequence[float], found: int, largest: float | None) -> dict:
+def make_row(
+    name: str, pairs: int, similarities: Sequence[float], found: int, largest: float | None
+) -> dict[str, object]:
     return {
         "pictures": name,
         "pairs": pairs,
@@ -185,91 +193,91 @@ def row(name: str, pairs: int, similarities: Sequence[float], found: int, larges
     }
 
 
-def copy_rows(copies: Sequence[Copy], found: dict[str, float]) -> list[dict]:
+def make_copy_rows(copies: Sequence[Copy], found: dict[str, float]) -> list[dict]:
     rows = []
     for kind in KINDS | HARDER:
         own = [found[copy.id] for copy in copies if copy.kind == kind and copy.id in found]
-        rows.append(row(f"copies: {kind}", COPIES, own, len(own), max(own, default=None)))
+        rows.append(make_row(f"copies: {kind}", COPIES, own, len(own), max(own, default=None)))
     return rows
 
 
-def apart_rows(name: str, samples: Sequence[Sample]) -> list[dict]:
-    """Of pictures none of which is a copy: all pairs, and, if there are any, without the look-alikes."""
-    pictures = [small for sample in samples if (small := picture(sample.image())) is not None]
-    ranked = [alike for _, _, alike in alike_pairs(pictures, LEAST)]
+def make_original_rows(name: str, samples: Sequence[Sample]) -> list[dict]:
+    """Return rows for samples without copies: of all pairs and, if there are look-alikes, without these."""
+    pictures = [small for sample in samples if (small := prepare_picture(sample.image())) is not None]
+    ranked = [alike for _, _, alike in find_alike_pairs(pictures, LEAST)]
     alarms = [alike for alike in ranked if alike >= NEAR_DUPLICATE]
     pairs = len(samples) * (len(samples) - 1) // 2
-    rows = [row(name, pairs, alarms, len(alarms), max(ranked, default=None))]
+    rows = [make_row(name, pairs, alarms, len(alarms), max(ranked, default=None))]
     rest = [alike for alike in ranked if alike < LOOKALIKE]
     if len(rest) < len(ranked):
         left = pairs - len(ranked) + len(rest)
-        rows.append(row(f"{name}, without look-alikes", left, [], 0, max(rest, default=None)))
+        rows.append(make_row(f"{name}, without look-alikes", left, [], 0, max(rest, default=None)))
     return rows
 
 
-def timed(samples: Sequence[Sample]) -> tuple[list[Twin], list[Twin], str]:
-    """Twins and look-alikes of all with all, and a sentence with the seconds it took."""
+def time_audit(samples: Sequence[Sample]) -> tuple[list[Pair], list[Pair], str]:
+    """Return pairs and look-alikes among all samples, and a sentence with the seconds that this took."""
     seconds = []
     for _ in ("cold", "cached"):
         wall, cpu = time.perf_counter(), time.process_time()
-        findings = examine({"cxr704": samples})
+        findings = compare_samples({"cxr704": samples})
         seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
     (cold, cold_cpu), (cached, cached_cpu) = seconds
     return (
-        findings.twins,
+        findings.pairs,
         findings.lookalikes,
         f"All {len(samples)} X-rays against all, reading included: {cold:.0f} s ({cold_cpu:.0f} s of "
         f"processor time); again, from the cache: {cached:.1f} s ({cached_cpu:.1f} s of processor time).",
     )
 
 
-def split_notes(samples: Sequence[Sample], twins: Sequence[Twin], lookalikes: Sequence[Twin]) -> list[str]:
+def write_split_notes(
+    samples: Sequence[Sample], pairs: Sequence[Pair], lookalikes: Sequence[Pair]
+) -> list[str]:
     notes = []
-    for rule in ("every-14th", "last-fifth", *(f"published:{name}" for name in published_names())):
+    for rule in ("every-14th", "last-fifth", *(f"published:{name}" for name in list_published_splits())):
         try:
             split = make_splits(rule, samples, SplitOptions())[0]
         except InputError:
             continue  # a list of another dataset
         sides = {("cxr704", name): side for side in SIDES for name in getattr(split, side)}
-        across = [" / ".join((twin.first[1], twin.second[1])) for twin in leaks(lookalikes, sides)]
+        across = [" / ".join((pair.first[1], pair.second[1])) for pair in find_leaks(lookalikes, sides)]
         notes.append(
-            f"Split {rule}: {len(leaks(twins, sides))} leaks; "
+            f"Split {rule}: {len(find_leaks(pairs, sides))} leaks; "
             f"look-alikes on two sides: {', '.join(across) or 'none'}."
         )
     return notes
 
 
-def lookalike_notes(lookalikes: Sequence[Twin]) -> list[str]:
+def write_lookalike_notes(lookalikes: Sequence[Pair]) -> list[str]:
     notes = []
-    for twin in lookalikes:
-        pair = twin.first[1], twin.second[1]
+    for pair in lookalikes:
+        names = pair.first[1], pair.second[1]
         notes.append(
-            f"Look-alike, no leak: {pair[0]} / {pair[1]}, similarity {twin.similarity:.2f}; "
-            f"{LOOKED_AT.get(pair, 'not looked at yet')}."
+            f"Look-alike, no leak: {names[0]} / {names[1]}, similarity {pair.similarity:.2f}; "
+            f"{LOOKED_AT.get(names, 'not looked at yet')}."
         )
     return notes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/planted-leaks"), help="folder of the table")
-    options = parser.parse_args()
-    samples = find_dataset("cxr704", {}, data_root()).samples()
+    options = make_parser(__doc__, "results/planted-leaks").parse_args()
+    samples = find_dataset("cxr704", {}, find_data_root()).samples()
     tuned_on = set(make_splits(TUNED_ON, samples, SplitOptions())[0].train)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["LUNGSEG_CACHE"] = cache
-        twins, lookalikes, speed = timed(samples)
+        pairs, lookalikes, speed = time_audit(samples)
         copies = plant([sample for sample in samples if sample.id not in tuned_on])
         outcome = search(samples, copies)
-    rows = copy_rows(copies, outcome.found)
-    rows += apart_rows("all X-rays of cxr704 with each other", samples)
+    rows = make_copy_rows(copies, outcome.found)
+    rows += make_original_rows("all X-rays of cxr704 with each other", samples)
     for size, count in PHANTOMS:
-        phantoms = PhantomDataset(PhantomDataset.Settings(count=count, size=size)).samples()
-        rows += apart_rows(f"{count} phantoms at {size} px with each other", phantoms)
+        phantoms = PhantomDataset(PhantomDataset.Settings(count=count, size=size), None).samples()
+        rows += make_original_rows(f"{count} phantoms at {size} px with each other", phantoms)
     asked = sum(copy.kind in KINDS and copy.id in outcome.found for copy in copies)
     notes = [
         f"The five kinds that the audit promises to find: {asked} of {len(KINDS) * COPIES} found. "
-        "The other kinds are harder; what isn't found of them is a limit of the audit.",
+        "The other kinds are harder; copies of them that aren't found are a limit of the audit.",
         f"Copies of X-rays that the audit wasn't tuned on (not in the training part of {TUNED_ON}), "
         f"seed {SEED}. Near-duplicates have a similarity of at least {NEAR_DUPLICATE}.",
         "False alarms among the X-rays and all copies: "
@@ -277,8 +285,8 @@ def main() -> None:
         f"The largest similarity is empty where no pair reaches {LEAST}. "
         f"From {LOOKALIKE} to {NEAR_DUPLICATE} a pair is a look-alike: no copy, but worth "
         "looking at, as two X-rays of one person are.",
-        *lookalike_notes(lookalikes),
-        *split_notes(samples, twins, lookalikes),
+        *write_lookalike_notes(lookalikes),
+        *write_split_notes(samples, pairs, lookalikes),
         speed,
     ]
     print(write_study(options.out, "Planted leaks: does the audit find copies?", pd.DataFrame(rows), notes))

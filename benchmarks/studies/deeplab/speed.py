@@ -1,11 +1,11 @@
-"""How fast our DeepLabV3+ trains and predicts.
+"""Measures how fast our DeepLabV3+ trains and predicts.
 
 `python -m benchmarks.studies.deeplab.speed`
 
-Against segmentation_models_pytorch's DeepLabV3+ in turns on the same images, and against the floor: counted
-operations over the measured speed of matrix products. On the CPU and on a GPU if there is one. Three tables,
-each in a folder of its own: `training`, `inference` and `floor`, are written anew after each size. Images
-are noise: no data is read.
+It is compared with segmentation_models_pytorch's DeepLabV3+, in turns on the same images, and with the floor:
+counted operations at the measured speed of matrix products. It runs on the CPU and on a GPU if there is one.
+Three tables, each in a folder of its own (`training`, `inference`, `floor`), are written again after each
+size. Images are noise: no data is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,8 +26,14 @@ import torch
 
 from benchmarks.peers.smp import load_library
 from benchmarks.studies.ceilings import Ceilings, measure_ceilings
-from benchmarks.studies.deeplab.floor import SHARE, floor_cells, operations, share_cells
-from benchmarks.studies.deeplab.notes import TIMES_OURS, about, floor_notes, inference_notes, training_notes
+from benchmarks.studies.deeplab.floor import SHARE, compute_floor, compute_share, count_operations
+from benchmarks.studies.deeplab.notes import (
+    TIMES_OURS,
+    describe_setup,
+    write_floor_notes,
+    write_inference_notes,
+    write_training_notes,
+)
 from benchmarks.studies.deeplab.ways import (
     COMPILED,
     INFERENCE,
@@ -36,23 +41,26 @@ from benchmarks.studies.deeplab.ways import (
     OURS,
     PEER,
     TRAINING,
-    Place,
     Way,
-    compiled_way,
-    noise,
-    peak_memory_of,
-    peer_network,
-    prediction_ways,
-    training_ways,
+    Workload,
+    build_peer_network,
+    compile_way,
+    list_prediction_ways,
+    list_training_ways,
+    make_noise,
+    measure_way_by_name,
 )
-from benchmarks.studies.study import NO_CUDA, with_counts, write_study
+from benchmarks.studies.study import (
+    add_device_options,
+    make_counts_whole,
+    make_parser,
+    resolve_runtimes,
+    write_study,
+)
 from benchmarks.studies.turns import Measured, synchronise, take_turns
 from lungseg.approaches.deeplabv3plus.network import TOPOLOGIES, DeepLabV3Plus, NetworkSettings
-from lungseg.harness.runtime import resolve_runtime
 from lungseg.learning.networks.feed import Batch
-from lungseg.spec import RuntimeSpec
 from lungseg.system.errors import InputError, is_out_of_memory
-from lungseg.system.machine import usable_cores
 from lungseg.system.runtime import Runtime, use_threads
 
 FLOOR = "floor"
@@ -71,11 +79,11 @@ class Job:
     """What is timed on each device.
 
     Attributes:
-        network: of ours.
-        library: the peer's module; None if it can't be had, and then `reason` says why.
+        network: settings of our network.
+        library: the peer's module; None if it can't be imported, and then `reason` says why.
         sizes: pixels a side.
         batches, repeats: by work, TRAINING and INFERENCE.
-        compiled: predictions by torch.compile too.
+        compiled: time predictions by torch.compile too.
     """
 
     network: NetworkSettings
@@ -90,80 +98,83 @@ class Job:
 def time_device(
     job: Job, runtime: Runtime, ceilings: Ceilings
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
-    """The work, its rows and those of the floor, for each work, size and batch as soon as it is measured."""
-    # Predictions first: cuDNN keeps what the training that isn't deterministic lets it try, for all.
+    """Yield the work, its rows and the floor's rows as soon as a work, size and batch is measured."""
+    # Predictions first: cuDNN keeps the choices that it makes in the training that isn't deterministic.
     for work in (INFERENCE, TRAINING):
         for size, batch in product(job.sizes, job.batches[work]):
             print(f"{runtime.device.type}: {work}, {size} px, batch {batch}", flush=True)
-            yield work, *time_work(work, Place(job.network, runtime, size, batch), job, ceilings)
+            yield work, *time_work(work, Workload(job.network, runtime, size, batch), job, ceilings)
 
 
 def time_work(
-    work: str, at: Place, job: Job, ceilings: Ceilings
+    work: str, load: Workload, job: Job, ceilings: Ceilings
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the work's table, and the row of the floor's (none if ours can't be measured)."""
-    batch = noise(at)
-    ways, empty = _ways(work, at, batch, job)
-    memory = _alone(work, ways, at, job, empty)
-    chains = {way.name: [("turn", way.ready())] for way in ways if way.name not in empty}
+    """Return rows of the work's table, and the row of the floor's (none if ours can't be measured)."""
+    batch = make_noise(load)
+    ways, empty = _list_ways(work, load, batch, job)
+    memory = _measure_memory(work, ways, load, job, empty)
+    chains = {way.name: [("turn", way.make_ready())] for way in ways if way.name not in empty}
     measured = take_turns(chains, lambda _: batch, job.repeats[work])
-    counts = _operations(work, at, job.library)
-    floor = floor_cells(counts[OURS], at.batch, ceilings)
+    counts = _count_operations(work, load, job.library)
+    floor = compute_floor(counts[OURS], load.batch, ceilings)
     facts = {way.name: memory.get(way.name, {}) | way.facts for way in ways}
-    key = {"device": at.runtime.device.type, "size": at.size, "batch": at.batch}
+    key = {"device": load.runtime.device.type, "size": load.size, "batch": load.batch}
     rows = []
     for name in NAMES:
         if name in empty:
             rows.append({**key, "way": name, "why empty": empty[name]})
         elif name in measured:
-            row = _row(at, measured[name], PEER if name == PEER else OURS, counts, floor["floor ms"])
-            rows.append({**key, "way": name, **row, **_ratios(name, measured), **facts[name]})
+            whose = PEER if name == PEER else OURS
+            row = _make_row(load, measured[name], whose, counts, floor["floor ms"])
+            rows.append({**key, "way": name, **row, **_compare(name, measured), **facts[name]})
     if OURS not in measured:
         return rows, []
     taken = 1e3 * measured[OURS].percentiles()[1]
-    shares = {"measured ms": taken, **share_cells(floor["floor ms"], taken)}
+    shares = {"measured ms": taken, **compute_share(floor["floor ms"], taken)}
     return rows, [{**key, "work": work, **floor, **shares}]
 
 
-def _row(at: Place, found: Measured, whose: str, counts: dict[str, int], floor: float) -> dict[str, Any]:
-    """Speed and work; the floor, in milliseconds, is that of our network."""
+def _make_row(
+    load: Workload, found: Measured, whose: str, counts: dict[str, int], floor: float
+) -> dict[str, Any]:
+    """Return cells of speed and work; `floor`, in milliseconds, is that of our network."""
     low, median, high = 1e3 * found.percentiles()
     row = {
-        "precision": at.runtime.precision if whose == OURS else "float32",
-        "images/s": 1e3 * at.batch / median,
+        "precision": load.runtime.precision if whose == OURS else "float32",
+        "images/s": 1e3 * load.batch / median,
         "ms": median,
         "p10": low,
         "p90": high,
-        "GFLOP an image": counts[whose] / at.batch / 1e9,
-        "repeats": len(found.seconds["whole"]),
+        "GFLOP an image": counts[whose] / load.batch / 1e9,
+        "repeats": found.repeats,
     }
-    return row | (share_cells(floor, median) if whose == OURS else {})
+    return row | (compute_share(floor, median) if whose == OURS else {})
 
 
-def _ways(work: str, at: Place, batch: Batch, job: Job) -> tuple[list[Way], dict[str, str]]:
-    """Those that can take turns, and why others can't, by their names."""
+def _list_ways(work: str, load: Workload, batch: Batch, job: Job) -> tuple[list[Way], dict[str, str]]:
+    """Return the ways that can take turns, and by the names of the others why they can't."""
     empty = {} if job.library is not None else {PEER: job.reason}
     if work == TRAINING:
-        return training_ways(at, job.library), empty
-    ways = prediction_ways(at, job.library)
+        return list_training_ways(load, job.library), empty
+    ways = list_prediction_ways(load, job.library)
     if job.compiled:
         try:
-            ways.insert(0, compiled_way(at, batch))
+            ways.insert(0, compile_way(load, batch))
         except InputError as error:
             empty[COMPILED] = str(error)
     return ways, empty
 
 
-def _alone(
-    work: str, ways: Sequence[Way], at: Place, job: Job, empty: dict[str, str]
+def _measure_memory(
+    work: str, ways: Sequence[Way], load: Workload, job: Job, empty: dict[str, str]
 ) -> dict[str, dict[str, float]]:
-    """Peak memory of each way; one that fails is added to `empty` with the reason."""
+    """Return the peak memory of each way; one that fails is added to `empty` with the reason."""
     memory = {}
     for way in ways:
         if way.built:
             continue
         try:
-            memory[way.name] = _peak_in_a_process(work, way, at, job)
+            memory[way.name] = _measure_in_process(work, way, load, job)
         except BrokenProcessPool:
             empty[way.name] = "its process ended without an answer: a full memory, or a crash"
         except (InputError, RuntimeError) as error:
@@ -173,49 +184,49 @@ def _alone(
     return memory
 
 
-def _peak_in_a_process(work: str, way: Way, at: Place, job: Job) -> dict[str, float]:
-    """In one of its own: what others have freed stays with this process, and would hide what a way takes."""
+def _measure_in_process(work: str, way: Way, load: Workload, job: Job) -> dict[str, float]:
+    """Measure a way's peak memory in a new process.
+
+    This process keeps memory that others have freed, which would hide how much a way takes.
+    """
     gc.collect()
-    if at.runtime.device.type == "cuda":
-        torch.cuda.empty_cache()  # what this process holds idle would be missing to the other
+    if load.runtime.device.type == "cuda":
+        torch.cuda.empty_cache()  # the other process couldn't have what this one holds idle
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(peak_memory_of, work, way.name, at, job.library is not None).result()
+        return pool.submit(measure_way_by_name, work, way.name, load, job.library is not None).result()
 
 
-def _operations(work: str, at: Place, library: Any | None) -> dict[str, int]:
-    """Of a batch, by OURS and PEER."""
-    networks = {OURS: (DeepLabV3Plus(at.network), at.runtime)}
+def _count_operations(work: str, load: Workload, library: Any | None) -> dict[str, int]:
+    """Return the operations of a batch, by OURS and PEER."""
+    networks = {OURS: (DeepLabV3Plus(load.network), load.runtime)}
     if library is not None:
-        networks[PEER] = peer_network(library), Runtime(at.runtime.device)
+        networks[PEER] = build_peer_network(library), Runtime(load.runtime.device)
     return {
-        name: operations(network, runtime, at.batch, at.size, work == TRAINING)
+        name: count_operations(network, runtime, load.batch, load.size, work == TRAINING)
         for name, (network, runtime) in networks.items()
     }
 
 
-def _ratios(name: str, measured: dict[str, Measured]) -> dict[str, float]:
-    """How many times as fast as the peer, and as what the program does by default."""
+def _compare(name: str, measured: dict[str, Measured]) -> dict[str, float]:
+    """Return how many times as fast a way is as the peer, and as what the program does by default."""
     found: dict[str, float] = {}
     if name != PEER and PEER in measured:
-        found |= measured[name].faster_than(measured[PEER])
+        found |= measured[name].compare_with(measured[PEER])
     if name not in (OURS, PEER) and OURS in measured:
-        found |= zip(TIMES_OURS, measured[name].faster_than(measured[OURS]).values(), strict=True)
+        found |= zip(TIMES_OURS, measured[name].compare_with(measured[OURS]).values(), strict=True)
     return found
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[list[tuple[str, str, pd.DataFrame, list[str]]]]:
-    """The tables that there is something for so far, after each size: folder, title, table, notes.
+    """Yield, after each size, the tables that have rows by then: folder, title, table, notes.
 
-    Raises InputError for a device that isn't there.
+    Raises:
+        InputError: there is no such device.
     """
     use_threads(arguments.threads)
-    wanted = ["cpu", "cuda"] if arguments.device == "auto" else [arguments.device]
-    absent = arguments.device == "auto" and not torch.cuda.is_available()
-    spec = RuntimeSpec(threads=arguments.threads)
-    runtimes = [resolve_runtime(spec, device) for device in wanted if device == "cpu" or not absent]
-    job = _job(arguments)
-    last = about(arguments.topology, runtimes, job.library)
-    missing = [{"device": "cuda", "why empty": NO_CUDA}] if absent else []
+    runtimes, missing = resolve_runtimes(arguments.device, arguments.threads)
+    job = _make_job(arguments)
+    last = describe_setup(arguments.topology, runtimes, job.library)
     found: dict[str, list[dict[str, Any]]] = {TRAINING: [], INFERENCE: [], FLOOR: []}
     ceilings = {}
     for runtime in runtimes:
@@ -229,25 +240,25 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[tuple[str, str, pd.D
                 for name, rows in found.items()
                 if rows
             }
-            yield _pages(tables, floor_notes(ceilings, runtimes), last)
+            yield _make_pages(tables, write_floor_notes(ceilings, runtimes), last)
 
 
-def _pages(
-    tables: dict[str, pd.DataFrame], of_floor: list[str], last: list[str]
+def _make_pages(
+    tables: dict[str, pd.DataFrame], floor_notes: list[str], last: list[str]
 ) -> list[tuple[str, str, pd.DataFrame, list[str]]]:
-    said: list[tuple[str, str, Callable[[pd.DataFrame], list[str]]]] = [
-        (TRAINING, "Training DeepLabV3+", training_notes),
-        (INFERENCE, "Predicting with DeepLabV3+", inference_notes),
-        (FLOOR, "The floor under DeepLabV3+", lambda _: of_floor),
+    pages: list[tuple[str, str, Callable[[pd.DataFrame], list[str]]]] = [
+        (TRAINING, "Training DeepLabV3+", write_training_notes),
+        (INFERENCE, "Predicting with DeepLabV3+", write_inference_notes),
+        (FLOOR, "The floor under DeepLabV3+", lambda _: floor_notes),
     ]
     return [
-        (name, title, with_counts(tables[name].dropna(axis=1, how="all")), notes(tables[name]) + last)
-        for name, title, notes in said
+        (name, title, make_counts_whole(tables[name].dropna(axis=1, how="all")), notes(tables[name]) + last)
+        for name, title, notes in pages
         if name in tables
     ]
 
 
-def _job(arguments: argparse.Namespace) -> Job:
+def _make_job(arguments: argparse.Namespace) -> Job:
     library, reason = None, ""
     try:
         library = load_library()
@@ -265,17 +276,15 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__, "results/deeplab-speed")
+    add_device_options(parser)
     parser.add_argument("--topology", choices=list(TOPOLOGIES), default="standard", help="of our network")
-    parser.add_argument("--out", type=Path, default=Path("results/deeplab-speed"))
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: both")
-    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="pixels a side")
-    parser.add_argument("--batches", type=int, nargs="+", default=[8], help="of predictions, besides 1")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8], help="for predictions, besides 1")
     parser.add_argument("--train-batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=16, help="of predictions")
     parser.add_argument("--train-repeats", type=int, default=8, help="of training steps")
-    parser.add_argument("--compiled", action="store_true", help="predictions by torch.compile too")
+    parser.add_argument("--compiled", action="store_true", help="time torch.compile too")
     arguments = parser.parse_args(words)
     if any(size < SMALLEST or size % STRIDE for size in arguments.sizes):
         parser.error(f"--sizes are multiples of {STRIDE}, {SMALLEST} at least")

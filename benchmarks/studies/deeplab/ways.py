@@ -1,7 +1,7 @@
-"""What `deeplab_speed.py` times: training steps and predictions, ours and those of a peer library.
+"""The ways that `speed.py` times: training steps and predictions, ours and those of a peer library.
 
-The peer is segmentation_models_pytorch's DeepLabV3Plus as its README would have one use it: float32, eager,
-images as N x C x H x W, Adam, and the library's Dice loss.
+The peer is segmentation_models_pytorch's DeepLabV3Plus, used as its README shows: float32, eager, images as
+N x C x H x W, Adam, and the library's Dice loss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.peers.smp import load_library
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
-from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings, parameter_groups
+from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings, group_parameters
 from lungseg.learning.networks.feed import Batch
 from lungseg.learning.networks.inference import Predictor
 from lungseg.learning.networks.training import Training
@@ -29,18 +29,18 @@ TRAINING, INFERENCE = "training", "inference"
 OURS, PLAIN, FREE = "ours", "ours, not augmented", "ours, not deterministic"
 COMPILED, PEER = "ours, compiled", "smp"
 NAMES = (OURS, PLAIN, FREE, COMPILED, PEER)
-TURNS_ALONE = 2  # the first makes what stays, such as the optimiser's state; the second meets it
+TURNS_ALONE = 2  # the first turn makes what stays in memory, such as the optimiser's state
 
-Work = Callable[[Batch], Any]
+Turn = Callable[[Batch], Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    """What all that are compared have in common.
+class Workload:
+    """What all ways that are compared have in common.
 
     Attributes:
-        network: of ours.
-        runtime: of ours; the peer has its device and threads.
+        network: settings of our network.
+        runtime: of our network; the peer has the same device and threads.
         size: pixels a side.
         batch: images.
     """
@@ -57,46 +57,46 @@ class Way:
 
     Attributes:
         name: one of NAMES.
-        build: makes it ready on its device; what that returns does one turn's work on a batch.
-        switches: sets torch's switches of algorithms as it has them; None leaves them alone.
+        build: sets it up on its device and returns a function that does one turn's work on a batch.
+        switches: sets torch's switches of algorithms; None leaves them alone.
         facts: further cells of its row.
-        built: it is ready already, so the memory that it needs in all can't be measured any more.
+        built: it is set up already, so its peak memory can't be measured any more.
     """
 
     name: str
-    build: Callable[[], Work]
+    build: Callable[[], Turn]
     switches: Callable[[], None] | None = None
     facts: dict[str, float] = field(default_factory=dict)
     built: bool = False
 
-    def ready(self) -> Work:
-        """Built, with its switches set while it works and put back afterwards."""
+    def make_ready(self) -> Turn:
+        """Build it; its switches are set during each turn and put back afterwards."""
         work, switches = self.build(), self.switches
         if switches is None:  # a prediction may take less than a thousandth of a second
             return work
 
         def turn(batch: Batch) -> Any:
-            with switched(switches):
+            with set_switches(switches):
                 return work(batch)
 
         return turn
 
 
-def as_torch_is() -> None:
-    """Torch's switches as they are when nobody touches them."""
+def use_torch_defaults() -> None:
+    """Set torch's switches as they are when nobody touches them."""
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = False
 
 
-def as_fast_as_can_be() -> None:
-    """Any algorithm, and cuDNN may try which is fastest."""
+def use_fastest_algorithms() -> None:
+    """Allow any algorithm, and let cuDNN try which is fastest."""
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = True
 
 
 @contextmanager
-def switched(switches: Callable[[], None]) -> Iterator[None]:
-    """Torch's switches set by `switches`, and then as they were before."""
+def set_switches(switches: Callable[[], None]) -> Iterator[None]:
+    """Set torch's switches with `switches`, and put them back at the end."""
     cudnn = torch.backends.cudnn
     deterministic = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -109,65 +109,65 @@ def switched(switches: Callable[[], None]) -> Iterator[None]:
         cudnn.benchmark = benchmark
 
 
-def noise(at: Place) -> Batch:
-    """Images uniform in [0, 1] and masks of zeros and ones, on the device."""
+def make_noise(load: Workload) -> Batch:
+    """Return images uniform in [0, 1] and masks of zeros and ones, on the device."""
     generator = torch.Generator().manual_seed(0)
-    images, masks = torch.rand((2, at.batch, 1, at.size, at.size), generator=generator)
-    names = [f"noise-{number}" for number in range(at.batch)]
-    device = at.runtime.device
-    return Batch(images.to(device), masks.round().to(device), names, 0, at.batch)
+    images, masks = torch.rand((2, load.batch, 1, load.size, load.size), generator=generator)
+    names = [f"noise-{number}" for number in range(load.batch)]
+    device = load.runtime.device
+    return Batch(images.to(device), masks.round().to(device), names, 0, load.batch)
 
 
-def training_ways(at: Place, library: Any | None) -> list[Way]:
-    """Trainings in the order of their turns: what is compared stands side by side.
+def list_training_ways(load: Workload, library: Any | None) -> list[Way]:
+    """Return ways to train in the order of their turns; those that are compared are neighbours.
 
     Args:
-        at: of at least two images.
-        library: the peer's module; None leaves it out.
+        load: with at least two images.
+        library: the peer's module; None leaves the peer out.
     """
     ways = [
-        Way(FREE, lambda: our_training(at), as_fast_as_can_be),
-        Way(OURS, lambda: our_training(at), be_deterministic),
-        Way(PLAIN, lambda: our_training(at, augment=False), be_deterministic),
+        Way(FREE, lambda: build_our_training(load), use_fastest_algorithms),
+        Way(OURS, lambda: build_our_training(load), be_deterministic),
+        Way(PLAIN, lambda: build_our_training(load, augment=False), be_deterministic),
     ]
     if library is not None:
-        ways.insert(2, Way(PEER, lambda: peer_training(at, library), as_torch_is))
+        ways.insert(2, Way(PEER, lambda: build_peer_training(load, library), use_torch_defaults))
     return ways
 
 
-def prediction_ways(at: Place, library: Any | None) -> list[Way]:
-    """Predictions; `library` as in `training_ways`."""
-    ways = [Way(OURS, lambda: our_prediction(at))]
+def list_prediction_ways(load: Workload, library: Any | None) -> list[Way]:
+    """Return ways to predict; `library` as in `list_training_ways`."""
+    ways = [Way(OURS, lambda: build_our_prediction(load))]
     if library is not None:
-        ways.append(Way(PEER, lambda: peer_prediction(at, library)))
+        ways.append(Way(PEER, lambda: build_peer_prediction(load, library)))
     return ways
 
 
-def compiled_way(at: Place, batch: Batch) -> Way:
-    """Our prediction by torch.compile, which is done here, on `batch`; its time is in "compile s".
+def compile_way(load: Workload, batch: Batch) -> Way:
+    """Compile our prediction with torch.compile on `batch`; the time is in the cell "compile s".
 
     Raises:
         InputError: torch.compile fails on this machine.
     """
-    torch.compiler.reset()  # else it would make code for changing sizes from the second size on
-    predictor = _predictor(replace(at, runtime=replace(at.runtime, compiled=True)))
-    with warnings.catch_warnings(record=True) as said:
+    torch.compiler.reset()  # else it would compile for changing sizes from the second size on
+    predictor = _make_predictor(replace(load, runtime=replace(load.runtime, compiled=True)))
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        predictor.logits(batch.images)
+        predictor.predict_logits(batch.images)
     if predictor.compile_seconds is None:
-        reasons = [str(one.message) for one in said if "torch.compile" in str(one.message)]
+        reasons = [str(one.message) for one in caught if "torch.compile" in str(one.message)]
         raise InputError(reasons[0] if reasons else "torch.compile failed")
     facts = {"compile s": predictor.compile_seconds}
     return Way(COMPILED, lambda: _predict_with(predictor), facts=facts, built=True)
 
 
-def our_training(at: Place, augment: bool = True) -> Work:
-    """A whole step of the program's training, from a batch on the device to changed weights."""
+def build_our_training(load: Workload, augment: bool = True) -> Turn:
+    """Return the program's training step, from a batch on the device to changed weights."""
     settings = DeepLabV3PlusSettings(
-        network=at.network, size=at.size, batch_size=at.batch, weights="random", augment=augment
+        network=load.network, size=load.size, batch_size=load.batch, weights="random", augment=augment
     )
-    network = DeepLabV3Plus(at.network)
-    training = Training(network, parameter_groups, settings, at.runtime, 0, at.batch)
+    network = DeepLabV3Plus(load.network)
+    training = Training(network, group_parameters, settings, load.runtime, 0, load.batch)
     training.network.train()
 
     def step(batch: Batch) -> None:
@@ -177,34 +177,35 @@ def our_training(at: Place, augment: bool = True) -> Work:
     return step
 
 
-def our_prediction(at: Place) -> Work:
-    """Logits by the program's predictor: norms folded, and a CUDA graph where there is one for the batch."""
-    return _predict_with(_predictor(at))
+def build_our_prediction(load: Workload) -> Turn:
+    """Return the program's predictor: norms folded, and a CUDA graph for batches that have one."""
+    return _predict_with(_make_predictor(load))
 
 
-def _predictor(at: Place) -> Predictor:
-    settings = DeepLabV3PlusSettings(network=at.network, size=at.size, weights="random")
-    network = DeepLabV3Plus(at.network).to(at.runtime.device, memory_format=at.runtime.memory_format)
-    return Predictor(network, settings, at.runtime)
+def _make_predictor(load: Workload) -> Predictor:
+    settings = DeepLabV3PlusSettings(network=load.network, size=load.size, weights="random")
+    runtime = load.runtime
+    network = DeepLabV3Plus(load.network).to(runtime.device, memory_format=runtime.memory_format)
+    return Predictor(network, settings, runtime)
 
 
-def _predict_with(predictor: Predictor) -> Work:
-    return lambda batch: predictor.logits(batch.images)
+def _predict_with(predictor: Predictor) -> Turn:
+    return lambda batch: predictor.predict_logits(batch.images)
 
 
-def peer_network(library: Any) -> nn.Module:
-    """The peer of random weights: grey images N x 1 x H x W -> logits N x 1 x H x W."""
+def build_peer_network(library: Any) -> nn.Module:
+    """Return the peer with random weights: grey images N x 1 x H x W -> logits N x 1 x H x W."""
     return library.DeepLabV3Plus(encoder_name="resnet50", encoder_weights=None, in_channels=1, classes=1)
 
 
-def peer_training(at: Place, library: Any) -> Work:
-    """A step of the loop that the library's users write."""
-    network = peer_network(library).to(at.runtime.device).train()
+def build_peer_training(load: Workload, library: Any) -> Turn:
+    """Return a step of the training loop that the library's users write."""
+    network = build_peer_network(library).to(load.runtime.device).train()
     loss_of = library.losses.DiceLoss("binary")
     optimiser = torch.optim.Adam(network.parameters())
 
     def step(batch: Batch) -> None:
-        with torch.inference_mode(False):  # see `our_training`
+        with torch.inference_mode(False):  # see `build_our_training`
             optimiser.zero_grad()
             loss = loss_of(network(batch.images), batch.masks)
             loss.backward()
@@ -213,9 +214,9 @@ def peer_training(at: Place, library: Any) -> Work:
     return step
 
 
-def peer_prediction(at: Place, library: Any) -> Work:
-    """Logits of the library's network."""
-    network = peer_network(library).to(at.runtime.device).eval()
+def build_peer_prediction(load: Workload, library: Any) -> Turn:
+    """Return the library's network as a predictor of logits."""
+    network = build_peer_network(library).to(load.runtime.device).eval()
 
     def predict(batch: Batch) -> Any:
         with torch.inference_mode():
@@ -224,21 +225,22 @@ def peer_prediction(at: Place, library: Any) -> Work:
     return predict
 
 
-def peak_memory_of(work: str, name: str, at: Place, with_library: bool) -> dict[str, float]:
-    """`peak_memory` of a way by its name, for a process that has done nothing else."""
-    use_threads(at.runtime.threads)
+def measure_way_by_name(work: str, name: str, load: Workload, with_library: bool) -> dict[str, float]:
+    """Call `measure_peak_memory` on the way of that name, in a process that has done nothing else."""
+    use_threads(load.runtime.threads)
     library = load_library() if with_library else None
-    ways = training_ways(at, library) if work == TRAINING else prediction_ways(at, library)
-    return peak_memory(next(way for way in ways if way.name == name), noise(at))
+    list_ways = list_training_ways if work == TRAINING else list_prediction_ways
+    way = next(way for way in list_ways(load, library) if way.name == name)
+    return measure_peak_memory(way, make_noise(load))
 
 
-def peak_memory(way: Way, batch: Batch) -> dict[str, float]:
-    """MiB at the peak of two turns of this way alone, and MiB before it was built."""
+def measure_peak_memory(way: Way, batch: Batch) -> dict[str, float]:
+    """Return the peak MiB of two turns of this way alone, and the MiB before it was built."""
     device = batch.images.device
     with PeakMemory(device) as before:
         pass
     with PeakMemory(device) as peak:
-        turn = way.ready()
+        turn = way.make_ready()
         for _ in range(TURNS_ALONE):
             turn(batch)
     return {"peak MiB": peak.mib, "MiB before": before.mib}

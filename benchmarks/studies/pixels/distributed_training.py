@@ -1,9 +1,10 @@
-"""The pixel regressor trained on a Dask cluster, and whether it equals the one trained in one process.
+"""Checks that the pixel regressor trained on a Dask cluster equals the one trained in one process.
 
 `python -m benchmarks.studies.pixels.distributed_training [--scheduler tcp://HOST:8786]`
 
-Without a scheduler, two workers are started here. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data, on phantoms. Needs the extra
-`distributed`. The exit code is 1 if the two models differ, 2 if something given can't be used.
+Without a scheduler, two workers are started here. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data,
+it trains on phantoms. Needs the extra `distributed`. The exit code is 1 if the two models differ, 2 if an
+option can't be used.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from benchmarks.studies.images import all_images, split_of
+from benchmarks.studies.images import find_images, make_split
 from lungseg.approaches.vgg19_pixels.approach import Vgg19PixelsSettings
-from lungseg.approaches.vgg19_pixels.cluster import fit_distributed, fit_locally, require_extra
+from lungseg.approaches.vgg19_pixels.cluster import fit_distributed, fit_locally, require_dask
 from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.data.sample import Sample
 from lungseg.learning.vgg19.features import PixelFeatures
 from lungseg.system.errors import InputError
-from lungseg.system.machine import usable_cores
+from lungseg.system.machine import count_usable_cores
 from lungseg.system.plugins import validate
 from lungseg.system.runtime import Runtime, use_threads
 
@@ -34,23 +35,25 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 PHANTOMS, SIDE = 140, 128
-HELD = 20  # validation images, at most
+MOST_VALIDATION = 20  # images
 
 
-def sides(limit: int | None) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation images: of the published split, or of phantoms."""
-    name, samples = all_images(PHANTOMS, SIDE)
-    by_id, split = {sample.id: sample for sample in samples}, split_of(name, samples)
-    return [by_id[key] for key in split.train[:limit]], [by_id[key] for key in split.validation[:HELD]]
+def find_samples(limit: int | None) -> tuple[list[Sample], list[Sample]]:
+    """Return training images, `limit` at most, and validation images: of the published split, or phantoms."""
+    name, samples = find_images(PHANTOMS, SIDE)
+    by_id, split = {sample.id: sample for sample in samples}, make_split(name, samples)
+    validation = split.validation[:MOST_VALIDATION]
+    return [by_id[key] for key in split.train[:limit]], [by_id[key] for key in validation]
 
 
 @contextmanager
-def connected(scheduler: str | None) -> Iterator[Client]:
-    """A client of the scheduler, or of two workers that are started here.
+def connect(scheduler: str | None) -> Iterator[Client]:
+    """Give a client of the scheduler at an address, or of two workers that are started here.
 
-    Raises InputError if the extra is missing, or no scheduler answers at the address.
+    Raises:
+        InputError: the extra is missing, or no scheduler answers at the address.
     """
-    require_extra()
+    require_dask()
     from distributed import Client, LocalCluster
 
     if scheduler is None:
@@ -69,26 +72,26 @@ def connected(scheduler: str | None) -> Iterator[Client]:
 
 
 def compare(arguments: argparse.Namespace) -> float:
-    """Fits both and prints how far apart their predictions on validation pixels are at most."""
+    """Fit both models; print and return the largest difference of their predictions on validation pixels."""
     keys = {
         "size": arguments.size,
         "pixels_per_image": arguments.pixels,
         "boosting": {"rounds": arguments.trees},
     }
     settings = validate(Vgg19PixelsSettings, keys, "distributed_training.py")
-    train, held = sides(arguments.images)
-    with connected(arguments.scheduler) as client:
+    train, validation = find_samples(arguments.images)
+    with connect(arguments.scheduler) as client:
         begun = time.perf_counter()
-        spread = fit_distributed(client, train, settings, seed=0)
+        distributed = fit_distributed(client, train, settings, seed=0)
         print(f"{len(train)} images on the cluster: {time.perf_counter() - begun:.1f} s", flush=True)
     begun = time.perf_counter()
-    local = fit_locally(train, settings, seed=0, threads=usable_cores())
-    print(f"in one process, {usable_cores()} threads: {time.perf_counter() - begun:.1f} s", flush=True)
+    local = fit_locally(train, settings, seed=0, threads=count_usable_cores())
+    print(f"in one process, {count_usable_cores()} threads: {time.perf_counter() - begun:.1f} s", flush=True)
     network, runtime = PixelFeatures(settings.weights), Runtime(torch.device("cpu"))
-    rows = build_table(held, network, runtime, arguments.size, arguments.size**2, 0).features
-    difference = float(np.abs(spread.predict(rows) - local.predict(rows)).max())
-    verdict = "equal" if difference <= TOLERANCE else "NOT equal"
-    print(f"largest difference on {len(rows):,} pixels of other images: {difference:.3g} ({verdict})")
+    rows = build_table(validation, network, runtime, arguments.size, arguments.size**2, 0).features
+    difference = float(np.abs(distributed.predict(rows) - local.predict(rows)).max())
+    result = "equal" if difference <= TOLERANCE else "NOT equal"
+    print(f"largest difference on {len(rows):,} pixels of other images: {difference:.3g} ({result})")
     return difference
 
 
@@ -102,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     if arguments.images is not None and arguments.images < 1:
         parser.error("--images is at least 1")
-    use_threads(usable_cores())
+    use_threads(count_usable_cores())
     try:
         difference = compare(arguments)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""How fast `vgg19-context` could be on a machine at most: operations and bytes over measured ceilings."""
+"""Computes how fast `vgg19-context` can be at most: its operations and bytes at the measured ceilings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.studies.ceilings import Ceilings
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
-from lungseg.approaches.vgg19_context.shape import MASK_SIDE, SIDE
+from lungseg.approaches.vgg19_context.shape_prior import MASK_SIDE, SIDE
 from lungseg.learning.trees.forest import Forest
 from lungseg.learning.vgg19.pyramid import CHANNELS, STRIDES
 from lungseg.system.runtime import Runtime
@@ -20,7 +20,7 @@ FLOAT, SCORE = 4, 8  # bytes of a column's value and of a raw score
 
 @dataclass(frozen=True)
 class Convolution:
-    """A layer at a level: maps of side x side pixels, `inputs` channels to `outputs`."""
+    """A layer at a level of the pyramid: maps of side x side pixels, `inputs` channels to `outputs`."""
 
     level: int
     layer: str
@@ -31,17 +31,17 @@ class Convolution:
 
     @property
     def operations(self) -> int:
-        """Of one image: 2 a multiply-add."""
+        """The operations of one image: 2 a multiply-add."""
         return 2 * self.side**2 * self.inputs * self.outputs * self.kernel**2
 
     @property
     def values(self) -> int:
-        """Of one image: read and written if each map goes through memory once."""
+        """The values of one image that are read and written if each map goes through memory once."""
         return self.side**2 * (self.inputs + self.outputs)
 
 
-def convolutions(approach: Vgg19Context) -> list[Convolution]:
-    """Every convolution of the features stage: of the pyramid's levels, and the projections (1 x 1)."""
+def list_convolutions(approach: Vgg19Context) -> list[Convolution]:
+    """Return every convolution of the features stage: the pyramid's levels, and the projections (1 x 1)."""
     blocks = approach.settings.blocks
     found = []
     order = list(CHANNELS)
@@ -60,33 +60,35 @@ def convolutions(approach: Vgg19Context) -> list[Convolution]:
     return found
 
 
-def floor_rows(
+def make_floor_rows(
     approach: Vgg19Context, batch: int, ceilings: Ceilings, measured: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """Rows of the floor's table for a batch on the approach's device.
+    """Return rows of the floor's table for a batch on the approach's device.
 
     Args:
-        approach: `with_engine`.
+        approach: as `use_engine` returns it.
         measured: milliseconds of the stages "features" and "trees".
     """
-    layers = convolutions(approach)
+    layers = list_convolutions(approach)
     rows = []
     for level in dict.fromkeys(layer.level for layer in layers):
         own = [layer for layer in layers if layer.level == level]
-        rows.append(_row(f"features: level {level}", ceilings, **_of_layers(own, batch, approach.runtime)))
-    prior = _of_prior(approach, batch)
+        rows.append(
+            _make_row(f"features: level {level}", ceilings, **_count_layers(own, batch, approach.runtime))
+        )
+    prior = _count_prior(approach, batch)
     if prior:
-        rows.append(_row("features: shape prior", ceilings, operations=prior))
-    whole = _of_layers(layers, batch, approach.runtime)
+        rows.append(_make_row("features: shape prior", ceilings, operations=prior))
+    whole = _count_layers(layers, batch, approach.runtime)
     operations = whole.pop("operations", 0) + prior
-    features = {"operations": operations, "moved": _feature_bytes(approach, batch), **whole}
-    rows.append(_row("features", ceilings, measured=measured["features"], **features))
-    rows.append(_row("trees", ceilings, measured=measured["trees"], **_of_trees(approach, batch)))
+    features = {"operations": operations, "moved": _count_feature_bytes(approach, batch), **whole}
+    rows.append(_make_row("features", ceilings, measured=measured["features"], **features))
+    rows.append(_make_row("trees", ceilings, measured=measured["trees"], **_count_trees(approach, batch)))
     key = {"device": approach.runtime.device.type, "batch": batch}
     return [{**key, **row} for row in rows]
 
 
-def _of_layers(layers: list[Convolution], batch: int, runtime: Runtime) -> dict[str, float]:
+def _count_layers(layers: list[Convolution], batch: int, runtime: Runtime) -> dict[str, float]:
     width = runtime.dtype.itemsize
     return {
         "operations": batch * sum(layer.operations for layer in layers),
@@ -94,41 +96,46 @@ def _of_layers(layers: list[Convolution], batch: int, runtime: Runtime) -> dict[
     }
 
 
-def _of_prior(approach: Vgg19Context, batch: int) -> int:
-    """Operations of the kernel regression: distances to the pictures, and the coefficients' product."""
+def _count_prior(approach: Vgg19Context, batch: int) -> int:
+    """Count operations of the kernel regression: distances to the pictures, and the coefficients' product."""
     if not approach.settings.shape_prior:
         return 0
-    return 2 * batch * len(approach.base.shape.pictures) * (SIDE**2 + MASK_SIDE**2)
+    return 2 * batch * len(approach.image_planes.shape.pictures) * (SIDE**2 + MASK_SIDE**2)
 
 
-def _feature_bytes(approach: Vgg19Context, batch: int) -> int:
-    """What any program has to move: all that was fitted or frozen once, images in, planes out."""
+def _count_feature_bytes(approach: Vgg19Context, batch: int) -> int:
+    """Count the bytes that any program has to move: weights and fitted values once, images in, planes out."""
     s = approach.settings
-    fixed = sum(value.nbytes for value in approach.base.state_dict().values())
-    out = len(approach.base.names) * s.grid**2 + s.shape_prior * MASK_SIDE**2
+    fixed = sum(value.nbytes for value in approach.image_planes.state_dict().values())
+    out = len(approach.image_planes.names) * s.grid**2 + s.shape_prior * MASK_SIDE**2
     return fixed + batch * FLOAT * (s.size**2 + out)
 
 
-def _of_trees(approach: Vgg19Context, batch: int) -> dict[str, float]:
-    return tree_counts([(stage.model.evaluator.forest, batch * stage.grid**2) for stage in approach.cascade])
+def _count_trees(approach: Vgg19Context, batch: int) -> dict[str, float]:
+    return count_tree_work(
+        [(stage.model.evaluator.forest, batch * stage.grid**2) for stage in approach.cascade]
+    )
 
 
-def tree_counts(work: Sequence[tuple[Forest, int]]) -> dict[str, float]:
-    """Of forests, each with its number of rows: visits of nodes, and bytes of the columns read and the scores
-    that are moved."""
+def count_tree_work(work: Sequence[tuple[Forest, int]]) -> dict[str, float]:
+    """Count visits of nodes, and bytes moved: the columns that are read and the scores.
+
+    Args:
+        work: forests, each with its number of rows.
+    """
     return {
         "visits": sum(rows * len(forest.feature) for forest, rows in work),
-        "moved": sum(rows * (FLOAT * len(forest.features_read()) + SCORE) for forest, rows in work),
+        "moved": sum(rows * (FLOAT * len(forest.list_columns_read()) + SCORE) for forest, rows in work),
     }
 
 
-def floor_ms(
+def compute_floor_ms(
     ceilings: Ceilings, operations: float = 0, moved: float = 0, visits: float = 0
 ) -> dict[str, float]:
-    """Milliseconds that each kind of work takes at its ceiling; 0 where there is no ceiling.
+    """Return the milliseconds that each kind of work takes at its ceiling; 0 where there is no ceiling.
 
     Args:
-        operations: of floating point.
+        operations: floating-point operations.
         moved: bytes.
         visits: of nodes of trees.
     """
@@ -139,7 +146,7 @@ def floor_ms(
     }
 
 
-def _row(
+def _make_row(
     work: str,
     ceilings: Ceilings,
     operations: float = 0,
@@ -148,8 +155,8 @@ def _row(
     visits: float = 0,
     measured: float | None = None,
 ) -> dict[str, Any]:
-    """Counts and times; the floor is the largest of the times that the device can't avoid."""
-    times = floor_ms(ceilings, operations, moved, visits)
+    """Return a row of counts and times; the floor is the longest of the times."""
+    times = compute_floor_ms(ceilings, operations, moved, visits)
     floor = max(times.values())
     counts = {
         "GFLOP": operations / 1e9,

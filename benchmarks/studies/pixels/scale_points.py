@@ -1,8 +1,9 @@
-"""One point of `training_scale.py`, measured in this process: fitting on all pixels of so many images.
+"""Measures one point of `training_scale.py` in this process: fitting on all pixels of so many images.
 
 `python -m benchmarks.studies.pixels.scale_points codes|plain IMAGES PHANTOMS THREADS FOLDER`
 
-Prints it as one line of JSON. Without data, the images are some of so many phantoms; the table of codes goes into the folder.
+Prints it as one line of JSON. Without data, the images are taken from so many phantoms. The table of codes is
+written into the folder.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,12 +21,12 @@ import lightgbm
 import numpy as np
 import torch
 
-from benchmarks.studies.images import all_images
-from lungseg.approaches.vgg19_pixels.codes import pixel_part, pixel_parts, sample_bins
+from benchmarks.studies.images import find_images
+from lungseg.approaches.vgg19_pixels.codes import build_range_table, list_image_ranges, sample_bins
 from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.data.sample import Sample
 from lungseg.learning.regressors.base import PixelTable
-from lungseg.learning.regressors.boosting import BoostingSettings, boosting_parameters
+from lungseg.learning.regressors.boosting import BoostingSettings, make_boosting_parameters
 from lungseg.learning.trees.table import CodeWriter, open_codes
 from lungseg.learning.trees.training import CodedRows, train_on_codes
 from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures
@@ -39,13 +40,13 @@ PHANTOM_SIDE = 256
 STEPS = ("features", "encoding", "dataset", "training")
 
 
-def code_of_points() -> str:
-    """sha256 of the code that a point depends on."""
+def hash_own_code() -> str:
+    """Return the sha256 of the code that a point depends on."""
     return hash_code(MODULE)
 
 
 class PeakAnonymous:
-    """Peak of what this process allocated itself, looked at every 20 ms; mapped files are not part of it.
+    """Peak of the memory that this process allocated itself, read every 20 ms; mapped files are left out.
 
     The kernel keeps a peak of all resident memory only (`PeakMemory`).
     """
@@ -73,14 +74,14 @@ class Clock:
         self.seconds = dict.fromkeys(STEPS, 0.0)
 
     @contextmanager
-    def step(self, name: str):
+    def time_step(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - start
 
     @contextmanager
-    def boosting(self):
-        """Gives a callback for `lightgbm.train` that tells making the dataset from growing trees."""
+    def time_boosting(self) -> Iterator[Callable]:
+        """Give a callback for `lightgbm.train` that separates making the dataset from growing trees."""
         start = time.perf_counter()
         first = []
 
@@ -94,47 +95,53 @@ class Clock:
         self.seconds["training"] += time.perf_counter() - first[0]
 
 
-def evenly(samples: list[Sample], count: int) -> list[Sample]:
+def choose_evenly(samples: list[Sample], count: int) -> list[Sample]:
     return [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
 
 
-def fit_codes(samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, folder: Path):
-    with clock.step("encoding"):
+def fit_codes(
+    samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, folder: Path
+) -> lightgbm.Booster:
+    """Fit on codes, a byte a feature, in a mapped file in the folder."""
+    with clock.time_step("encoding"):
         bins = sample_bins(samples, network, runtime, SIZE, 0)
     path, targets = folder / "codes.npy", np.empty(len(samples) * SIZE**2, np.float32)
     with CodeWriter(path, len(targets), CHANNELS) as table:
-        for start, end in pixel_parts(len(samples)):
-            with clock.step("features"):
-                part = pixel_part(samples[start:end], start, network, runtime, SIZE, SIZE**2, 0)
-            with clock.step("encoding"):
+        for start, end in list_image_ranges(len(samples)):
+            with clock.time_step("features"):
+                part = build_range_table(samples[start:end], start, network, runtime, SIZE, SIZE**2, 0)
+            with clock.time_step("encoding"):
                 table.write(bins.encode(part.features))
             targets[start * SIZE**2 : end * SIZE**2] = part.targets
-    with clock.boosting() as callback:
+    with clock.time_boosting() as callback:
         coded = CodedRows([open_codes(path)], targets)
-        return train_on_codes(coded, bins, parameters(runtime.threads), TREES, callbacks=[callback])
+        return train_on_codes(coded, bins, make_parameters(runtime.threads), TREES, callbacks=[callback])
 
 
-def fit_plain(samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, _: Path):
-    with clock.step("features"):
+def fit_plain(
+    samples: list[Sample], network: PixelFeatures, runtime: Runtime, clock: Clock, _: Path
+) -> lightgbm.Booster:
+    """Fit on float32 rows in memory."""
+    with clock.time_step("features"):
         table = build_table(samples, network, runtime, SIZE, SIZE**2, 0)
-    with clock.boosting() as callback:
-        settings = {**parameters(runtime.threads), "objective": "regression", "verbosity": -1}
+    with clock.time_boosting() as callback:
+        settings = {**make_parameters(runtime.threads), "objective": "regression", "verbosity": -1}
         rows = lightgbm.Dataset(table.features, table.targets, params=settings)
         return lightgbm.train(settings, rows, TREES, callbacks=[callback])
 
 
-FITS: dict[str, Callable] = {"codes": fit_codes, "plain": fit_plain}
+FITS: dict[str, Callable[..., lightgbm.Booster]] = {"codes": fit_codes, "plain": fit_plain}
 
 
-def parameters(threads: int) -> dict[str, object]:
-    return {**boosting_parameters(BoostingSettings(leaves=LEAVES), 0), "num_threads": threads}
+def make_parameters(threads: int) -> dict[str, object]:
+    return {**make_boosting_parameters(BoostingSettings(leaves=LEAVES), 0), "num_threads": threads}
 
 
 def measure(how: str, images: int, phantoms: int, threads: int, folder: Path) -> dict[str, float]:
-    """Seconds of each step and in all, MiB at the peak, and the loss."""
+    """Return seconds of each step and in all, MiB at the peak, and the loss."""
     use_threads(threads)
     runtime = Runtime(torch.device("cpu"), threads=threads)
-    samples = evenly(all_images(phantoms, PHANTOM_SIDE)[1], images)
+    samples = choose_evenly(find_images(phantoms, PHANTOM_SIDE)[1], images)
     network, clock = PixelFeatures("auto"), Clock()
     with PeakMemory(runtime.device) as resident, PeakAnonymous() as anonymous:
         booster = FITS[how](samples, network, runtime, clock, folder)
@@ -143,11 +150,12 @@ def measure(how: str, images: int, phantoms: int, threads: int, folder: Path) ->
         "seconds": sum(clock.seconds.values()),
         "resident MiB": resident.mib,
         "anonymous MiB": anonymous.mib,
-        "loss": loss(booster, build_table(samples[:4], network, runtime, SIZE, SIZE**2, 0)),
+        "loss": compute_loss(booster, build_table(samples[:4], network, runtime, SIZE, SIZE**2, 0)),
     }
 
 
-def loss(booster: lightgbm.Booster, table: PixelTable) -> float:
+def compute_loss(booster: lightgbm.Booster, table: PixelTable) -> float:
+    """Return the mean squared error."""
     return float(np.mean((booster.predict(table.features) - table.targets) ** 2))
 
 

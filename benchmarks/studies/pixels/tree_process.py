@@ -1,8 +1,8 @@
-"""One library's trees in a process of its own, for `tree_libraries.py`; any Python that has the library.
+"""Evaluates one library's trees in a process of its own, for `tree_libraries.py`.
 
-Arguments: the library's name, a LightGBM model text, rows float32 N x F as a .npy file, and a file for the
-raw scores. Writes a line of JSON once the scores are written, then one after each prediction; a line on its
-input, a number of threads, asks for one.
+Any Python that has the library can run it. Arguments: the library's name, a LightGBM model text, rows float32
+N x F as a .npy file, and a file for the raw scores. Writes a line of JSON once the scores are stored. After
+that, each input line, a number of threads, asks for one prediction and is answered by a line.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pathlib import Path
 
 import numpy as np
 
-Predict = Callable[[int], np.ndarray]  # of threads
-TRANSLATION_UNITS = 8  # that tl2cgen's C is cut into: one of all trees takes the compiler many minutes
+Predict = Callable[[int], np.ndarray]  # takes the number of threads
+TRANSLATION_UNITS = 8  # files of tl2cgen's C code: a single one would take the compiler many minutes
 
 
-def lightgbm_own(model: Path, rows: np.ndarray) -> Predict:
+def load_lightgbm(model: Path, rows: np.ndarray) -> Predict:
     import lightgbm
 
     booster = lightgbm.Booster(model_file=str(model))
     return lambda threads: booster.predict(rows, raw_score=True, num_threads=threads)
 
 
-def ours(model: Path, rows: np.ndarray) -> Predict:
+def load_lungseg(model: Path, rows: np.ndarray) -> Predict:
     import torch
 
-    from lungseg.learning.trees.evaluator import evaluator
+    from lungseg.learning.trees.evaluator import make_evaluator
 
     columns = torch.from_numpy(np.ascontiguousarray(rows.T)).T
-    ready = lru_cache(lambda threads: evaluator(model.read_text(), "cpu", threads, "llvm"))
-    return lambda threads: ready(threads).raw(columns).numpy()
+    ready = lru_cache(lambda threads: make_evaluator(model.read_text(), "cpu", threads, "llvm"))
+    return lambda threads: ready(threads).predict_raw(columns).numpy()
 
 
-def tl2cgen(model: Path, rows: np.ndarray) -> Predict:
+def load_tl2cgen(model: Path, rows: np.ndarray) -> Predict:
     import tl2cgen
     import treelite
 
@@ -53,7 +53,7 @@ def tl2cgen(model: Path, rows: np.ndarray) -> Predict:
     return lambda threads: ready(threads).predict(table, pred_margin=True)
 
 
-def lleaves(model: Path, rows: np.ndarray) -> Predict:
+def load_lleaves(model: Path, rows: np.ndarray) -> Predict:
     import lleaves
 
     trees = lleaves.Model(model_file=str(model))
@@ -61,7 +61,7 @@ def lleaves(model: Path, rows: np.ndarray) -> Predict:
     return lambda threads: trees.predict(rows, n_jobs=threads)
 
 
-def onnxruntime(model: Path, rows: np.ndarray) -> Predict:
+def load_onnxruntime(model: Path, rows: np.ndarray) -> Predict:
     import lightgbm
     import onnxmltools
     import onnxruntime
@@ -71,29 +71,30 @@ def onnxruntime(model: Path, rows: np.ndarray) -> Predict:
     booster = lightgbm.Booster(model_file=str(model))
     graph = onnxmltools.convert_lightgbm(booster, initial_types=inputs, target_opset=15).SerializeToString()
 
-    def session(threads: int) -> onnxruntime.InferenceSession:
+    def open_session(threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    ready = lru_cache(session)
+    ready = lru_cache(open_session)
     return lambda threads: ready(threads).run(None, {"rows": rows})[0]
 
 
-# By the name of the distribution: what is imported before the clock starts, and what then makes it ready.
+# By the name of the distribution: modules that are imported before the clock starts, and the function that
+# then makes the trees ready.
 LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Path, np.ndarray], Predict]]] = {
-    "lightgbm": (("lightgbm",), lightgbm_own),
-    "lungseg": (("lungseg.learning.trees.evaluator", "llvmlite.binding"), ours),
-    "tl2cgen": (("tl2cgen", "treelite"), tl2cgen),
-    "lleaves": (("lleaves", "llvmlite"), lleaves),
-    "onnxruntime": (("lightgbm", "onnxmltools", "onnxruntime"), onnxruntime),
+    "lightgbm": (("lightgbm",), load_lightgbm),
+    "lungseg": (("lungseg.learning.trees.evaluator", "llvmlite.binding"), load_lungseg),
+    "tl2cgen": (("tl2cgen", "treelite"), load_tl2cgen),
+    "lleaves": (("lleaves", "llvmlite"), load_lleaves),
+    "onnxruntime": (("lightgbm", "onnxmltools", "onnxruntime"), load_onnxruntime),
 }
 
 
 def main() -> None:
     name, model, rows, scores = sys.argv[1:]
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
-        os.dup2(2, 1)  # what a library prints is no answer
+        os.dup2(2, 1)  # text that a library prints must not be taken for an answer
         answer = _prepare(name, Path(model), Path(rows), Path(scores))
         predict = answer.pop("predict", None)
         print(json.dumps(answer), file=answers)
@@ -103,7 +104,7 @@ def main() -> None:
 
 
 def _prepare(name: str, model: Path, rows: Path, scores: Path) -> dict[str, object]:
-    modules, make = LIBRARIES[name]
+    modules, load = LIBRARIES[name]
     try:
         for module in modules:
             importlib.import_module(module)
@@ -112,11 +113,11 @@ def _prepare(name: str, model: Path, rows: Path, scores: Path) -> dict[str, obje
     try:
         table = np.load(rows)
         start = time.perf_counter()
-        predict = make(model, table)
+        predict = load(model, table)
         first = predict(1)
         seconds = time.perf_counter() - start
         np.save(scores, np.asarray(first, np.float64).reshape(-1))
-    except Exception as error:  # each library has classes of its own
+    except Exception as error:  # each library raises classes of its own
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
     used = dict.fromkeys(module.split(".")[0] for module in modules)
     versions = ", ".join(f"{package} {version(package)}" for package in used)

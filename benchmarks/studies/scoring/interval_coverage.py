@@ -1,28 +1,26 @@
-"""How often the intervals and tests of `lungseg.scoring` are right.
+"""Measures how often the intervals and tests of `lungseg.scoring` are right.
 
 `python -m benchmarks.studies.scoring.interval_coverage`
 
-Scores are drawn from distributions whose mean is known. A 95 % interval should hold it in 95 of 100 samples
-(the first table), and a test at alpha = 0.05 should reject equal means in 5 of 100 (the second).
+Scores are drawn from distributions whose mean is known. A 95 % interval should contain it in 95 of 100
+samples (the first table). A test at alpha = 0.05 should reject equal means in 5 of 100 (the second).
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.studies.study import write_study
+from benchmarks.studies.study import make_parser, write_study
 from lungseg.scoring.comparisons import EXACT_UP_TO, FLIPS, sign_flip_p_values
 from lungseg.scoring.intervals import RESAMPLES, bootstrap_t_intervals, resample_moments
 
 REPEATS = 10_000
 SEED = 20_260_103
-BATCH = 500  # repeats computed at once
+BATCH = 500  # repeats that are computed together
 ALPHA = 0.05
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -30,7 +28,7 @@ Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
-    """What is drawn: values n x repeats with a known mean (0 if they are differences), for each n."""
+    """Values n x repeats that are drawn, with a known mean (0 if they are differences), for each n."""
 
     name: str
     draw: Draw
@@ -38,6 +36,7 @@ class Case:
     sizes: tuple[int, ...]
 
 
+# Distributions are named by nouns, as in numpy.
 def beta(a: float, b: float) -> Draw:
     return lambda rng, shape: rng.beta(a, b, shape)
 
@@ -51,7 +50,7 @@ def missed(_: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def with_failures(share: float, failure: Draw) -> Draw:
-    """Beta(40, 1.7), of which a share are failures."""
+    """Return Beta(40, 1.7), of which a share are failures."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         good, failed = rng.beta(40, 1.7, shape), failure(rng, shape)
@@ -99,8 +98,8 @@ DIFFERENCES = (
 )
 
 
-def batches(case: Case, n: int, repeats: int) -> list[tuple[np.random.Generator, tuple[int, int]]]:
-    """A generator of its own for each batch, and the batch's shape."""
+def split_into_batches(case: Case, n: int, repeats: int) -> list[tuple[np.random.Generator, tuple[int, int]]]:
+    """Return, for each batch, a generator of its own and the batch's shape."""
     name = list(case.name.encode())
     return [
         (np.random.default_rng([SEED, n, start, *name]), (n, min(BATCH, repeats - start)))
@@ -108,36 +107,37 @@ def batches(case: Case, n: int, repeats: int) -> list[tuple[np.random.Generator,
     ]
 
 
-def student_intervals(values: np.ndarray) -> np.ndarray:
+def compute_student_intervals(values: np.ndarray) -> np.ndarray:
     n = len(values)
     half = stats.t.ppf(1 - ALPHA / 2, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
     return np.column_stack([values.mean(axis=0) - half, values.mean(axis=0) + half])
 
 
-def percentile_intervals(values: np.ndarray) -> np.ndarray:
+def compute_percentile_intervals(values: np.ndarray) -> np.ndarray:
     means, _ = resample_moments(values)
     return np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2], axis=0, method="weibull").T
 
 
-def holds(intervals: np.ndarray, mean: float) -> np.ndarray:
+def contain(intervals: np.ndarray, mean: float) -> np.ndarray:
     return (intervals[:, 0] <= mean) & (mean <= intervals[:, 1])
 
 
 METHODS = {
     "bootstrap-t": bootstrap_t_intervals,
-    "percentile": percentile_intervals,
-    "Student's t": student_intervals,
+    "percentile": compute_percentile_intervals,
+    "Student's t": compute_student_intervals,
 }
 
 
-def coverage_row(case: Case, n: int, repeats: int) -> dict[str, object]:
+def measure_coverage(case: Case, n: int, repeats: int) -> dict[str, object]:
+    """Return a row: how many per cent of each method's intervals contain the mean, and their width."""
     inside = {method: [] for method in METHODS}
     widths = {method: [] for method in METHODS}
-    for rng, shape in batches(case, n, repeats):
+    for rng, shape in split_into_batches(case, n, repeats):
         values = case.draw(rng, shape)
         for method, intervals_of in METHODS.items():
             found = np.clip(intervals_of(values), 0, 1)  # as the program does, the scores being in [0, 1]
-            inside[method].append(holds(found, case.mean))
+            inside[method].append(contain(found, case.mean))
             widths[method].append(found[:, 1] - found[:, 0])
     covered = {method: 100 * np.concatenate(parts).mean() for method, parts in inside.items()}
     return {
@@ -145,21 +145,22 @@ def coverage_row(case: Case, n: int, repeats: int) -> dict[str, object]:
         "n": n,
         "true mean": case.mean,
         **{f"{method}, %": value for method, value in covered.items()},
-        "± (bootstrap-t)": standard_error(covered["bootstrap-t"], repeats),
+        "± (bootstrap-t)": compute_standard_error(covered["bootstrap-t"], repeats),
         **{f"width, {method}": np.concatenate(parts).mean() for method, parts in widths.items()},
     }
 
 
-def alarm_row(case: Case, n: int, repeats: int) -> dict[str, object]:
+def measure_false_alarms(case: Case, n: int, repeats: int) -> dict[str, object]:
+    """Return a row: how many per cent of each test reject equal means."""
     tests = ("sign flips", "sign flips of plain t", "Student's t", "bootstrap-t", "Wilcoxon")
     alarms = {test: [] for test in tests}
-    for rng, shape in batches(case, n, repeats):
+    for rng, shape in split_into_batches(case, n, repeats):
         values = case.draw(rng, shape)
         alarms["sign flips"].append(sign_flip_p_values(values) <= ALPHA)
         plain = sign_flip_p_values(values, correct_skewness=False)
         alarms["sign flips of plain t"].append(plain <= ALPHA)
-        alarms["Student's t"].append(~holds(student_intervals(values), 0.0))
-        alarms["bootstrap-t"].append(~holds(bootstrap_t_intervals(values), 0.0))
+        alarms["Student's t"].append(~contain(compute_student_intervals(values), 0.0))
+        alarms["bootstrap-t"].append(~contain(bootstrap_t_intervals(values), 0.0))
         alarms["Wilcoxon"].append(stats.wilcoxon(values, axis=0).pvalue <= ALPHA)
     shares = {test: 100 * np.concatenate(parts).mean() for test, parts in alarms.items()}
     skewness = stats.skew(case.draw(np.random.default_rng(SEED), (1_000_000, 1))[:, 0])
@@ -168,38 +169,42 @@ def alarm_row(case: Case, n: int, repeats: int) -> dict[str, object]:
         "skewness": round(float(skewness), 1) + 0.0,
         "n": n,
         **{f"{test}, %": value for test, value in shares.items()},
-        "± (sign flips)": standard_error(shares["sign flips"], repeats),
+        "± (sign flips)": compute_standard_error(shares["sign flips"], repeats),
     }
 
 
-def standard_error(percent: float, repeats: int) -> float:
+def compute_standard_error(percent: float, repeats: int) -> float:
+    """Return the Monte-Carlo standard error of a percentage."""
     return float(np.sqrt(percent * (100 - percent) / repeats))
 
 
-def study(row: Callable[[Case, int, int], dict], cases: tuple[Case, ...], repeats: int) -> pd.DataFrame:
+def run_cases(
+    measure: Callable[[Case, int, int], dict], cases: tuple[Case, ...], repeats: int
+) -> pd.DataFrame:
+    """Return a row of `measure` for each case and size, and say on stderr which is being measured."""
     rows = []
     for case in cases:
         for n in case.sizes:
             print(f"{case.name}, n = {n} ...", file=sys.stderr, flush=True)
-            rows.append(row(case, n, repeats))
+            rows.append(measure(case, n, repeats))
     return pd.DataFrame(rows)
 
 
-def interval_notes(repeats: int) -> list[str]:
+def write_interval_notes(repeats: int) -> list[str]:
     return [
         f"Each row: {repeats:,} samples of n independent patients, and how many per cent of their 95 % "
-        "intervals hold the true mean. This program's method is bootstrap-t. ± is the Monte-Carlo standard "
-        "error of that column, in percentage points.",
-        f"Bootstrap-t and percentile intervals: {RESAMPLES:,} resamples, which patients being drawn with the "
-        "same seed for every sample of a size, as the program does. All intervals are cut to [0, 1]; width "
-        "is their mean width.",
-        "Few patients and rare failures: with n = 28, 57 % of the samples hold none of the 2 % failures, and "
-        "no method can allow for what its sample doesn't show. Intervals of fewer than 50 patients are to "
-        "be read with that in mind.",
+        "intervals contain the true mean. This program's method is bootstrap-t. ± is the Monte-Carlo "
+        "standard error of that column, in percentage points.",
+        f"Bootstrap-t and percentile intervals: {RESAMPLES:,} resamples. Patients are drawn with the same "
+        "seed for every sample of a size, as in the program. All intervals are cut to [0, 1]; width is "
+        "their mean width.",
+        "Few patients and rare failures: with n = 28, 57 % of the samples have none of the 2 % failures, and "
+        "no method can know of failures that its sample doesn't have. Keep that in mind with intervals of "
+        "fewer than 50 patients.",
     ]
 
 
-def alarm_notes(repeats: int) -> list[str]:
+def write_alarm_notes(repeats: int) -> list[str]:
     return [
         f"Each row: {repeats:,} samples of n independent paired differences whose mean is 0, and how many "
         f"per cent of the tests reject at alpha = {ALPHA:g}. A test that keeps its level rejects "
@@ -219,18 +224,17 @@ def alarm_notes(repeats: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, "results")
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder that gets the two studies")
     parser.add_argument("--only", choices=("intervals", "tests"))
     options = parser.parse_args()
     if options.only != "tests":
-        table = study(coverage_row, SCORES, options.repeats)
-        notes = interval_notes(options.repeats)
+        table = run_cases(measure_coverage, SCORES, options.repeats)
+        notes = write_interval_notes(options.repeats)
         print(write_study(options.out / "interval-coverage", "Coverage of 95 % intervals", table, notes))
     if options.only != "intervals":
-        table = study(alarm_row, DIFFERENCES, options.repeats)
-        notes = alarm_notes(options.repeats)
+        table = run_cases(measure_false_alarms, DIFFERENCES, options.repeats)
+        notes = write_alarm_notes(options.repeats)
         title = "False alarms of paired tests under equal means"
         print(write_study(options.out / "test-false-alarms", title, table, notes))
 

@@ -1,16 +1,16 @@
-"""Do approaches agree with one another where they differ from the annotation?
+"""Measures whether approaches agree with one another where they differ from the annotation.
 
 `python -m benchmarks.studies.scoring.mask_agreement RESULTS`
 
-Reads what a benchmark run stored: its maps of one fold and seed, and the annotated masks. Baselines are left out unless they are named. Two tables, each in a folder of
-its own: `pairs`, the mean Dice of any two of them and the annotation, and `worst`, the images on which all
-have the lowest Dice. Where approaches that were built and trained in different ways have one answer, and the
-annotation another, more training is not likely to help.
+Reads what a benchmark run stored: its maps of one fold and seed, and the annotated masks. Baselines are left
+out unless they are named. Writes two tables, each in a folder of its own. `pairs` has the mean Dice of any
+two approaches, and of each with the annotation. `worst` has the images on which all have the lowest Dice.
+Where approaches that were built and trained in different ways agree, and the annotation differs from them,
+more training is not likely to help.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.studies.study import write_study
+from benchmarks.studies.study import make_parser, write_study
 from lungseg.report.contents import BASELINES
 from lungseg.scoring.overlap import binarise, confusion, overlap
 from lungseg.system.errors import InputError
@@ -32,31 +32,31 @@ KEYS = ["image_id", "source", "threshold"]
 
 @dataclass(frozen=True)
 class Stored:
-    """The masks of a run's results.
+    """The masks in a run's results.
 
     Attributes:
         results: the folder.
-        part: fold and seed as in the names of folders, such as "f0-s0".
+        trial: fold and seed as in the names of folders, such as "f0-s0".
         images: a row an image: `image_id` and `source`.
         thresholds: by approach.
     """
 
     results: Path
-    part: str
+    trial: str
     images: pd.DataFrame
     thresholds: Mapping[str, float]
 
-    def masks(self, image: str) -> dict[str, np.ndarray]:
-        """bool, H x W, by approach, and the annotated one by `ANNOTATION`."""
+    def read_masks(self, image: str) -> dict[str, np.ndarray]:
+        """Return masks, bool H x W, by approach, and the annotated one by `ANNOTATION`."""
         folder = self.results / "predictions"
         found = {ANNOTATION: _read(folder / "truth" / f"{image}.png") >= 0.5}
         for name, threshold in self.thresholds.items():
-            found[name] = binarise(_read(folder / "maps" / name / self.part / f"{image}.png"), threshold)
+            found[name] = binarise(_read(folder / "maps" / name / self.trial / f"{image}.png"), threshold)
         return found
 
 
 def _read(path: Path) -> np.ndarray:
-    """A map in [0, 1] from an 8-bit picture."""
+    """Return an 8-bit picture as a map in [0, 1]."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture, np.float32) / 255
@@ -66,25 +66,28 @@ def _read(path: Path) -> np.ndarray:
         ) from error
 
 
-def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> Stored:
-    """What a run stored of these approaches; without any, of all that have maps and aren't baselines.
+def find_stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> Stored:
+    """Find what a run stored of these approaches.
+
+    Args:
+        approaches: names; empty stands for all that have maps and aren't baselines.
 
     Raises:
-        InputError: no results, an approach without maps or with images of its own, or fewer than two.
+        InputError: no results, an approach without maps or with other images, or fewer than two approaches.
     """
     if not (results / "scores.csv").is_file():
         raise InputError(f"{results} holds no scores.csv: name the results of a benchmark run that ended")
     scores = pd.read_csv(results / "scores.csv")
     scores = scores[(scores["fold"] == fold) & (scores["seed"] == seed)]
-    part, maps = f"f{fold}-s{seed}", results / "predictions" / "maps"
-    having = [name for name in scores["approach"].unique() if (maps / name / part).is_dir()]
+    trial, maps = f"f{fold}-s{seed}", results / "predictions" / "maps"
+    available = [name for name in scores["approach"].unique() if (maps / name / trial).is_dir()]
     for name in approaches:
-        if name not in having:
+        if name not in available:
             raise InputError(
                 f"{results} has no maps of {name!r} for fold {fold}, seed {seed}: "
-                f"there are {', '.join(having) or 'none'}"
+                f"there are {', '.join(available) or 'none'}"
             )
-    chosen = list(approaches) or [name for name in having if name not in _baselines(results)]
+    chosen = list(approaches) or [name for name in available if name not in _find_baselines(results)]
     if len(chosen) < 2:
         raise InputError(
             f"{results} has maps of {len(chosen)} of the approaches for fold {fold}, seed {seed} "
@@ -97,24 +100,26 @@ def stored(results: Path, approaches: Sequence[str], fold: int, seed: int) -> St
                 f"{name} was scored on other images than {chosen[0]}: compare those of one split"
             )
     thresholds = {name: float(own["threshold"].iloc[0]) for name, own in rows.items()}
-    return Stored(results, part, rows[chosen[0]][KEYS[:2]].reset_index(drop=True), thresholds)
+    return Stored(results, trial, rows[chosen[0]][KEYS[:2]].reset_index(drop=True), thresholds)
 
 
-def _baselines(results: Path) -> set[str]:
-    """Names of the approaches that both sides must beat, which say nothing of the annotation."""
+def _find_baselines(results: Path) -> set[str]:
+    """Return the names of the baselines: their agreement says nothing about the annotation."""
     entries = read_json(results / "run.json")["approaches"]
     return {entry["name"] for entry in entries if entry["use"] in BASELINES}
 
 
-def compared(run: Stored) -> pd.DataFrame:
-    """A row an image and pair of masks: `image_id`, `source`, `one`, `other`, `dice`, `precision`, `recall`.
+def compare_masks(run: Stored) -> pd.DataFrame:
+    """Score every pair of masks of every image.
 
-    `one` is the annotation or the approach that stands first; precision and recall are of `other`, as if
-    `one` were the truth.
+    Returns:
+        A row an image and pair: `image_id`, `source`, `one`, `other`, `dice`, `precision`, `recall`. `one` is
+        the annotation or the approach that is named first; precision and recall are those of `other`, as if
+        `one` were the truth.
     """
     rows = []
     for _, image in run.images.iterrows():
-        masks = run.masks(image["image_id"])
+        masks = run.read_masks(image["image_id"])
         for one, other in combinations(masks, 2):
             scores = overlap(**confusion(masks[other], masks[one]))
             kept = {name: scores[name] for name in ("dice", "precision", "recall")}
@@ -122,24 +127,20 @@ def compared(run: Stored) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def worst_images(found: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The images whose Dice with the annotation, the mean over approaches, is lowest; the worst first."""
+def find_worst(found: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the images with the lowest Dice with the annotation, as mean over approaches; worst first."""
     with_annotation = found["one"] == ANNOTATION
     groups = ["image_id", "source"]
     means = found[with_annotation].groupby(groups)[["dice", "precision", "recall"]].mean()
     among = found[~with_annotation].groupby(groups)["dice"].mean()
     table = means.assign(among=among).sort_values("dice").head(count).reset_index()
     return table.rename(
-        columns={
-            "image_id": "image",
-            "dice": "Dice with the annotation",
-            "among": "Dice among approaches",
-        }
+        columns={"image_id": "image", "dice": "Dice with the annotation", "among": "Dice among approaches"}
     )[["image", "source", "Dice with the annotation", "Dice among approaches", "precision", "recall"]]
 
 
-def pairs(found: pd.DataFrame, worst: Sequence[str]) -> pd.DataFrame:
-    """Mean and median Dice of each pair of masks over all images, over the worst, and over the rest."""
+def summarise_pairs(found: pd.DataFrame, worst: Sequence[str]) -> pd.DataFrame:
+    """Return mean and median Dice of each pair of masks over all images, over the worst, and the rest."""
     bad = found["image_id"].isin(worst)
     rows = []
     for (one, other), own in found.groupby(["one", "other"], sort=False):
@@ -157,7 +158,7 @@ def pairs(found: pd.DataFrame, worst: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def notes(run: Stored, found: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
+def write_notes(run: Stored, found: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
     closer = int((worst["Dice among approaches"] > worst["Dice with the annotation"]).sum())
     narrow = int((worst["precision"] > worst["recall"]).sum())
     every, with_annotation = found["dice"], found["one"] == ANNOTATION
@@ -166,16 +167,16 @@ def notes(run: Stored, found: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
         f"annotation; on {narrow} of them they mark less than the annotation (precision above recall).",
         f"Over all {len(run.images)} images the mean Dice of the approaches with the annotation is "
         f"{every[with_annotation].mean():.4f}, among themselves {every[~with_annotation].mean():.4f}.",
-        f"Approaches: {', '.join(run.thresholds)}; fold and seed {run.part}. Worst: lowest Dice with the "
-        "annotation, the mean over the approaches; precision and recall are means too. Maps are those that "
+        f"Approaches: {', '.join(run.thresholds)}; fold and seed {run.trial}. Worst: lowest Dice with the "
+        "annotation, as mean over the approaches; precision and recall are means too. Maps are those that "
         "the run stored, with 8 bits, so a pixel exactly at the threshold may fall on the other side.",
-        "Approaches that agree may share a fault: agreement shows that the annotation says something else "
-        "than what its own training images teach, not who is right.",
+        "Approaches that agree may share a fault. Agreement shows that the annotation differs from what the "
+        "annotated training images teach, not who is right.",
     ]
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__, "results/mask-agreement")
     parser.add_argument("results", type=Path, help="results of a benchmark run")
     parser.add_argument(
         "--approaches", nargs="+", default=[], help="names in its spec; default: all but the baselines"
@@ -183,18 +184,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--worst", type=int, default=20, help="images in the table `worst`")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/mask-agreement"))
     arguments = parser.parse_args(words)
     if arguments.worst < 1:
         parser.error("--worst is at least 1")
     try:
-        run = stored(arguments.results, arguments.approaches, arguments.fold, arguments.seed)
-        found = compared(run)
-        worst = worst_images(found, arguments.worst)
-        said = notes(run, found, worst)
-        table = pairs(found, worst["image"].tolist())
-        print(write_study(arguments.out / "pairs", "Agreement of masks, pair by pair", table, said))
-        print(write_study(arguments.out / "worst", "The images with the lowest Dice", worst, said))
+        run = find_stored(arguments.results, arguments.approaches, arguments.fold, arguments.seed)
+        found = compare_masks(run)
+        worst = find_worst(found, arguments.worst)
+        notes = write_notes(run, found, worst)
+        table = summarise_pairs(found, worst["image"].tolist())
+        print(write_study(arguments.out / "pairs", "Agreement of masks, pair by pair", table, notes))
+        print(write_study(arguments.out / "worst", "The images with the lowest Dice", worst, notes))
     except InputError as error:
         parser.error(str(error))
 

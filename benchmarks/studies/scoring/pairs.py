@@ -1,6 +1,6 @@
-"""Pairs of masks to check the metrics with: random ones, deformed lungs, and the edge cases by name.
+"""Makes pairs of masks to check the metrics with: random ones, deformed lungs, and named edge cases.
 
-Everything is drawn from a given generator, so a seed names a pair.
+Everything is drawn from a given generator, so a seed fixes the pairs.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 Pair = tuple[np.ndarray, np.ndarray]  # prediction, truth: bool, H x W, of one shape
 
 
-def random_pairs(count: int, rng: np.random.Generator, largest: int = 48) -> Iterator[Pair]:
-    """Masks of pixels drawn alone, or of blobs, each of its own density, 1 x 1 up to `largest` squared.
+def draw_random_pairs(count: int, rng: np.random.Generator, largest: int = 48) -> Iterator[Pair]:
+    """Yield masks of single pixels or of blobs, each of its own density, of 1 to `largest` pixels a side.
 
-    Every fourth pair shares most of its pixels. Masks may be empty or full.
+    In every fourth pair most pixels are equal. Masks may be empty or full.
     """
     for number in range(count):
         shape = tuple(rng.integers(1, largest + 1, 2))
-        one, other = _random_mask(shape, rng), _random_mask(shape, rng)
+        one, other = _draw_mask(shape, rng), _draw_mask(shape, rng)
         yield one, np.where(rng.random(shape) < 0.9, one, other) if number % 4 == 0 else other
 
 
-def _random_mask(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     values = rng.random(shape)
     if rng.random() < 0.5:
         values = gaussian_filter(values, rng.uniform(0.5, 4))
     return values < np.quantile(values, rng.choice([0.002, 0.02, 0.1, 0.3, 0.5, 0.7, 0.95]))
 
 
-def lung_pairs(count: int, rng: np.random.Generator, truth: Callable[[int], np.ndarray]) -> Iterator[Pair]:
-    """Lung masks, each with a smoothly deformed copy as the prediction, from slight to gross.
+def draw_lung_pairs(
+    count: int, rng: np.random.Generator, truth: Callable[[int], np.ndarray]
+) -> Iterator[Pair]:
+    """Yield lung masks, each with a smoothly deformed copy as the prediction; strengths vary widely.
 
     Args:
-        truth: the mask of a number, bool, H x W.
+        truth: gives the mask of a number, bool, H x W.
     """
     for number in range(count):
         mask = truth(number)
@@ -43,7 +45,7 @@ def lung_pairs(count: int, rng: np.random.Generator, truth: Callable[[int], np.n
 
 
 def deform(mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """The mask under a smooth random displacement, as a network's errors are smooth.
+    """Deform a mask by a smooth random displacement, because errors of networks are smooth, too.
 
     Args:
         mask: bool, H x W.
@@ -60,8 +62,8 @@ def deform(mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
     return map_coordinates(mask.astype(np.float64), moved, order=1) >= 0.5
 
 
-def edge_cases(size: int = 24) -> dict[str, Pair]:
-    """Named pairs, size x size (16 or more), where implementations go wrong."""
+def make_edge_cases(size: int = 24) -> dict[str, Pair]:
+    """Return named pairs, size x size (16 or more), on which implementations often go wrong."""
     empty, full = np.zeros((size, size), bool), np.ones((size, size), bool)
 
     def box(top: int, bottom: int, left: int, right: int) -> np.ndarray:

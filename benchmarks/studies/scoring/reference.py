@@ -1,6 +1,6 @@
-"""The same metrics by others' means, to check ours by: plain brute force, and MONAI.
+"""Computes the same metrics in other ways, to check ours: with plain brute force, and with MONAI.
 
-Slow, and used by tests and benchmarks only. MONAI comes with the extra `test`.
+This is slow, and for tests and studies only. MONAI comes with the extra `test`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ OVERLAP = ("dice", "iou", "accuracy", "precision", "recall", "specificity")
 BOUNDARY = ("hausdorff", "hd95", "assd", "surface_dice_1", "surface_dice_2")
 
 
-def by_brute_force(
+def score_by_brute_force(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float]:
-    """Overlap from sets of pixels, and boundary metrics from the whole matrix of distances between two
-    boundaries; neither mask is empty, and the truth isn't all of the image.
+    """Compute overlap from sets of pixels, and boundary metrics from the whole matrix of distances.
 
-    `hd95_pooled` is the 95th percentile over both directions together, as medpy has it: another convention.
+    Neither mask is empty, and the truth isn't the whole image. `hd95_pooled` is the 95th percentile over
+    both directions together: another convention, which medpy has.
 
     Args:
         prediction, truth: bool, H x W; memory grows with the product of the boundaries' lengths.
         spacing: (vertical, horizontal) mm.
     """
     scale = np.array(spacing or (1.0, 1.0))
-    matrix = cdist(_edge(prediction) * scale, _edge(truth) * scale)
+    matrix = cdist(_find_boundary(prediction) * scale, _find_boundary(truth) * scale)
     forth, back = matrix.min(axis=1), matrix.min(axis=0)
     both = np.concatenate([forth, back])
     side = max(np.array(truth.shape) * scale)
     return {
-        **_overlap_of_sets(prediction, truth),
+        **_compute_overlap(prediction, truth),
         "hausdorff": max(forth.max(), back.max()),
         "hd95": max(np.percentile(forth, 95), np.percentile(back, 95)),
         "hd95_pooled": np.percentile(both, 95),
@@ -44,9 +44,9 @@ def by_brute_force(
     }
 
 
-def _overlap_of_sets(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def _compute_overlap(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     everything = set(np.ndindex(truth.shape))
-    found, lung = ({tuple(place) for place in np.argwhere(mask).tolist()} for mask in (prediction, truth))
+    found, lung = ({tuple(pixel) for pixel in np.argwhere(mask).tolist()} for mask in (prediction, truth))
     background = everything - lung
     return {
         "dice": 2 * len(found & lung) / (len(found) + len(lung)),
@@ -58,15 +58,15 @@ def _overlap_of_sets(prediction: np.ndarray, truth: np.ndarray) -> dict[str, flo
     }
 
 
-def _edge(mask: np.ndarray) -> np.ndarray:
+def _find_boundary(mask: np.ndarray) -> np.ndarray:
     inner = binary_erosion(mask, generate_binary_structure(2, 1), border_value=0)
     return np.argwhere(mask & ~inner)
 
 
-def monai_groups(
+def make_monai_groups(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, Callable[[], dict[str, float]]]:
-    """A function for each group of metrics that computes them with MONAI for one pair of bool masks."""
+    """Return, by group of metrics, a function that computes them with MONAI for one pair of bool masks."""
     import torch
     from monai import metrics
 
@@ -75,7 +75,7 @@ def monai_groups(
     side = max(size * step for size, step in zip(truth.shape, scale, strict=True))
 
     def confusion() -> dict[str, float]:
-        # As numbers: MONAI adds the masks up, and True + True is True.
+        # As numbers: MONAI adds the masks, and True + True is True.
         matrix = metrics.get_confusion_matrix(y_pred.byte(), y.byte(), include_background=True)
         names = {"accuracy": "accuracy", "precision": "precision", "recall": "sensitivity"}
         names["specificity"] = "specificity"
@@ -117,18 +117,18 @@ def monai_groups(
     }
 
 
-def by_monai(
+def score_by_monai(
     prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float]:
-    """The metrics that MONAI has too, with its own treatment of empty masks; it computes in float32."""
+    """Compute the metrics that MONAI has too, with its own treatment of empty masks and in float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty masks, and of a deprecation inside MONAI
-        groups = monai_groups(prediction, truth, spacing)
+        groups = make_monai_groups(prediction, truth, spacing)
         return {name: value for compute in groups.values() for name, value in compute().items()}
 
 
-def distances_in_float32(to_truth: np.ndarray, to_prediction: np.ndarray) -> dict[str, float]:
-    """hausdorff, hd95 and assd from directed distances, with MONAI's precision instead of float64."""
+def compute_in_float32(to_truth: np.ndarray, to_prediction: np.ndarray) -> dict[str, float]:
+    """Compute hausdorff, hd95 and assd from directed distances with MONAI's precision, not in float64."""
     import torch
 
     directed = [torch.from_numpy(values).float() for values in (to_truth, to_prediction)]
@@ -139,9 +139,11 @@ def distances_in_float32(to_truth: np.ndarray, to_prediction: np.ndarray) -> dic
     }
 
 
-def monai_contour_dice(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """MONAI's surface Dice in the convention of DeepMind's surface-distance: weighted by the length of a
-    contour that runs between the pixels. Neither mask is empty."""
+def score_contours_by_monai(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compute surface Dice with MONAI in the convention of DeepMind's surface-distance.
+
+    It is weighted by the length of a contour that runs between the pixels. Neither mask is empty.
+    """
     import torch
     from monai.metrics import compute_surface_dice
 

@@ -7,20 +7,20 @@ from torch import nn
 from lungseg.approaches.deeplabv3plus.network import (
     DeepLabV3Plus,
     NetworkSettings,
-    backbone_shapes,
+    group_parameters,
+    list_backbone_shapes,
     load_backbone,
-    parameter_groups,
 )
 from lungseg.approaches.network import NetworkApproach
 from lungseg.learning.networks.settings import TrainingSettings
-from lungseg.learning.weights import WeightsInfo, find_weights, load_weights, weights_info
+from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights, load_weights
 
 
 class DeepLabV3PlusSettings(TrainingSettings):
-    """The network and its training.
+    """Keys of the network and its training.
 
     Attributes:
-        network: topology, output stride and the like.
+        network: topology, output stride and more.
     """
 
     network: NetworkSettings = NetworkSettings()
@@ -34,17 +34,17 @@ class DeepLabV3PlusResNet50(NetworkApproach):
 
     def weights(self) -> WeightsInfo:
         file = find_weights("resnet50", self.settings.weights)
-        if file is not None:  # read now: a damaged file must not end a benchmark in its last hour
-            load_weights(file, backbone_shapes(self.empty_network()))
-        return weights_info("resnet50", file)
+        if file is not None:  # read now, so that a damaged file is found before anything is fitted
+            load_weights(file, list_backbone_shapes(self.build_network()))
+        return describe_weights("resnet50", file)
 
-    def empty_network(self) -> DeepLabV3Plus:
+    def build_network(self) -> DeepLabV3Plus:
         return DeepLabV3Plus(self.settings.network)
 
-    def start(self, network: nn.Module) -> None:
+    def load_pretrained(self, network: nn.Module) -> None:
         file = find_weights("resnet50", self.settings.weights)
         if file is not None:
-            load_backbone(network, load_weights(file, backbone_shapes(network)))
+            load_backbone(network, load_weights(file, list_backbone_shapes(network)))
 
-    def groups(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        return parameter_groups(network)
+    def group_parameters(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        return group_parameters(network)

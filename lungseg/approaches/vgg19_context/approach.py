@@ -1,8 +1,17 @@
-"""Approach A with context: frozen VGG19 features at many scales, and trees that read earlier maps.
+"""Approach A with context: frozen VGG19 features at several scales, and trees that read earlier maps.
 
-Nothing is trained by back-propagation. A kernel regression of the whole mask gives the first map; then come
-stages of boosted trees, each of which sees the same frozen features and the maps before it (auto-context, Tu
-and Bai 2010). A stage learns from maps of models that never saw the image they are of.
+Nothing is trained by back-propagation. A kernel regression of the whole mask gives the first map. Then come
+stages of boosted trees. Each reads the same frozen features and the maps before it (auto-context, Tu and Bai
+2010). A stage learns from maps of models that never saw the image.
+
+A map is a prediction N x 1 x G x G. A plane is one input number per pixel, and planes are N x P x G x G.
+Where things are in this package:
+
+- Planes: `image_planes` (all that is known from the image) from `projection` and `grey_planes`;
+  `context_planes` (from earlier maps); `separable_filters` resizes and smooths.
+- Prediction: `cascade` runs the stages, `stage_models` has their regressors, `shape_prior` the first map.
+- Training: `resumable_fit` has all steps, from `augmented_images` and `code_tables` to `stage_training` and
+  `parallel_fits`.
 """
 
 from __future__ import annotations
@@ -16,30 +25,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungseg.approaches import base as protocol
-from lungseg.approaches.base import Approach
-from lungseg.approaches.vgg19_context.base import BasePlanes
-from lungseg.approaches.vgg19_context.cascade import (
-    Shared,
-    Stage,
-    believed_names,
-    run_cascade,
-    stage_grids,
-)
-from lungseg.approaches.vgg19_context.fitting import BASE, Fitting
-from lungseg.approaches.vgg19_context.separable import resample
+from lungseg.approaches.base import Approach, Stage
+from lungseg.approaches.vgg19_context.cascade import CascadeStage, run_cascade
+from lungseg.approaches.vgg19_context.context_planes import list_context_plane_names
+from lungseg.approaches.vgg19_context.image_planes import ImagePlanes, SharedPlanes
+from lungseg.approaches.vgg19_context.resumable_fit import IMAGE_PLANES, ResumableFit
+from lungseg.approaches.vgg19_context.separable_filters import resample
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
-from lungseg.approaches.vgg19_context.stage_models import new_stage
+from lungseg.approaches.vgg19_context.stage_models import make_stage_model
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
-from lungseg.learning.weights import WeightsInfo, find_weights, weights_info, write_tensors
+from lungseg.learning.model_files import write_tensors
+from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights
 from lungseg.system.errors import InputError
 from lungseg.system.files import make_folder
 from lungseg.system.runtime import Runtime
 
 IMAGES_A_BATCH = 8
-# For the estimate alone, measured on one machine: values that trees are grown on, values of other regressors
-# and nodes visited, all a second and CPU thread; and what reading and coding add to the planes' time.
+# Only for the estimate, measured on one machine: values that trees are grown on, values of other regressors
+# and nodes visited, all per second and CPU thread; and the factor that reading and coding add to the planes'
+# time.
 NOMINAL_TREES, NOMINAL_OTHERS, NOMINAL_VISITS, CODING = 1.2e8, 1e7, 1.5e10, 1.7
 CONTEXT_COLUMNS = 100
 
@@ -51,33 +56,35 @@ class Vgg19Context(Approach):
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
-        self.base: BasePlanes | None = None
-        self.cascade: list[Stage] = []
+        self.image_planes: ImagePlanes | None = None
+        self.cascade: list[CascadeStage] = []
 
     def weights(self) -> WeightsInfo | None:
         if not self.settings.blocks:
             return None
-        self._new_base()  # read now: a damaged file must not end a benchmark in its last hour
-        return weights_info("vgg19", find_weights("vgg19", self.settings.weights))
+        self._make_image_planes()  # reads the weights, so that a damaged file is found before any fit
+        return describe_weights("vgg19", find_weights("vgg19", self.settings.weights))
 
-    def _new_base(self) -> BasePlanes:
-        return BasePlanes(self.settings, self.runtime).to(self.runtime.device).eval()
+    def _make_image_planes(self) -> ImagePlanes:
+        return ImagePlanes(self.settings, self.runtime).to(self.runtime.device).eval()
 
-    def estimate(self, train: int, validation: int) -> float:
-        """Seconds: planes by timing two images, the regressors by their nominal speed a CPU thread."""
+    def estimate(self, train: int, validation: int) -> float | None:
+        """Estimate seconds: planes by timing two images, the regressors by their nominal speed."""
         s = self.settings
-        base = self._new_base()
+        if s.regressor not in ("lightgbm", "ridge", "mlp"):
+            return None
+        image_planes = self._make_image_planes()
         noise = torch.rand(2, 1, s.size, s.size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            base.planes(noise.to(self.runtime.device))
+            image_planes.compute_planes(noise.to(self.runtime.device))
             start = time.perf_counter()
-            base.planes(noise.to(self.runtime.device))[s.grid].cpu()
+            image_planes.compute_planes(noise.to(self.runtime.device))[s.grid].cpu()
         each = (time.perf_counter() - start) / 2
         cases = train * (1 + s.copies) + validation
-        # A stage before the last is fitted without each fold and on all: `folds` times its rows together.
-        coarse = s.contexts * s.folds * self._rows(train, s.coarse)
-        early, last = s.boosting_of(last=False), s.boosting_of(last=True)
-        columns, fine = len(base.names) + CONTEXT_COLUMNS, self._rows(train, s.grid)
+        # A stage before the last is fitted without each fold and on all: together on `folds` times its rows.
+        coarse = s.contexts * s.folds * self._count_rows(train, s.coarse)
+        early, last = s.get_boosting(last=False), s.get_boosting(last=True)
+        columns, fine = len(image_planes.names) + CONTEXT_COLUMNS, self._count_rows(train, s.grid)
         grown = coarse * early.rounds * early.column_share + fine * last.rounds * last.column_share
         other = {"ridge": 1, "mlp": s.mlp.epochs}.get(s.regressor)
         passed = grown / NOMINAL_TREES if other is None else (coarse + fine) * other / NOMINAL_OTHERS
@@ -85,7 +92,7 @@ class Vgg19Context(Approach):
         visits = cases * s.contexts * s.coarse**2 * early.rounds * early.leaves
         return CODING * each * cases + (regressors + visits / NOMINAL_VISITS) / self.runtime.threads
 
-    def _rows(self, train: int, grid: int) -> int:
+    def _count_rows(self, train: int, grid: int) -> int:
         s = self.settings
         return train * (min(s.pixels_per_image, grid**2) + s.copies * min(s.pixels_per_copy, grid**2))
 
@@ -95,86 +102,87 @@ class Vgg19Context(Approach):
                 "vgg19-context needs training images of two patients for its folds: give more, "
                 "or set contexts = 0"
             )
+        if self.settings.regressor != "lightgbm":
+            regressor_class, own = self.settings.resolve_regressor()
+            regressor_class(own, self.runtime).require(CONTEXT_COLUMNS)
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         self.require(train)
         self.cascade = []
-        self.base = self._new_base()
-        fitting = Fitting(self.settings, self.runtime, context)
-        fitting.read(train, validation)
-        fitting.extract(self.base)
-        for index, grid in enumerate(fitting.grids):
-            model, record = fitting.stage(index)
-            self.cascade.append(Stage(grid, model))
-            if index < len(fitting.grids) - 1:
-                maps = self._at_own_size(fitting.earlier[-1][~fitting.cases.learnt], validation)
+        self.image_planes = self._make_image_planes()
+        fit = ResumableFit(self.settings, self.runtime, context)
+        fit.read_images(train, validation)
+        fit.make_tables(self.image_planes)
+        for index, grid in enumerate(fit.grids):
+            model, record = fit.fit_stage(index)
+            self.cascade.append(CascadeStage(grid, model))
+            if index < len(fit.grids) - 1:
+                maps = self._resize_maps(fit.earlier[-1][~fit.cases.is_training], validation)
             else:
-                maps = self._predictions(validation)
+                maps = self._predict_samples(validation)
             context.history(unit="stage", step=index + 1, **record, validation_dice=context.score(maps))
-        parameters = sum(stage.model.parameters for stage in self.cascade)
-        return FitReport("rows", fitting.rows_passed, parameters, seconds_before=fitting.seconds_before)
+        counts = [stage.model.parameters for stage in self.cascade]
+        parameters = None if None in counts else sum(counts)
+        return FitReport("rows", fit.rows_passed, parameters, seconds_before=fit.seconds_before)
 
-    def _at_own_size(self, maps: Tensor, samples: Sequence[Any]) -> Iterator[np.ndarray]:
-        """Maps at the samples' own sizes, one at a time."""
+    def _resize_maps(self, maps: Tensor, samples: Sequence[Any]) -> Iterator[np.ndarray]:
+        """Resize maps to the samples' own sizes, one at a time."""
         for index, sample in enumerate(samples):
             yield from self.finish(maps[index : index + 1], [sample.mask().shape])
 
-    def _predictions(self, samples: Sequence[Any]) -> Iterator[np.ndarray]:
+    def _predict_samples(self, samples: Sequence[Any]) -> Iterator[np.ndarray]:
         for start in range(0, len(samples), IMAGES_A_BATCH):
             yield from self.predict([sample.image() for sample in samples[start : start + IMAGES_A_BATCH]])
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         return to_batch(images, self.settings.size, self.runtime.device)
 
-    def stages(self) -> list[protocol.Stage]:
+    def stages(self) -> list[Stage]:
         on_host = self.runtime.device.type == "cpu"
-        leaving = not on_host and not all(stage.model.on_device for stage in self.cascade)
-        return [
-            protocol.Stage("features", self._features),
-            protocol.Stage("trees", self._trees, copies=leaving),
-        ]
+        copies = not on_host and not all(stage.model.on_device for stage in self.cascade)
+        return [Stage("features", self._compute_planes), Stage("trees", self._run_cascade, copies=copies)]
 
-    def _features(self, batch: Tensor) -> Shared:
-        return self.base(batch)
+    def _compute_planes(self, batch: Tensor) -> SharedPlanes:
+        return self.image_planes(batch)
 
     @torch.inference_mode()
-    def _trees(self, shared: Shared) -> Tensor:
+    def _run_cascade(self, shared: SharedPlanes) -> Tensor:
         return run_cascade(self.cascade, shared)
 
     @torch.inference_mode()
     def feature_maps(self, image: np.ndarray) -> np.ndarray:
-        """The planes of the last stage's grid, then the shape prior's map if there is one."""
-        shared = self._features(self.prepare([image]))
-        maps = [shared.planes[self.settings.grid][:, : shared.own]]
+        """Compute the image planes at the last stage's grid, then the shape prior's map if there is one."""
+        shared = self._compute_planes(self.prepare([image]))
+        maps = [shared.planes[self.settings.grid][:, : shared.image_count]]
         maps += [] if shared.prior is None else [resample(shared.prior, self.settings.grid)]
         return torch.cat(maps, 1)[0].cpu().numpy()
 
     def importance(self) -> list[tuple[str, str, float]]:
-        """Gain of each stage's trees; "map 1" is what stage 1 predicted."""
+        """List the gain shares of each stage's trees; "map 1" is what stage 1 predicted."""
         earlier = ["shape prior"] if self.settings.shape_prior else []
         rows: list[tuple[str, str, float]] = []
         for number, stage in enumerate(self.cascade, start=1):
-            shares = stage.model.gain_shares()
+            shares = stage.model.compute_gain_shares()
             if shares is None:
                 return []
-            names = [*self.base.names, *believed_names(earlier, stage.grid)]
+            names = [*self.image_planes.names, *list_context_plane_names(earlier, stage.grid)]
             rows += [(f"stage {number}", name, float(s)) for name, s in zip(names, shares, strict=True)]
             earlier.append(f"map {number}")
         return rows
 
     def save(self, directory: Path) -> None:
-        write_tensors(directory / BASE, self.base.fitted())
+        write_tensors(directory / IMAGE_PLANES, self.image_planes.get_fitted_tensors())
         for index, stage in enumerate(self.cascade):
             stage.model.save(make_folder(directory / f"stage-{index + 1}"))
 
     @classmethod
     def load(cls, directory: Path, settings: Vgg19ContextSettings, runtime: Runtime) -> Vgg19Context:
         approach = cls(settings, runtime)
-        approach.base = approach._new_base()
-        approach.base.read(directory / BASE)
-        grids = stage_grids(settings)
+        approach.image_planes = approach._make_image_planes()
+        approach.image_planes.read(directory / IMAGE_PLANES)
+        grids = settings.stage_grids
         for index, grid in enumerate(grids):
-            model = new_stage(settings, runtime, last=index == len(grids) - 1)
+            model = make_stage_model(settings, runtime, last=index == len(grids) - 1)
             model.read(directory / f"stage-{index + 1}")
-            approach.cascade.append(Stage(grid, model))
+            approach.cascade.append(CascadeStage(grid, model))
         return approach

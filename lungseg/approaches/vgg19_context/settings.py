@@ -1,28 +1,31 @@
-"""Keys of `vgg19-context` in a spec."""
+"""Keys of the approach `vgg19-context` in a spec."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lungseg.learning.images.augmentation import AugmentationSettings
+from lungseg.learning.regressors.base import Regressor
 from lungseg.learning.regressors.mlp import MlpSettings
+from lungseg.learning.regressors.registry import require_known_regressor, resolve_regressor
 from lungseg.learning.regressors.ridge import RidgeSettings
-from lungseg.learning.vgg19.pyramid import Block, Layer, blocks_of
+from lungseg.learning.vgg19.pyramid import Block, Layer, make_blocks
+from lungseg.learning.weights import WeightsChoice
 from lungseg.system.plugins import Settings
 
 
 class StageBoostingSettings(Settings):
-    """Gradient-boosted trees of one stage.
+    """Keys of the gradient-boosted trees of the last stage.
 
     Attributes:
         rounds: trees.
-        leaves: of a tree at most.
+        leaves: most leaves of a tree.
         learning_rate: shrinkage of a tree.
-        min_leaf: rows in a leaf at least.
-        column_share: share of the columns that a tree may read, drawn anew for each.
-        row_share: share of the rows that a tree learns from, drawn anew for each.
+        min_leaf: least rows in a leaf.
+        column_share: share of the columns that a tree may read, drawn anew for each tree.
+        row_share: share of the rows that a tree learns from, drawn anew for each tree.
     """
 
     rounds: Annotated[int, Field(ge=1)] = 2000
@@ -34,7 +37,7 @@ class StageBoostingSettings(Settings):
 
 
 class ContextBoostingSettings(StageBoostingSettings):
-    """The same of a stage before the last one, whose trees are larger: it finds lungs in features."""
+    """The same keys for the stages before the last: fewer and larger trees, which find lungs in features."""
 
     rounds: Annotated[int, Field(ge=1)] = 300
     leaves: Annotated[int, Field(ge=2, le=256)] = 255
@@ -46,29 +49,31 @@ class Vgg19ContextSettings(Settings):
 
     Attributes:
         weights: "imagenet", "random" or "auto" (ImageNet's if they are on this machine, else random).
-        size: images are worked on at size x size pixels, the top of the pyramid.
-        scales: the pyramid's levels whose features are used, in pixels; each divides `size`.
+        size: images are worked on at size x size pixels, the largest level of the pyramid.
+        scales: the levels of the pyramid whose features are used, in pixels; each divides `size`.
         layers: of VGG19, computed at each level.
-        components: principal components that each layer at each level is reduced to; 0 keeps all channels.
-        features: use the layers at all; without, only grey values and coordinates (if asked for) are left.
+        components: number of principal components of each layer at each level; 0 keeps all channels.
+        features: use VGG19's layers; without them only grey values and coordinates are left.
         grey: use the grey value and its difference from local means.
         coordinates: use the pixel's place in the image and in the body.
         shape_prior: begin with a kernel regression of the whole mask.
-        contexts: stages before the last one; each reads the two latest maps (the shape prior's is the first).
+        contexts: stages before the last one. Each reads the two latest maps; the shape prior's is the first.
         grid: pixels a side of the last stage's map. It divides `size`.
         coarse: pixels a side of the earlier stages' maps. It divides `grid`.
-        folds: of patients; a training image's maps come from models fitted on the other folds.
+        folds: of patients. A training image's maps come from models that were fitted to the other folds.
         copies: changed copies of each training image to learn from.
         augmentation: how a copy is changed.
         pixels_per_image, pixels_per_copy: rows that a stage learns from.
-        regressor: of every stage. All but "lightgbm" read the ranks of the columns' values instead of them;
-            "hist-gradient-boosting" and "mlp" choose a round or an epoch by validation pixels.
-        boosting: of "lightgbm" and "hist-gradient-boosting"; the latter draws no columns or rows.
-        context_boosting: the same of the stages before the last one. Keys that a spec gives in `boosting`
-            alone are meant for all stages.
+        regressor: of every stage. All but "lightgbm" read the ranks of a column's values instead of the
+            values. "mlp" chooses an epoch by validation pixels.
+        regressor_settings: of a class that `regressor` names, such as "sklearn.linear_model:BayesianRidge".
+        boosting: keys of "lightgbm" in the last stage.
+        context_boosting: keys of "lightgbm" in the other stages. If a spec gives `boosting` alone, its keys
+            count for all stages.
+        ridge, mlp: keys of the regressor of that name.
     """
 
-    weights: Literal["imagenet", "random", "auto"] = "auto"
+    weights: WeightsChoice = "auto"
     size: Annotated[int, Field(ge=32, le=4096)] = 256
     scales: tuple[int, ...] = (256, 128, 64, 32, 16)
     layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")
@@ -95,24 +100,36 @@ class Vgg19ContextSettings(Settings):
     )
     pixels_per_image: Annotated[int, Field(ge=16)] = 1000
     pixels_per_copy: Annotated[int, Field(ge=16)] = 150
-    regressor: Literal["lightgbm", "ridge", "hist-gradient-boosting", "mlp"] = "lightgbm"
+    regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"
+    regressor_settings: dict[str, Any] = Field(default_factory=dict)
     boosting: StageBoostingSettings = StageBoostingSettings()
     context_boosting: ContextBoostingSettings = ContextBoostingSettings()
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
 
-    def boosting_of(self, last: bool) -> StageBoostingSettings:
-        """Of the last stage, or of those before it."""
+    def resolve_regressor(self) -> tuple[type[Regressor], Settings]:
+        """Return class and settings of a regressor other than "lightgbm". Raises InputError if unknown."""
+        return resolve_regressor(
+            self.regressor, {"ridge": self.ridge, "mlp": self.mlp}, self.regressor_settings
+        )
+
+    def get_boosting(self, last: bool) -> StageBoostingSettings:
+        """Return the keys of the trees of the last stage, or of the stages before it."""
         return self.boosting if last else self.context_boosting
 
     @property
+    def stage_grids(self) -> list[int]:
+        """Return the pixels a side of each stage's map, in the order of the stages."""
+        return [self.coarse] * self.contexts + [self.grid]
+
+    @property
     def blocks(self) -> tuple[Block, ...]:
-        """What the pyramid computes."""
-        return blocks_of(self.layers, self.scales) if self.features else ()
+        """Return what the pyramid computes."""
+        return make_blocks(self.layers, self.scales) if self.features else ()
 
     @model_validator(mode="before")
     @classmethod
-    def _same_trees(cls, given: Any) -> Any:
+    def _use_boosting_for_all_stages(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "boosting" not in given:
             return given
         keys = given["boosting"]
@@ -121,7 +138,7 @@ class Vgg19ContextSettings(Settings):
         return {"context_boosting": keys, **given}
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Vgg19ContextSettings:
+    def _check_sizes(self) -> Vgg19ContextSettings:
         if self.size % self.grid or self.grid % self.coarse:
             raise ValueError(
                 f"grid {self.grid} must divide size {self.size}, and coarse {self.coarse} the grid"
@@ -135,13 +152,13 @@ class Vgg19ContextSettings(Settings):
             raise ValueError(f"scale {wrong[0]} must divide size {self.size} and be at least 8")
         grids = [self.grid, self.coarse] if self.contexts else [self.grid]
         for grid in grids:
-            odd = [block for block in self.blocks if not _meets(block.side, grid)]
+            odd = [block for block in self.blocks if not _is_multiple_either_way(block.side, grid)]
             if odd:
                 raise ValueError(
                     f"the maps of {odd[0].name} have {odd[0].side} pixels a side, which must divide "
                     f"the grid's {grid} or be a multiple of it"
                 )
-            if self.shape_prior and (self.size % 32 or not _meets(64, grid)):
+            if self.shape_prior and (self.size % 32 or not _is_multiple_either_way(64, grid)):
                 raise ValueError(
                     f"with shape_prior size {self.size} must be a multiple of 32, "
                     f"and grid {grid} divide 64 or be a multiple of it"
@@ -151,5 +168,5 @@ class Vgg19ContextSettings(Settings):
         return self
 
 
-def _meets(side: int, grid: int) -> bool:
+def _is_multiple_either_way(side: int, grid: int) -> bool:
     return side % grid == 0 or grid % side == 0

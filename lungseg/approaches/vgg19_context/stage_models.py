@@ -1,4 +1,4 @@
-"""The regressor of one stage: learns from codes, predicts from codes while training and from planes after."""
+"""The regressor of a stage: it learns from codes, and predicts from codes in a fit and from values later."""
 
 from __future__ import annotations
 
@@ -13,66 +13,73 @@ from torch import Tensor
 
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.learning.fit import FitContext
+from lungseg.learning.model_files import explain_damage
 from lungseg.learning.regressors.base import PixelTable, Regressor
-from lungseg.learning.regressors.boosting import BoostingSettings, HistGradientBoosting, gain_shares
-from lungseg.learning.regressors.mlp import Mlp
-from lungseg.learning.regressors.ridge import RidgeRegressor
+from lungseg.learning.regressors.boosting import compute_gain_shares
 from lungseg.learning.trees.bins import MOST_BINS, Bins
-from lungseg.learning.trees.evaluator import Evaluator, evaluator
+from lungseg.learning.trees.evaluator import Evaluator, make_evaluator
 from lungseg.learning.trees.training import CodedRows, boost, to_feature_values
-from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
 from lungseg.system.runtime import Runtime
 
 
 class StageModel(ABC):
-    """Rows of F columns -> the share of lung, not yet clipped to [0, 1].
+    """A model that predicts the share of lung from rows of F columns; values are not clipped to [0, 1].
 
     Attributes:
-        parameters: fitted numbers.
-        side_by_side: several can be fitted at once, in threads of one process.
-        on_device: `of_rows` computes where the rows are; else they are copied to the host and back.
+        parameters: fitted numbers; None if it can't tell.
+        fits_in_parallel: whether several can be fitted at once, in threads of one process.
+        on_device: whether `predict_rows` computes where the rows are; else they are copied to the host and
+            back.
     """
 
-    parameters: int = 0
-    side_by_side: bool = False
+    parameters: int | None = 0
+    fits_in_parallel: bool = False
     on_device: bool = False
 
     @abstractmethod
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
-        """`held` is what the regressor may choose by, if it chooses: rows of validation images.
+    def fit(
+        self, rows: CodedRows, held: CodedRows, bins: Bins, fit_context: FitContext, threads: int
+    ) -> None:
+        """Fit to codes.
 
-        `threads`: of the CPU that it may take, where it can be told. They have no part in what is fitted.
+        Args:
+            rows: of training images.
+            held: of validation images, for regressors that choose a step by them.
+            bins: of the columns.
+            fit_context: seed, and where to report progress.
+            threads: CPU threads to use, where the regressor can be told. They don't change the result.
         """
 
     @abstractmethod
-    def of_codes(self, codes: np.ndarray) -> np.ndarray:
-        """Values float32 n of codes uint8 n x F."""
+    def predict_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Predict values float32 n of codes uint8 n x F."""
 
     @abstractmethod
-    def of_rows(self, rows: Tensor) -> Tensor:
-        """Values float32 n of rows float32 n x F of any strides, on their device."""
+    def predict_rows(self, rows: Tensor) -> Tensor:
+        """Predict values float32 n of rows float32 n x F of any strides, on their device."""
 
-    def gain_shares(self) -> np.ndarray | None:
-        """As of `Regressor`."""
+    def compute_gain_shares(self) -> np.ndarray | None:
+        """Compute each column's share, float64 F, of the gain of all splits; None without trees."""
         return None
 
     @abstractmethod
-    def save(self, directory: Path) -> None: ...
+    def save(self, directory: Path) -> None:
+        """Write the fitted model, without pickle."""
 
     @abstractmethod
     def read(self, directory: Path) -> None:
-        """Reads what `save` wrote. Raises InputError if it is missing or damaged."""
+        """Read what `save` wrote. Raises InputError if it is missing or damaged."""
 
 
-LEAST_COLUMNS = 8  # that a tree may read, however small the share: with one or two it could only add them up
+LEAST_COLUMNS = 8  # that a tree may read, whatever `column_share`: with one or two it could only add them up
 
 
 class BoostedStage(StageModel):
-    """LightGBM on codes (squared error), evaluated as arrays."""
+    """LightGBM, trained on codes with the squared error."""
 
     FILE = "lightgbm.txt"
-    side_by_side = True
+    fits_in_parallel = True
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         self.settings, self.runtime = settings.boosting, runtime
@@ -80,17 +87,19 @@ class BoostedStage(StageModel):
         self._on_codes: Evaluator | None = None
         self._start = 0.0
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
+    def fit(
+        self, rows: CodedRows, held: CodedRows, bins: Bins, fit_context: FitContext, threads: int
+    ) -> None:
         def report(env: lightgbm.callback.CallbackEnv) -> None:
-            context.progress(env.iteration + 1, env.end_iteration, "growing trees")
+            fit_context.progress(env.iteration + 1, env.end_iteration, "growing trees")
 
-        parameters = self._parameters(context.seed, len(bins), threads)
+        parameters = self._make_parameters(fit_context.seed, len(bins), threads)
         booster, self._start = boost(rows, bins, parameters, self.settings.rounds, callbacks=[report])
         text = booster.model_to_string(num_iteration=-1)
-        self._on_codes = evaluator(text, threads=self.runtime.threads)
+        self._on_codes = make_evaluator(text, threads=self.runtime.threads)
         self.text = to_feature_values(text, bins, self._start)
 
-    def _parameters(self, seed: int, columns: int, threads: int) -> dict[str, object]:
+    def _make_parameters(self, seed: int, columns: int, threads: int) -> dict[str, object]:
         s = self.settings
         share = max(s.column_share, min(1, LEAST_COLUMNS / columns))
         return {
@@ -108,8 +117,8 @@ class BoostedStage(StageModel):
 
     @cached_property
     def _on_values(self) -> Evaluator:
-        # Made when first used, as the models of folds never are: it holds threads, or memory of the device.
-        return evaluator(self.text, self.runtime.device, self.runtime.threads)
+        # Made when first used, since it needs threads or device memory and the models of folds never use it.
+        return make_evaluator(self.text, self.runtime.device, self.runtime.threads)
 
     @property
     def on_device(self) -> bool:
@@ -119,46 +128,46 @@ class BoostedStage(StageModel):
     def parameters(self) -> int:
         return len(self._on_values.forest.leaves)
 
-    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+    def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(np.ascontiguousarray(codes.T)).float().T
-        return (self._on_codes.raw(rows) + self._start).float().numpy()
+        return (self._on_codes.predict_raw(rows) + self._start).float().numpy()
 
-    def of_rows(self, rows: Tensor) -> Tensor:
-        return self._on_values.raw(rows).float()
+    def predict_rows(self, rows: Tensor) -> Tensor:
+        return self._on_values.predict_raw(rows).float()
 
-    def gain_shares(self) -> np.ndarray:
-        return gain_shares(lightgbm.Booster(model_str=self.text))
+    def compute_gain_shares(self) -> np.ndarray:
+        return compute_gain_shares(lightgbm.Booster(model_str=self.text))
 
     def save(self, directory: Path) -> None:
         write_atomically(directory / self.FILE, self.text)
 
     def read(self, directory: Path) -> None:
         path = directory / self.FILE
-        try:
+        with explain_damage(path, lightgbm.basic.LightGBMError):
             self.text = path.read_text()
-            self._on_values  # noqa: B018 (reads it now: a damaged file is found when it is loaded)
-        except (OSError, UnicodeDecodeError, lightgbm.basic.LightGBMError, InputError) as error:
-            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+            self._on_values  # noqa: B018 (parses the text, so that damage is found now)
 
 
-class TableStage(StageModel):
-    """Any of the plain approach's regressors, on columns replaced by their ranks: codes scaled to [0, 1]."""
+class RegressorStage(StageModel):
+    """Any other `Regressor`, on columns that are replaced by their ranks: codes scaled to [0, 1]."""
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.kind, self.settings = _regressors(settings)[settings.regressor]
+        self.regressor_class, self.settings = settings.resolve_regressor()
         self.regressor: Regressor | None = None
 
-    def fit(self, rows: CodedRows, held: CodedRows, bins: Bins, context: FitContext, threads: int) -> None:
+    def fit(
+        self, rows: CodedRows, held: CodedRows, bins: Bins, fit_context: FitContext, threads: int
+    ) -> None:
         self.bins = bins
-        self.regressor = self.kind(self.settings, self.runtime)
-        self.regressor.fit(_as_table(rows), _as_table(held), context)
+        self.regressor = self.regressor_class(self.settings, self.runtime)
+        self.regressor.fit(_make_table(rows), _make_table(held), fit_context)
         self.parameters = self.regressor.parameters
 
-    def of_codes(self, codes: np.ndarray) -> np.ndarray:
-        return self.regressor.predict(_scaled(codes))
+    def predict_codes(self, codes: np.ndarray) -> np.ndarray:
+        return self.regressor.predict(_scale(codes))
 
-    def of_rows(self, rows: Tensor) -> Tensor:
+    def predict_rows(self, rows: Tensor) -> Tensor:
         return self.regressor.predict_tensor(self.bins.encode(rows).float() / (MOST_BINS - 1))
 
     def save(self, directory: Path) -> None:
@@ -167,33 +176,19 @@ class TableStage(StageModel):
 
     def read(self, directory: Path) -> None:
         self.bins = Bins.load(directory / "bins.npz")
-        self.regressor = self.kind.load(directory, self.settings, self.runtime)
+        self.regressor = self.regressor_class.load(directory, self.settings, self.runtime)
         self.parameters = self.regressor.parameters
 
 
-def new_stage(settings: Vgg19ContextSettings, runtime: Runtime, *, last: bool) -> StageModel:
-    """An unfitted regressor of the kind that the settings name, for the last stage or one before it."""
-    own = settings.model_copy(update={"boosting": settings.boosting_of(last)})
-    return (BoostedStage if settings.regressor == "lightgbm" else TableStage)(own, runtime)
+def make_stage_model(settings: Vgg19ContextSettings, runtime: Runtime, *, last: bool) -> StageModel:
+    """Make the unfitted model that the settings ask for, for the last stage or for one before it."""
+    own = settings.model_copy(update={"boosting": settings.get_boosting(last)})
+    return (BoostedStage if settings.regressor == "lightgbm" else RegressorStage)(own, runtime)
 
 
-def _regressors(settings: Vgg19ContextSettings) -> dict[str, tuple[type[Regressor], object]]:
-    boosting = BoostingSettings(
-        rounds=settings.boosting.rounds,
-        leaves=settings.boosting.leaves,
-        learning_rate=settings.boosting.learning_rate,
-        min_leaf=settings.boosting.min_leaf,
-    )
-    return {
-        "ridge": (RidgeRegressor, settings.ridge),
-        "hist-gradient-boosting": (HistGradientBoosting, boosting),
-        "mlp": (Mlp, settings.mlp),
-    }
+def _make_table(rows: CodedRows) -> PixelTable:
+    return PixelTable(_scale(rows.read_codes(0, len(rows))), rows.read_targets())
 
 
-def _as_table(rows: CodedRows) -> PixelTable:
-    return PixelTable(_scaled(rows.codes(0, len(rows))), rows.chosen_targets())
-
-
-def _scaled(codes: np.ndarray) -> np.ndarray:
+def _scale(codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.float32) / (MOST_BINS - 1)

@@ -1,4 +1,4 @@
-"""Which pixels of an image are learnt from, and the table they make."""
+"""Stratified sampling of pixels from images, and the table of features and targets that they make."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import torch
 from lungseg.data.sample import Sample
 from lungseg.learning.images.resize import shrink_mask, to_batch
 from lungseg.learning.regressors.base import PixelTable
-from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures, extract
+from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures, extract_features
 from lungseg.system.runtime import Runtime
 
 IMAGES_A_BATCH = 8
 
 
 def sample_pixels(target: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Flat indices of `count` pixels of one image, ascending, without repeats.
+    """Sample pixels of one image, stratified by the mask's value.
 
-    Stratified by the mask's value (none, less than half, half or more, all lung), each stratum with its own
-    share of the image, rounded by largest remainder: the table keeps the true share of lung exactly, and thin
-    strata along the edge are not lost by chance. All pixels if the image has no more than `count`.
+    The strata are no lung, less than half, half or more, and all lung. Each gets its share of the image,
+    rounded by largest remainder. So the sample has the true share of lung, and the thin strata along the edge
+    are not lost by chance.
 
     Args:
         target: float32 h x w in [0, 1], the share of lung in each pixel.
-        count: pixels wanted, at least 1.
+        count: pixels to sample, at least 1.
         rng: seeded.
+
+    Returns:
+        int64 flat indices, ascending, without repeats; all pixels if the image has no more than `count`.
     """
     values = target.ravel()
     if count >= values.size:
@@ -50,19 +53,25 @@ def build_table(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PixelTable:
-    """Samples pixels of every image into one table; memory beyond the table is that of one batch of images.
+    """Build a table of sampled pixels of all images; beyond it, memory is that of one batch of images.
 
-    Images are shrunk to `size` x `size` by area; the mask's area average is the target. The choice of pixels
-    depends on the seed and the image's place in `samples` alone.
+    Args:
+        samples: with `image()` and `mask()`.
+        network: computes the features.
+        runtime: of the network.
+        size: images are shrunk to size x size pixels by area average. The mask's area average is the target.
+        pixels_per_image: rows per image, or all pixels if it has no more.
+        seed: with an image's index in `samples`, determines which pixels are sampled.
+        progress: called with the images that are done, and all.
     """
     rows = min(pixels_per_image, size * size)
     features = np.empty((len(samples) * rows, CHANNELS), np.float32)
     targets = np.empty(len(samples) * rows, np.float32)
     for start in range(0, len(samples), IMAGES_A_BATCH):
-        part = samples[start : start + IMAGES_A_BATCH]
-        batch = to_batch([sample.image() for sample in part], size, runtime.device)
-        maps = extract(network, batch, runtime).flatten(2)
-        for offset, sample in enumerate(part):
+        group = samples[start : start + IMAGES_A_BATCH]
+        batch = to_batch([sample.image() for sample in group], size, runtime.device)
+        maps = extract_features(network, batch, runtime).flatten(2)
+        for offset, sample in enumerate(group):
             target = shrink_mask(sample.mask(), size)
             rng = np.random.default_rng([seed, start + offset])
             chosen = sample_pixels(target, rows, rng)

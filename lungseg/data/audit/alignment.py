@@ -1,7 +1,7 @@
-"""How alike two pictures are once one is laid over the other: an affine registration of local contrast.
+"""Measure how alike two pictures are by affine registration of their local contrast.
 
 Positions run from -1 to 1 across a picture, so they hold at any size. A placement is a 2 x 3 matrix that
-leads from (row, column, 1) of a `fixed` picture to (row, column) of a `moving` one.
+maps (row, column, 1) of a `fixed` picture to (row, column) of a `moving` one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-SIDE = 128  # pixels of a picture that is looked at closely
+SIDE = 128  # pixels, of pictures that are aligned exactly
 ROUGH_SIDE = 64
-ROUGH_DETAIL, FINE_DETAIL = 4.0, 2.0  # what is coarser than this Gaussian (pixels at SIDE) is taken away
-_NEIGHBOURHOOD = 6.0  # pixels at SIDE; contrast is evened out over this Gaussian
-_LEAST_CONTRAST = 0.1  # of a picture's mean contrast: what has less is flat
+ROUGH_DETAIL, FINE_DETAIL = 4.0, 2.0  # sigma (pixels at SIDE) of the Gaussian blur that is subtracted
+_NEIGHBOURHOOD = 6.0  # sigma (pixels at SIDE) of the Gaussian over which contrast is normalised
+_LEAST_CONTRAST = 0.1  # of a picture's mean contrast: areas with less are flat
 _STEPS = 8  # Gauss-Newton steps at each size
 _LARGEST_STEP = 0.06  # change of a placement's numbers in one step
-_PROMISING = 0.72  # correlation at ROUGH_SIDE below which nothing is looked at closely
-_LEAST_OVERLAP = 0.5  # share of a picture that has to lie on the other
+_PROMISING = 0.72  # correlation at ROUGH_SIDE below which pictures are not aligned any further
+_LEAST_OVERLAP = 0.5  # share of a picture that must overlap the other
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,33 @@ class View:
     texture: np.ndarray
 
     def mirrored(self) -> View:
+        """Return the view of the picture mirrored left to right."""
         return View(self.rough[:, ::-1], self.fine[:, ::-1], self.texture[:, ::-1])
 
 
 def shrink(picture: np.ndarray, side: int) -> np.ndarray:
-    """Any H x W float32 picture at side x side (the aspect is given up), without aliasing."""
+    """Resize an H x W float32 picture to side x side without aliasing; its aspect is lost."""
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def high_pass(picture: np.ndarray, detail: float) -> np.ndarray:
-    """A picture less its blur by a Gaussian whose standard deviation is `detail` pixels."""
+    """Subtract from a picture its blur by a Gaussian whose standard deviation is `detail` pixels."""
     return picture - gaussian_filter(picture, detail, mode="nearest")
 
 
-def local_contrast(picture: np.ndarray, detail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Detail divided by the contrast around it, and where there is detail at all.
+def normalise_contrast(picture: np.ndarray, detail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Divide a picture's detail by the contrast around it, and show where there is detail at all.
 
-    Brightness, gain and gamma change a picture's local mean and contrast but hardly this ratio. Divisive
-    normalisation as in Jarrett et al. 2009 (What is the best multi-stage architecture for object
-    recognition?), with a floor, so that noise in flat areas isn't raised.
+    Brightness, gain and gamma change a picture's local mean and contrast but hardly this ratio. It is the
+    divisive normalisation of Jarrett et al. 2009 (What is the best multi-stage architecture for object
+    recognition?), with a floor, so that noise in flat areas isn't amplified.
 
     Args:
         picture: SIDE x SIDE float32.
-        detail: standard deviation of the Gaussian whose blur is taken away, in pixels.
+        detail: standard deviation of the Gaussian blur that is subtracted, in pixels.
 
-    Returns the detail (float32, about -3 to 3) and the texture (float32, 0 to 1).
+    Returns:
+        the detail (float32, about -3 to 3) and the texture (float32, 0 to 1), both SIDE x SIDE.
     """
     high = high_pass(picture, detail)
     contrast = np.sqrt(gaussian_filter(high * high, _NEIGHBOURHOOD, mode="nearest"))
@@ -68,20 +70,20 @@ def local_contrast(picture: np.ndarray, detail: float) -> tuple[np.ndarray, np.n
     return high / (contrast + floor), squared / (squared + 4 * floor * floor)
 
 
-def view(picture: np.ndarray) -> View:
-    """Of a SIDE x SIDE float32 picture."""
-    rough = shrink(local_contrast(picture, ROUGH_DETAIL)[0], ROUGH_SIDE)
-    return View(rough, *local_contrast(picture, FINE_DETAIL))
+def make_view(picture: np.ndarray) -> View:
+    """Make the view of a SIDE x SIDE float32 picture."""
+    rough = shrink(normalise_contrast(picture, ROUGH_DETAIL)[0], ROUGH_SIDE)
+    return View(rough, *normalise_contrast(picture, FINE_DETAIL))
 
 
-def similarity(moving: View, fixed: View, placement: np.ndarray) -> float:
-    """Correlation of the two pictures' fine detail, -1 to 1, where both have texture, once well aligned.
+def measure_similarity(moving: View, fixed: View, placement: np.ndarray) -> float:
+    """Align two pictures and return the correlation of their fine detail, -1 to 1, where both have texture.
 
-    0 if they don't overlap enough, or if a rough look shows that they can't be copies.
+    It is 0 if the pictures overlap too little, or if a coarse alignment shows that they can't be copies.
 
     Args:
         moving, fixed: the pictures.
-        placement: 2 x 3 float64, where to begin.
+        placement: 2 x 3 float64, where the alignment starts.
     """
     found, placement = _align(moving.rough, fixed.rough, placement)
     if found < _PROMISING:
@@ -95,7 +97,7 @@ def similarity(moving: View, fixed: View, placement: np.ndarray) -> float:
 
 
 def _positions(placement: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel positions (2 x k) in the moving picture of those pixels of the fixed one (mask) that reach it."""
+    """Positions (2 x k) in the moving picture of the fixed pixels that it covers, and a mask of these."""
     rows, columns = _grid(side)
     where = (placement[:, :1] * rows + placement[:, 1:2] * columns + placement[:, 2:] + 1) * side / 2 - 0.5
     inside = ((where >= 0) & (where <= side - 1)).all(axis=0)
@@ -131,7 +133,7 @@ def _align(moving: np.ndarray, fixed: np.ndarray, placement: np.ndarray) -> tupl
         y, x, one = rows[inside], columns[inside], np.ones_like(seen)
         jacobian = np.stack([down * y, down * x, down, right * y, right * x, right, seen, one])
         normal = jacobian @ jacobian.T
-        normal += 1e-3 * np.trace(normal) / 8 * np.eye(8)  # damped: flat pictures have no unique solution
+        normal += 1e-3 * np.trace(normal) / 8 * np.eye(8)  # damping: flat pictures have no unique solution
         solution = np.linalg.solve(normal, jacobian @ wanted)
         change = (solution[:6] / max(solution[6], 0.2)).reshape(2, 3)  # as at a gain of 1
         placement = placement + np.clip(change, -_LARGEST_STEP, _LARGEST_STEP)

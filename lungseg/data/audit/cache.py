@@ -1,6 +1,6 @@
-"""What the audit found in pictures, kept by their content: a second look takes no time.
+"""Cache what the audit found in pictures, by their content, so that a second audit takes no time.
 
-A cache that can't be read, or written, is none; nothing fails for it.
+A cache that can't be read or written counts as missing; nothing fails because of it.
 """
 
 from __future__ import annotations
@@ -8,47 +8,73 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
-from lungseg.system.cache import cache_folder
+from lungseg.system.cache import find_cache_folder
 from lungseg.system.errors import InputError
 from lungseg.system.files import write_json
-from lungseg.system.hashing import hash_code, hash_of
+from lungseg.system.hashing import hash_code, hash_value
 
-# Hash of each file -> hash of its pixels; (pixels, pixels, similarity); pixels that weren't compared.
-Found = tuple[dict[str, str], list[tuple[str, str, float]], list[str]]
-
-# What decides how a file is read and compared.
-_CODE = ("lungseg.data.audit.audit", "lungseg.data.files.images")
+# The code that reads and compares files.
+_CODE = ("lungseg.data.audit.compare", "lungseg.data.files.images")
 
 
-def recall(files: Sequence[str], compared: bool) -> Found | None:
-    """What `store` kept for these files (sorted hashes, hex); None if there is nothing sound."""
-    folder = cache_folder("audit")
+@dataclass(frozen=True)
+class PictureFindings:
+    """What pictures showed, by hashes (hex) and not by names, so that it holds for copies of a dataset too.
+
+    Attributes:
+        pixels: hash of each file -> hash of its decoded pixels.
+        alike: (hash of pixels, hash of pixels, similarity) from LOOKALIKE up.
+        uncompared: hashes of the pixels of pictures that show too little to be compared.
+    """
+
+    pixels: dict[str, str]
+    alike: list[tuple[str, str, float]]
+    uncompared: set[str]
+
+
+def recall(files: Sequence[str], compared: bool) -> PictureFindings | None:
+    """Return what `store` kept for these files; None if nothing usable is stored.
+
+    Args:
+        files: sorted hashes, hex.
+        compared: as of `store`.
+    """
+    folder = find_cache_folder("audit")
     if folder is None:
         return None
     try:
         kept = json.loads((folder / _name(files, compared)).read_text("utf-8"))
         pixels = {str(file): str(pixel) for file, pixel in kept["pixels"].items()}
         alike = [(str(first), str(second), float(similarity)) for first, second, similarity in kept["alike"]]
-        uncompared = [str(pixel) for pixel in kept["uncompared"]]
+        uncompared = {str(pixel) for pixel in kept["uncompared"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     known = set(pixels.values())
     whole = sorted(pixels) == list(files) and all({first, second} <= known for first, second, _ in alike)
-    return (pixels, alike, uncompared) if whole else None
+    return PictureFindings(pixels, alike, uncompared) if whole else None
 
 
-def store(files: Sequence[str], compared: bool, found: Found) -> None:
-    folder = cache_folder("audit")
+def store(files: Sequence[str], compared: bool, found: PictureFindings) -> None:
+    """Store what the pictures of these files showed.
+
+    Args:
+        files: sorted hashes, hex.
+        compared: the pictures were compared with each other, not only hashed.
+        found: what to store.
+    """
+    folder = find_cache_folder("audit")
     if folder is None:
         return
-    pixels, alike, uncompared = found
+    values = {
+        "pixels": found.pixels,
+        "alike": [list(pair) for pair in found.alike],
+        "uncompared": sorted(found.uncompared),
+    }
     with suppress(InputError):  # an unwritable folder or a full disk: no cache
-        write_json(
-            folder / _name(files, compared),
-            {"pixels": pixels, "alike": [list(pair) for pair in alike], "uncompared": uncompared},
-        )
+        write_json(folder / _name(files, compared), values)
 
 
 def _name(files: Sequence[str], compared: bool) -> str:
-    return f"{hash_of([compared, hash_code(*_CODE), list(files)])}.json"
+    return f"{hash_value([compared, hash_code(*_CODE), list(files)])}.json"

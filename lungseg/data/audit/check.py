@@ -1,4 +1,4 @@
-"""Whether a dataset on disk is sound: `lungseg data check`."""
+"""Check a dataset on disk for `lungseg data check`: missing and unreadable files, wrong masks, duplicates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.data.audit.audit import KINDS, Twin, examine
+from lungseg.data.audit.compare import KINDS, Pair, compare_samples
 from lungseg.data.audit.pictures import Progress
 from lungseg.data.files.images import SizeMismatch
 from lungseg.data.sample import Dataset, Sample
 from lungseg.system.errors import InputError
 
-_SHOWN = 3  # names that a row gives before it says how many more there are
+_SHOWN = 3  # names in a row; of further ones it gives the number
 
 
 @dataclass
@@ -26,18 +26,18 @@ class CheckReport:
     Attributes:
         root: the dataset's folder, None if it has none.
         count: images that have a mask.
-        patients: how many there are among these.
-        sources, labels: images of each.
-        sizes: images of each (height, width), of those that can be read.
+        patients: number of patients among these.
+        sources, labels: number of images of each.
+        sizes: number of images of each (height, width), of those that can be read.
         lung_shares: lung pixels over all pixels, of each mask that can be read.
         images_without_mask, masks_without_image: names of files.
-        ambiguous: sentences: two masks for one image, an id twice.
+        ambiguous: sentences: two masks for one image, or a duplicate id.
         unreadable: sentences: images and masks that can't be used.
         size_mismatches: sentences.
         empty_masks, full_masks, blank_images: ids.
-        twins: pairs that show the same picture; those of one patient that differ aren't among them.
+        duplicates: pairs that show the same picture; other pictures of one patient aren't among them.
         lookalikes: pairs under two patients' names that may show one person.
-        uncompared: ids of images that show too little to look for copies of.
+        uncompared: ids of images that show too little to look for their copies.
     """
 
     root: Path | None
@@ -55,13 +55,13 @@ class CheckReport:
     empty_masks: list[str] = field(default_factory=list)
     full_masks: list[str] = field(default_factory=list)
     blank_images: list[str] = field(default_factory=list)
-    twins: list[Twin] = field(default_factory=list)
-    lookalikes: list[Twin] = field(default_factory=list)
+    duplicates: list[Pair] = field(default_factory=list)
+    lookalikes: list[Pair] = field(default_factory=list)
     uncompared: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
-        """Sentences: what would end a training or teach it something wrong."""
+        """Sentences: what would stop a training or mislead it."""
         sentences = [] if self.count else ["no image has a mask: check the names of the masks"]
         sentences += self.ambiguous + self.unreadable + self.size_mismatches
         sentences += [f"the mask of {name} is empty: correct or remove it" for name in self.empty_masks]
@@ -71,21 +71,21 @@ class CheckReport:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences: what is left out, and pictures that a split has to keep together."""
+        """Sentences: what is left out, and pictures that a split must keep together."""
         sentences = []
         if names := self.images_without_mask:
             sentences.append(f"{len(names)} images have no mask and are left out: {_some(names)}")
         if names := self.masks_without_image:
             sentences.append(f"{len(names)} masks have no image and are left out: {_some(names)}")
         for kind in KINDS:
-            if pairs := _pairs([twin for twin in self.twins if twin.kind == kind]):
+            if names := _format_pairs([pair for pair in self.duplicates if pair.kind == kind]):
                 sentences.append(
-                    f"pictures that stand there twice ({kind}): {_some(pairs)}; "
+                    f"duplicate pictures ({kind}): {_some(names)}; "
                     "keep each pair on one side of a split, or remove one"
                 )
-        if pairs := _pairs(self.lookalikes):
+        if names := _format_pairs(self.lookalikes):
             sentences.append(
-                f"pictures that may show one person under two names: {_some(pairs)}; "
+                f"pictures that may show one person under two names: {_some(names)}; "
                 "look at them, and give the two one patient if they do"
             )
         if names := self.uncompared:
@@ -97,11 +97,11 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether training can go ahead."""
+        """Whether nothing would stop or mislead a training."""
         return not self.problems
 
     def rows(self) -> list[tuple[str, str]]:
-        """What to print: a name and a value in each row, the counts first."""
+        """Return rows to print, each a name and a value, the counts first."""
         sizes = Counter({f"{height} x {width}": n for (height, width), n in self.sizes.items()})
         rows = [
             ("folder", str(self.root) if self.root else "none: made by a generator"),
@@ -121,8 +121,8 @@ class CheckReport:
             "empty masks": self.empty_masks,
             "masks that are all lung": self.full_masks,
             "blank images": self.blank_images,
-            "pictures that stand there twice": _pairs(self.twins),
-            "pictures that may show one person": _pairs(self.lookalikes),
+            "duplicate pictures": _format_pairs(self.duplicates),
+            "pictures that may show one person": _format_pairs(self.lookalikes),
         }
         return rows + [
             (name, f"{len(found)}: {_some(found)}" if found else "0") for name, found in lists.items()
@@ -130,13 +130,14 @@ class CheckReport:
 
 
 def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckReport:
-    """Reads every image and mask of a dataset, two at a time, and compares all pictures with each other.
+    """Read every image and mask of a dataset, two at a time, and compare all pictures with each other.
 
     Args:
-        dataset: what to check. Near-duplicates are looked for only in one of real people.
-        progress: called with (done, total, id) after each image, then as by `audit.examine`.
+        dataset: what to check. Near-duplicates are looked for only if it shows real people.
+        progress: called with (done, total, id) after each image, then as by `compare_samples`.
 
-    Raises InputError if there is no dataset at all (a missing or empty folder).
+    Raises:
+        InputError: the dataset isn't there (a missing or empty folder).
     """
     inventory = dataset.inventory()
     samples = sorted(inventory.samples, key=lambda sample: sample.id)
@@ -148,12 +149,12 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
         labels=Counter(sample.label for sample in samples if sample.label),
         images_without_mask=list(inventory.images_without_mask),
         masks_without_image=list(inventory.masks_without_image),
-        ambiguous=list(inventory.ambiguous) + _repeated(samples),
+        ambiguous=inventory.conflicts,
     )
     sound: list[Sample] = []
     with ThreadPoolExecutor(2) as pool:
         for done, (sample, finding) in enumerate(
-            zip(samples, pool.map(_examine, samples), strict=True), start=1
+            zip(samples, pool.map(_read, samples), strict=True), start=1
         ):
             _enter(report, sample, finding)
             if not finding.error:
@@ -165,15 +166,15 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
 
 
 def _compare(report: CheckReport, samples: Sequence[Sample], real: bool, progress: Progress | None) -> None:
-    found = examine({"": samples}, progress, pictures=real)
-    report.twins = [twin for twin in found.twins if twin.kind != "same patient"]
+    found = compare_samples({"": samples}, progress, pictures=real)
+    report.duplicates = [pair for pair in found.pairs if pair.kind != "same patient"]
     report.lookalikes = found.lookalikes
     report.uncompared = [name for _, name in found.uncompared]
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """What reading one sample showed; `error` is what ended it."""
+    """What reading one sample showed; `error` says why it could not be read."""
 
     size: tuple[int, int] | None = None
     blank: bool = False
@@ -181,7 +182,7 @@ class _Finding:
     error: InputError | None = None
 
 
-def _examine(sample: Sample) -> _Finding:
+def _read(sample: Sample) -> _Finding:
     size, blank = None, False
     try:
         image = sample.image()
@@ -214,19 +215,14 @@ def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
             report.full_masks.append(sample.id)
 
 
-def _repeated(samples: Sequence[Sample]) -> list[str]:
-    counts = Counter(sample.id for sample in samples)
-    return [f"the id {name} is used {n} times: rename the images" for name, n in counts.items() if n > 1]
-
-
 def _some(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _pairs(twins: Sequence[Twin]) -> list[str]:
-    alike = ("" if twin.similarity is None else f" ({twin.similarity:.2f})" for twin in twins)
-    return [f"{twin.first[1]} = {twin.second[1]}{shown}" for twin, shown in zip(twins, alike, strict=True)]
+def _format_pairs(pairs: Sequence[Pair]) -> list[str]:
+    alike = ("" if pair.similarity is None else f" ({pair.similarity:.2f})" for pair in pairs)
+    return [f"{pair.first[1]} = {pair.second[1]}{shown}" for pair, shown in zip(pairs, alike, strict=True)]
 
 
 def _counts(counter: Counter[str]) -> str:

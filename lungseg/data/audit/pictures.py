@@ -1,9 +1,9 @@
-"""Near-duplicates: which pictures are copies of each other, resized, cropped, mirrored or shown otherwise.
+"""Find near-duplicates: pictures that are resized, cropped, mirrored or otherwise changed copies.
 
-Unrelated chest X-rays look alike: at 32 pixels they correlate up to 0.97. So coarse shading is taken away and
-local contrast evened out before anything is compared. Every picture is then compared at 48 x 48 pixels with
-windows of every other (parts of it, shifted, mirrored) by matrix products, and the few pairs that look alike
-are laid over each other exactly at 128 x 128 pixels.
+Unrelated chest X-rays look alike: at 32 pixels they correlate up to 0.97. So coarse shading is removed and
+local contrast is normalised before anything is compared. Every picture is then compared at 48 x 48 pixels
+with windows of every other one (parts of it, shifted, mirrored) by matrix products. The few pairs that look
+alike are aligned exactly at 128 x 128 pixels.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from lungseg.data.audit.alignment import (
     SIDE,
     View,
     high_pass,
-    local_contrast,
+    make_view,
+    measure_similarity,
+    normalise_contrast,
     shrink,
-    similarity,
-    view,
 )
 
-# What is left out, because there is too little to tell two pictures apart by: small, blank, blurred and
-# mostly flat ones. Chest X-rays have a texture of 0.59 or more and a detail of 0.10 or more, smooth blobs a
-# detail of 0.01.
+# Small, blank, blurred and mostly flat pictures are left out: they show too little to be distinguishable.
+# Chest X-rays have a texture of 0.59 or more and a detail of 0.10 or more, smooth blobs a detail of 0.01.
 SMALLEST_SIDE = 96  # pixels
 LEAST_CONTRAST = 0.01  # standard deviation over a picture in [0, 1]
-LEAST_TEXTURE = 0.5  # mean of the texture of `local_contrast`
+LEAST_TEXTURE = 0.5  # mean of the texture of `normalise_contrast`
 LEAST_DETAIL = 0.03  # standard deviation of fine detail over that of the picture
 
 # Similarities, 0 to 1. `benchmarks/studies/data/planted_leaks.py` measures those of copies (0.9 and more), of
@@ -40,50 +39,60 @@ NEAR_DUPLICATE = 0.83
 LOOKALIKE = 0.65
 
 _COARSE_SIDE = 48
-_CANDIDATE = 0.60  # coarse correlation of pairs that are looked at closely
+_CANDIDATE = 0.60  # coarse correlation of pairs that are aligned
 _BLOCK = 256  # pictures whose windows are compared at a time: bounds the memory
 
 Progress = Callable[[int, int, str], None]
 
 
-def picture(image: np.ndarray) -> np.ndarray | None:
-    """What is compared of an image (float32 H x W): SIDE x SIDE float16; None if it shows too little."""
+def prepare_picture(image: np.ndarray) -> np.ndarray | None:
+    """Return what is compared of an image: SIDE x SIDE float16; None if it shows too little.
+
+    Args:
+        image: float32, H x W.
+    """
     if min(image.shape) < SMALLEST_SIDE:
         return None
     small = shrink(np.asarray(image, np.float32), SIDE)
     contrast = float(small.std())
     if contrast < LEAST_CONTRAST or float(high_pass(small, FINE_DETAIL).std()) < LEAST_DETAIL * contrast:
         return None
-    if float(local_contrast(small, FINE_DETAIL)[1].mean()) < LEAST_TEXTURE:
+    if float(normalise_contrast(small, FINE_DETAIL)[1].mean()) < LEAST_TEXTURE:
         return None
     return small.astype(np.float16)
 
 
-def alike_pairs(
+def find_alike_pairs(
     pictures: Sequence[np.ndarray], least: float, progress: Progress | None = None
 ) -> list[tuple[int, int, float]]:
-    """All pairs (i, j, similarity) with i < j and a similarity of at least `least`, at most 1; sorted.
+    """Find all pairs of pictures that are alike.
 
     Args:
-        pictures: as `picture` makes them.
-        least: above 0. Pairs below about 0.5 may be missing: they aren't looked at closely.
+        pictures: as `prepare_picture` makes them.
+        least: smallest similarity of a pair, above 0. Pairs below about 0.5 may be missing, because they are
+            never aligned.
         progress: called with (done, total, text).
+
+    Returns:
+        (i, j, similarity) with i < j and `least` <= similarity <= 1, sorted.
     """
     if len(pictures) < 2:
         return []
     found: dict[tuple[int, int], float] = {}
 
     @lru_cache(maxsize=1024)
-    def seen(index: int) -> View:
-        return view(pictures[index].astype(np.float32))
+    def view_of(index: int) -> View:
+        return make_view(pictures[index].astype(np.float32))
 
     for candidate in _candidates(pictures, progress):
-        fixed = seen(candidate.whole).mirrored() if candidate.mirrored else seen(candidate.whole)
-        alike = similarity(seen(candidate.part), fixed, candidate.placement)
+        fixed = view_of(candidate.whole)
+        if candidate.mirrored:
+            fixed = fixed.mirrored()
+        similarity = measure_similarity(view_of(candidate.part), fixed, candidate.placement)
         pair = min(candidate.part, candidate.whole), max(candidate.part, candidate.whole)
-        if alike >= least:
-            found[pair] = max(found.get(pair, 0.0), min(alike, 1.0))
-    return [(*pair, alike) for pair, alike in sorted(found.items())]
+        if similarity >= least:
+            found[pair] = max(found.get(pair, 0.0), min(similarity, 1.0))
+    return [(*pair, similarity) for pair, similarity in sorted(found.items())]
 
 
 @dataclass(frozen=True)
@@ -98,17 +107,17 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Span:
-    """A stretch of a picture's height or width: where it starts and how long it is, as shares."""
+    """A stretch of a picture's height or width: its start and length, as shares."""
 
     start: float
     length: float
 
 
 def _windows() -> list[tuple[_Span, _Span]]:
-    """Parts of a picture (rows, columns) of which another may be the copy.
+    """Windows (rows, columns) of a picture of which another picture may be the copy.
 
-    Steps of 5 % in scale and 2.5 % in place keep the error at 48 pixels below one pixel. Height and width
-    are cut apart from each other to 90 %; below, only together and around the middle.
+    Steps of 5 % in scale and 2.5 % in place keep the error at 48 pixels below one pixel. Down to 90 % height
+    and width vary independently; below, only together and around the middle.
     """
     near = [_Span(0.0, 1.0)]
     near += [_Span(start, 0.95) for start in (0.0, 0.025, 0.05)]
@@ -133,11 +142,11 @@ def _candidates(pictures: Sequence[np.ndarray], progress: Progress | None) -> It
         which = np.zeros(best.shape, np.int16)
         for number, window in enumerate(windows):
             parts = _unit(_cut(block, window))
-            for turned, others in enumerate((wholes, mirrored)):
+            for flip, others in enumerate((wholes, mirrored)):
                 alike = parts @ others.T
-                better = alike > best[turned]
-                np.copyto(best[turned], alike, where=better)
-                which[turned][better] = number
+                better = alike > best[flip]
+                np.copyto(best[flip], alike, where=better)
+                which[flip][better] = number
         yield from _promising(best, which, start, windows)
         if progress:
             progress(min(start + _BLOCK, len(pictures)), len(pictures), "comparing pictures")
@@ -146,14 +155,14 @@ def _candidates(pictures: Sequence[np.ndarray], progress: Progress | None) -> It
 def _promising(
     best: np.ndarray, which: np.ndarray, start: int, windows: Sequence[tuple[_Span, _Span]]
 ) -> Iterator[_Candidate]:
-    for turned, row, whole in np.argwhere(best >= _CANDIDATE).tolist():
+    for flip, row, whole in np.argwhere(best >= _CANDIDATE).tolist():
         if start + row != whole:
-            window = windows[which[turned, row, whole]]
-            yield _Candidate(start + row, whole, bool(turned), _placement(*window))
+            window = windows[which[flip, row, whole]]
+            yield _Candidate(start + row, whole, bool(flip), _placement(*window))
 
 
 def _placement(rows: _Span, columns: _Span) -> np.ndarray:
-    """From positions (-1 to 1) in a window to positions in the picture it was cut from."""
+    """The placement from positions (-1 to 1) in a window to positions in its picture."""
     down, right = 2 * rows.start + rows.length - 1, 2 * columns.start + columns.length - 1
     return np.array([[rows.length, 0.0, down], [0.0, columns.length, right]])
 
@@ -162,7 +171,7 @@ def _details(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Local contrast of each picture, n x SIDE x SIDE float32."""
     details = np.empty((len(pictures), SIDE, SIDE), np.float32)
     for index, one in enumerate(pictures):
-        details[index] = local_contrast(one.astype(np.float32), ROUGH_DETAIL)[0]
+        details[index] = normalise_contrast(one.astype(np.float32), ROUGH_DETAIL)[0]
     return details
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lungseg.data.files.files import FileSample, image_files, match
+from lungseg.data.files.file_sample import FileSample
+from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
 
@@ -31,12 +32,15 @@ _HOW_TO_GET_IT = (
 class Cxr704Dataset(Dataset):
     """`CXR_png/NAME.png` with `masks/NAME.png` or `masks/NAME_mask.png`.
 
-    The source and the label come from the name (`MCUCXR_0001_0`: Montgomery, normal), which is also the
-    patient.
+    The name gives the source and the label (`MCUCXR_0001_0`: Montgomery, normal), and is also the patient.
     """
 
     class Settings(BaseModel):
-        """sources: which hospitals to take; all of them by default."""
+        """Keys in a spec.
+
+        Attributes:
+            sources: which hospitals to take; all of them by default.
+        """
 
         model_config = ConfigDict(extra="forbid")
 
@@ -45,10 +49,16 @@ class Cxr704Dataset(Dataset):
     settings: Settings
 
     def inventory(self) -> Inventory:
-        """Finds and matches the files. Raises InputError if the set isn't there, saying how to get it."""
+        """Find and match the files.
+
+        Raises:
+            InputError: the set isn't there; the message says how to get it.
+        """
         root = self._root()
-        masks = image_files(root / "masks")
-        found = match(image_files(root / "CXR_png"), [masks], lambda stem: stem.removesuffix("_mask"))
+        masks = list_image_files(root / "masks")
+        found = match_by_stem(
+            list_image_files(root / "CXR_png"), [masks], lambda stem: stem.removesuffix("_mask")
+        )
         samples = []
         for stem, image, own in found.pairs:
             parts = _NAME.fullmatch(stem)
@@ -74,11 +84,6 @@ class Cxr704Dataset(Dataset):
     def _root(self) -> Path:
         if self.data_root is None:
             raise InputError(f"dataset cxr704 needs LUNGSEG_DATA, which isn't set: {_HOW_TO_GET_IT}")
-        if not self.data_root.is_dir():
-            raise InputError(
-                f"LUNGSEG_DATA names {self.data_root}, which is no folder: "
-                f"for dataset cxr704 {_HOW_TO_GET_IT}"
-            )
         for folder in FOLDERS:
             root = self.data_root / folder
             if (root / "CXR_png").is_dir() and (root / "masks").is_dir():

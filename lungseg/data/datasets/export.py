@@ -1,4 +1,4 @@
-"""Phantoms as files, for a look or for another program."""
+"""Write phantoms as image files, to look at them or to use them in another program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from lungseg.system.files import write_grey
 
 
 def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
-    """8-bit PNG files folder/images/NAME.png and folder/masks/NAME.png (0 / 255).
+    """Write 8-bit PNG files folder/images/NAME.png and folder/masks/NAME.png (0 / 255).
+
+    Args:
+        folder: is made if need be.
+        count: of phantoms.
+        size: side of the pictures in pixels.
+        seed: as of `phantom.render`.
 
     Raises:
         InputError: the folder can't be written.

@@ -1,4 +1,4 @@
-"""Any folder of X-rays with a folder of masks that match by name."""
+"""A dataset of the user's own: a folder of X-rays with a folder of masks that match by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lungseg.data.files.files import FileSample, image_files, match
+from lungseg.data.files.file_sample import FileSample
+from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
 
@@ -17,19 +18,20 @@ Millimetres = Annotated[float, Field(gt=0, le=100)]
 
 
 class FolderDataset(Dataset):
-    """`images/STEM.*` with `masks/STEM + suffix.*`; files of other kinds and folders inside are left out."""
+    """`images/STEM.*` with `masks/STEM + suffix.*`; files of other formats and subfolders are left out."""
 
     class Settings(BaseModel):
-        """What the folders are and what their names say.
+        """Keys in a spec.
 
-        images: folder of images, absolute or relative to LUNGSEG_DATA.
-        masks: folder of masks, likewise; or several: an image needs a mask in each and gets their union.
-        suffix: a mask's stem is its image's stem and this.
-        source: the hospital or collection of all of them.
-        patient_pattern: regular expression with one group, searched for in an image's stem: the group is the
-            patient. By default each image is a patient of its own.
-        spacing_mm: distance of pixels in mm, or (vertical, horizontal), of every image; distances between
-            outlines are then given in mm.
+        Attributes:
+            images: folder of images, absolute or relative to LUNGSEG_DATA.
+            masks: folder of masks, likewise; or several: an image needs a mask in each and gets their union.
+            suffix: what a mask's stem has after its image's stem.
+            source: the hospital or collection of all images.
+            patient_pattern: regular expression with one group, searched for in an image's stem; the group is
+                the patient. By default each image is a patient of its own.
+            spacing_mm: distance of pixels in mm, or (vertical, horizontal), of every image; distances between
+                boundaries are then given in mm.
         """
 
         model_config = ConfigDict(extra="forbid")
@@ -62,33 +64,39 @@ class FolderDataset(Dataset):
     settings: Settings
 
     def inventory(self) -> Inventory:
-        """Finds and matches the files. Raises InputError if a folder is missing or empty."""
-        masks = self.settings.masks
-        image_folder = self._path("images", self.settings.images)
-        mask_folders = [self._path("masks", name) for name in ([masks] if isinstance(masks, str) else masks)]
+        """Find and match the files.
+
+        Raises:
+            InputError: a folder is missing or empty, or the pattern finds no patient in a name.
+        """
+        image_folder, mask_folders = self._folders()
         suffix = self.settings.suffix
-        if image_folder in mask_folders and not suffix:
-            raise InputError(
-                f"images and masks are the same folder {image_folder}: name another one, "
-                "or the suffix that marks a mask"
-            )
-        images = image_files(image_folder)
-        groups = [image_files(folder) for folder in mask_folders]
+        images = list_image_files(image_folder)
+        groups = [list_image_files(folder) for folder in mask_folders]
         groups = [[path for path in group if path.stem.endswith(suffix)] for group in groups]
-        in_same_folder = {path for group in groups for path in group}
-        images = [path for path in images if path not in in_same_folder]
-        found = match(images, groups, lambda stem: stem.removesuffix(suffix))
-        patient = self._patient_of()
-        spacing = self.settings.spacing_mm
-        if isinstance(spacing, float):
-            spacing = (spacing, spacing)
+        masks = {path for group in groups for path in group}  # they may lie in the folder of the images
+        images = [path for path in images if path not in masks]
+        found = match_by_stem(images, groups, lambda stem: stem.removesuffix(suffix))
+        find_patient, spacing = self._patient_finder(), self._spacing()
         samples = [
-            FileSample(stem, self.settings.source, patient(stem), "", image, own, spacing)
+            FileSample(stem, self.settings.source, find_patient(stem), "", image, own, spacing)
             for stem, image, own in found.pairs
         ]
         return Inventory(
             image_folder, samples, found.images_without_mask, found.masks_without_image, found.ambiguous
         )
+
+    def _folders(self) -> tuple[Path, list[Path]]:
+        """The folder of images and those of masks."""
+        masks = self.settings.masks
+        image_folder = self._path("images", self.settings.images)
+        mask_folders = [self._path("masks", name) for name in ([masks] if isinstance(masks, str) else masks)]
+        if image_folder in mask_folders and not self.settings.suffix:
+            raise InputError(
+                f"images and masks are the same folder {image_folder}: name another one, "
+                "or the suffix that marks a mask"
+            )
+        return image_folder, mask_folders
 
     def _path(self, key: str, name: str) -> Path:
         path = Path(name).expanduser()
@@ -101,12 +109,17 @@ class FolderDataset(Dataset):
             path = self.data_root / path
         return path.resolve()
 
-    def _patient_of(self) -> Callable[[str], str]:
+    def _spacing(self) -> tuple[float, float] | None:
+        spacing = self.settings.spacing_mm
+        return (spacing, spacing) if isinstance(spacing, float) else spacing
+
+    def _patient_finder(self) -> Callable[[str], str]:
+        """A function that returns the patient of an image by its stem."""
         if self.settings.patient_pattern is None:
             return lambda stem: stem
         pattern = re.compile(self.settings.patient_pattern)
 
-        def patient(stem: str) -> str:
+        def find_patient(stem: str) -> str:
             found = pattern.search(stem)
             if not found or not found[1]:
                 raise InputError(
@@ -114,4 +127,4 @@ class FolderDataset(Dataset):
                 )
             return found[1]
 
-        return patient
+        return find_patient

@@ -1,12 +1,10 @@
 """Phantom chest X-rays: simulated radiographs with exact lung masks.
 
-No file is read and nothing is downloaded; a seed and a number name a picture, byte for byte on one machine
-and up to rounding on another. The anatomy and the physics are in `lungseg.data.datasets.radiography`.
+Nothing is read or downloaded. A seed and a number define a picture: byte for byte on one machine, and within
+rounding on others. The anatomy and the physics are in `lungseg.data.datasets.radiography`.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +19,7 @@ SITES = ("site-a", "site-b")  # hard film-like contrast; evened-out digital pict
 
 
 def draw_frame(rng: np.random.Generator, patient: Patient, site: int) -> Frame:
-    """How the patient fills the picture, as in real sets squeezed to a square."""
+    """Draw how the patient fills the picture; as in real sets, the picture is squeezed to a square."""
     draw = Draw(rng)
     scale = draw.normal(1.0, 0.085, 0.7, 1.2)
     width = draw.normal(0.78, 0.05, 0.55, 0.93) if site == 0 else draw.normal(0.72, 0.05, 0.52, 0.9)
@@ -39,49 +37,63 @@ def draw_frame(rng: np.random.Generator, patient: Patient, site: int) -> Frame:
 
 
 def render(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The phantom `index` of a seed: its radiograph and its lung field.
+    """Render the phantom with number `index` of a seed.
 
-    Returns an image, float32 [0, 1], size x size, white is dense, and a mask, bool, size x size: the lungs
-    as readers draw them, above the diaphragm's domes and without heart and mediastinum. The same at every
-    call; another size shows the same patient.
+    The result is the same at every call; another size shows the same patient.
+
+    Returns:
+        the radiograph: float32, size x size, in [0, 1], white is dense.
+        the lung field: bool, size x size, the lungs as readers draw them, above the diaphragm's domes and
+        without heart and mediastinum.
     """
     rng = np.random.default_rng([seed, index])
-    noise = rng.spawn(1)[0]  # apart: how many numbers it gives depends on the size
+    noise = rng.spawn(1)[0]  # of its own, because how many numbers it gives depends on the size
     site = index % len(SITES)
     patient = draw_patient(rng)
     frame = draw_frame(rng, patient, site)
     technique = beam.draw_technique(rng, site)
     warp = tuple(0.22 * smooth_field(rng, size, 6) + 0.05 * smooth_field(rng, size, 22) for _ in range(2))
     canvas = Canvas(size, frame, warp)
-    soft, bone, mask, heart = tissue(canvas, patient, rng)
+    soft, bone, mask, heart = project_tissue(canvas, patient, rng)
     path = beam.expose(soft, bone, technique, noise)
     picture = beam.develop(path, (soft == 0, mask, heart), technique)
     overlays.collimate(picture, rng, site)
-    overlays.mark(picture, rng)
-    overlays.leads(picture, rng)
+    overlays.add_markers(picture, rng)
+    overlays.add_leads(picture, rng)
     return np.clip(picture, 0.0, 1.0), mask
 
 
-def tissue(
+def project_tissue(
     canvas: Canvas, patient: Patient, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """cm of soft tissue (bone counted as such), cm of cortical bone, the lung field, and the heart."""
-    body = trunk.body(canvas, patient)
-    lung, mask, heart = trunk.lungs(canvas, patient)
+    """Compute the projected tissues of a patient.
+
+    Returns:
+        cm of soft tissue (bone counted as such), cm of cortical bone, the lung field (bool) and the heart
+        (bool), each size x size.
+    """
+    body = trunk.project_body(canvas, patient)
+    lung, mask, heart = trunk.project_lungs(canvas, patient)
     lung = np.minimum(lung, np.maximum(body - 3.0, 0.0))
-    density = patient.lung_density * (1.0 + lung_detail.interstitium(canvas, patient.texture, rng))
-    blood = sum(lung_detail.vessels(canvas, side, patient.shift, rng) for side in patient.lungs)
-    filled = np.minimum(blood + lung_detail.disease(canvas, patient, rng), 0.85 * lung)
-    body += trunk.muscle(canvas, rng) * np.minimum(body * 0.1, 1.0)
-    soft = body + trunk.breasts(canvas, patient) - (lung - filled) * (1.0 - density)
-    soft -= trunk.airways(canvas, patient)
-    soft -= np.minimum(trunk.belly_gas(canvas, patient, rng), 0.6 * body)
-    bone = skeleton.bones(canvas, patient, rng) * np.minimum(body, 1.0)
+    density = patient.lung_density * (1.0 + lung_detail.draw_texture(canvas, patient.texture, rng))
+    blood = sum(lung_detail.draw_vessels(canvas, side, patient.shift, rng) for side in patient.lungs)
+    filled = np.minimum(blood + lung_detail.draw_disease(canvas, patient, rng), 0.85 * lung)
+    body += trunk.draw_muscle(canvas, rng) * np.minimum(body * 0.1, 1.0)
+    soft = body + trunk.project_breasts(canvas, patient) - (lung - filled) * (1.0 - density)
+    soft -= trunk.project_airways(canvas, patient)
+    soft -= np.minimum(trunk.draw_belly_gas(canvas, patient, rng), 0.6 * body)
+    bone = skeleton.draw_bones(canvas, patient, rng) * np.minimum(body, 1.0)
     return np.maximum(soft, 0.0), bone, mask, heart
 
 
 class PhantomSample(Sample):
-    """One phantom; rendered when first asked for, and the pair kept until the next is asked for."""
+    """A phantom, rendered when it is first asked for.
+
+    Args:
+        seed, index, size: as of `render`.
+        label: "normal" or "opacity".
+        cache: shared by the samples of a dataset; holds the last rendered pair of image and mask.
+    """
 
     def __init__(self, seed: int, index: int, size: int, label: str, cache: dict) -> None:
         self.id = f"phantom-{index:04d}"
@@ -100,12 +112,15 @@ class PhantomSample(Sample):
         return pair
 
     def image(self) -> np.ndarray:
+        """Return the radiograph; see `Sample.image`."""
         return self._pair()[0].copy()
 
     def mask(self) -> np.ndarray:
+        """Return the lung field; see `Sample.mask`."""
         return self._pair()[1].copy()
 
     def content(self) -> bytes:
+        """Return the version, seed, number and size, which define the picture."""
         seed, index, size = self._key
         return f"phantom version={VERSION} seed={seed} index={index} size={size}".encode()
 
@@ -114,6 +129,14 @@ class PhantomDataset(Dataset):
     """Simulated X-rays from two sites that expose and show their pictures differently."""
 
     class Settings(BaseModel):
+        """Keys in a spec.
+
+        Attributes:
+            count: of pictures, each of another patient.
+            size: side of the pictures in pixels.
+            seed: another seed gives other patients.
+        """
+
         model_config = ConfigDict(extra="forbid")
 
         count: int = Field(60, ge=1)
@@ -122,10 +145,8 @@ class PhantomDataset(Dataset):
 
     real = False
 
-    def __init__(self, settings: BaseModel, data_root: Path | None = None) -> None:
-        super().__init__(settings, data_root)
-
     def inventory(self) -> Inventory:
+        """List the samples of all phantoms."""
         settings = self.settings
         cache: dict = {}
         samples: list[Sample] = []

@@ -1,4 +1,4 @@
-"""Every image file -> float32 in [0, 1]; every mask file -> bool."""
+"""Read image files as float32 in [0, 1], and mask files as bool."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from lungseg.data.files.raster import Raster, read_raster
 from lungseg.system.errors import InputError
 
-# Bits that detectors and formats have; a 12-bit X-ray usually lies in a 16-bit file that doesn't say so.
+# Bits of detectors and formats; a 12-bit X-ray is usually stored in a 16-bit file that doesn't say so.
 _BITS = (8, 10, 12, 14, 16, 24, 32)
 
-_LABEL_AREA = 0.01  # a value that fills at least this share of a mask is one of its labels
-_LABEL_GAP = 0.05  # values closer than this share of the range may be one label and its noise
-_MOST_LABELS = 32  # with more values than this a mask is soft or compressed, not a map of labels
-_MOST_BETWEEN = 1 / 3  # more than this share of pixels between the extremes is a picture, not a mask
+_LABEL_AREA = 0.01  # a value with at least this share of a mask is a label
+_LABEL_GAP = 0.05  # values closer than this share of the range may be one label with noise
+_MOST_LABELS = 32  # a mask with more values is soft or compressed, and no label map
+_MOST_BETWEEN = 1 / 3  # with a larger share of pixels between the extremes a file is no mask
 
 
 class SizeMismatch(InputError):
@@ -24,10 +24,10 @@ class SizeMismatch(InputError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads a radiograph: PNG, JPEG, TIFF or BMP of any mode -> float32 H x W in [0, 1], upright.
+    """Read a radiograph from a PNG, JPEG, TIFF or BMP file of any mode.
 
-    Colour is made luminance (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are
-    turned over. What becomes 1.0:
+    Colour becomes luminance (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are
+    inverted. The value that becomes 1.0 is:
     - 8 bits and fewer: 255 (the format's white).
     - 16 bits: 2^b - 1, where b is what TIFF BitsPerSample or PNG sBIT states if that is under 16 (but 16 if
       the maximum is above 2^b - 1: PNG wants such samples scaled up); else the smallest of 8, 10, 12, 14 and
@@ -36,7 +36,11 @@ def read_image(path: Path) -> np.ndarray:
       image's own minimum becomes 0 and its maximum 1.
     - floating point: unchanged if within [0, 1]; else as 32-bit integers.
 
-    Raises InputError as `read_raster` does, and for values that are not finite.
+    Returns:
+        float32, H x W, in [0, 1], upright.
+
+    Raises:
+        InputError: as `read_raster`, and for values that are not finite.
     """
     path = Path(path)
     raster = read_raster(path)
@@ -50,27 +54,32 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None = None, image: Path | None = None) -> np.ndarray:
-    """Reads a lung mask of any mode -> bool H x W, upright: true above half of the file's own range.
+    """Read a lung mask of any mode: pixels above half of the file's own range are lung.
 
-    A constant mask is empty if it is 0, else all true. The value of a pixel is its brightness, with these
+    A constant mask is empty if it is 0, else all lung. The value of a pixel is its brightness, with these
     exceptions:
-    - A palette with colours is a label map and its index counts; but greys, and black with one colour, are a
-      picture whose brightness counts.
+    - In a palette with colours (a label map) the index counts. But a palette of greys, or of black and one
+      colour, is a picture whose brightness counts.
     - Where all pixels have one colour and the transparency varies, the opacity is the mask. Other
       transparent pixels are black.
 
     A mask may be anti-aliased, blurred or JPEG-compressed, but must have two labels. A label is a value that
     fills at least 1 % of the image with flat areas (3 x 3 neighbourhoods of that value alone; a soft edge has
     none). The smallest and the largest value are labels too, unless they are within 5 % of the range of
-    another; and in a file of more than 32 values, such a neighbour of theirs is no label of its own.
+    another label. In a file of more than 32 values, flat values within 5 % of these two are no labels of
+    their own.
 
     Args:
         path: the mask's file.
         shape: (H, W) that it must have, or None.
         image: the image's file, for the message if the sizes differ.
 
-    Raises InputError as `read_raster` does; for three labels or more; for a picture (over a third of the
-    pixels are between 10 and 90 % of the range and not flat); SizeMismatch if the size isn't `shape`.
+    Returns:
+        bool, H x W, upright.
+
+    Raises:
+        InputError: as `read_raster`; three labels or more; a picture (over a third of the pixels are between
+            10 and 90 % of the range and not flat); SizeMismatch if the size isn't `shape`.
     """
     path = Path(path)
     values = _mask_values(read_raster(path), path)
@@ -91,7 +100,7 @@ def _require_finite(values: np.ndarray, path: Path) -> None:
 
 
 def _to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
-    """Stored values of any type -> float32 in [0, 1] by the rule of `read_image`."""
+    """Scale stored values of any type to float32 in [0, 1] by the rule of `read_image`."""
     low, high = float(values.min()), float(values.max())
     if low < 0:
         return ((values - np.float64(low)) / max(high - low, np.finfo(float).tiny)).astype(np.float32)
@@ -106,7 +115,7 @@ def _to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
 
 
 def _mask_values(raster: Raster, path: Path) -> np.ndarray:
-    """The number of each pixel whose half range divides lung from the rest, H x W float64."""
+    """The values to divide at half their range into lung and the rest: float64, H x W."""
     _require_finite(raster.values, path)
     if raster.indices is not None and _is_label_map(raster):
         return raster.indices.astype(np.float64)
@@ -121,7 +130,7 @@ def _mask_values(raster: Raster, path: Path) -> np.ndarray:
 
 
 def _is_label_map(raster: Raster) -> bool:
-    """Whether the palette's index counts, not the brightness of its colours."""
+    """Whether the palette's index counts, and not the brightness of its colours."""
     used = np.unique(raster.indices)
     colours = np.unique(raster.palette[used], axis=0)
     if len(used) > 1 and len(colours) == 1:
@@ -160,7 +169,10 @@ def _require_two_labels(values: np.ndarray, path: Path) -> None:
 
 
 def _labels(values: np.ndarray, flat: np.ndarray) -> list[float]:
-    """The values that are labels by the rule of `read_mask`, ascending; `flat` is where a 3 x 3 window is."""
+    """The values that are labels by the rule of `read_mask`, ascending.
+
+    `flat` is True where a pixel's 3 x 3 neighbourhood has one value.
+    """
     low, high = float(values.min()), float(values.max())
     near = _LABEL_GAP * (high - low)
     found, counts = np.unique(values[flat], return_counts=True)

@@ -1,7 +1,7 @@
-"""A file's pixels as they are stored: refused before decoding where they can't be an X-ray, never rescaled.
+"""Decode image files to pixels as they are stored, and refuse files that can't be an X-ray.
 
-The plugin classes of Pillow are called directly, by the file's first bytes: `Image.open` would warn about
-a decompression bomb, or try fifty other formats, before a file could be refused in our own words.
+The plugin classes of Pillow are called directly, by the file's first bytes. `Image.open` would warn about a
+decompression bomb, or try fifty other formats, before this module could refuse a file with its own message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from lungseg.system.errors import InputError
 
-SMALLEST_SIDE = 16  # pixels; nothing below it shows a lung
+SMALLEST_SIDE = 16  # pixels; a smaller picture shows no lung
 LARGEST_AREA = 64_000_000  # pixels; the largest detectors have about 18 million
 
 _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
@@ -42,16 +42,16 @@ _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 @dataclass(frozen=True)
 class Raster:
-    """One decoded picture, upright (EXIF orientation applied).
+    """A decoded picture, upright (EXIF orientation applied).
 
     Attributes:
-        values: H x W, one sample a pixel: uint8 (colour is made luminance, ITU-R 601), uint16, int32, uint32
+        values: H x W, one sample a pixel: uint8 (colour becomes luminance, ITU-R 601), uint16, int32, uint32
             or float32, as stored.
         alpha: H x W uint8, 255 is opaque; None if the file has no transparency.
         indices: H x W uint8, the palette index of each pixel; None if the file has no palette.
         palette: 256 x 3 uint8, the colours of the indices, black past the palette's end; None without one.
-        bits: significant bits of a sample where the file says them (8 for uint8), else None.
-        white_is_zero: `values` run from white to black and still have to be turned over.
+        bits: significant bits of a sample where the file states them (8 for uint8), else None.
+        white_is_zero: `values` run from white to black and must still be inverted.
     """
 
     values: np.ndarray
@@ -63,10 +63,11 @@ class Raster:
 
 
 def read_raster(path: Path) -> Raster:
-    """Decodes a PNG, JPEG, TIFF or BMP file of any mode.
+    """Decode a PNG, JPEG, TIFF or BMP file of any mode.
 
-    Raises InputError if the file is missing, empty, no image, truncated, of several frames, smaller than
-    16 pixels a side or larger than 64 megapixels; the last two before anything is decoded.
+    Raises:
+        InputError: the file is missing, empty, no image, truncated, of several frames, smaller than 16 pixels
+            a side or larger than 64 megapixels. Sizes are checked before anything is decoded.
     """
     with _opened(path) as (image, file):
         try:
@@ -79,14 +80,18 @@ def read_raster(path: Path) -> Raster:
             return _raster(path, image, significant)
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # a damaged file makes Pillow raise a dozen different kinds
+        except Exception as error:  # Pillow raises a dozen different types for damaged files
             raise InputError(
                 f"{path} is truncated or damaged ({error}): copy it again or remove it"
             ) from error
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright picture, from the file's header. Raises InputError as `read_raster`."""
+    """Return (height, width) of the upright picture, from the file's header.
+
+    Raises:
+        InputError: as `read_raster`.
+    """
     with _opened(path) as (image, _):
         width, height = image.size
         # A TIFF's size is upright already. Pillow's getexif() would decode a PNG to look behind its pixels.
@@ -98,7 +103,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[ImageFile, BinaryIO]]:
-    """The picture behind a file's header, with nothing decoded yet, and the file itself."""
+    """The picture behind a file's header, not decoded yet, and the open file."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -125,10 +130,10 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
     start = file.read(8)
     if not start:
         raise InputError(f"{path} is empty (0 bytes): copy it again or remove it")
-    found = next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)
-    if found is None:
+    known = next((entry for magic, entry in _FORMATS.items() if start.startswith(magic)), None)
+    if known is None:
         raise InputError(f"{path} is no PNG, JPEG, TIFF or BMP image: convert or remove it")
-    name, plugin = found
+    name, plugin = known
     file.seek(0)
     try:
         return plugin(file, path.name)
@@ -151,26 +156,26 @@ def _significant_bits(image: ImageFile, file: BinaryIO) -> int | None:
 
 
 def _png_bits(file: BinaryIO) -> int:
-    """sBIT if there is one before the pixels, else the bit depth. The signature has been checked."""
+    """sBIT if the file has one before the pixels, else the bit depth. The signature has been checked."""
     file.seek(8)
     depth = 8
     while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IDAT":
+        length, chunk_type = struct.unpack(">I4s", head)
+        if chunk_type == b"IDAT":
             break
         body = file.read(length)
         file.seek(4, 1)  # the checksum
-        if kind == b"IHDR":
+        if chunk_type == b"IHDR":
             depth = body[8]
-        elif kind == b"sBIT" and body:
+        elif chunk_type == b"sBIT" and body:
             return min(body[0], depth)
     return depth
 
 
 def _raster(path: Path, image: ImageFile, bits: int | None) -> Raster:
-    """Takes a loaded picture apart. `bits` are those that the file states, if it does."""
+    """Make the raster of a loaded picture; `bits` as the file states them, or None."""
     tiff = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    # Pillow turns white-is-zero pictures of up to 8 bits over by itself, but none with more.
+    # Pillow inverts white-is-zero pictures of up to 8 bits by itself, but none with more.
     white_is_zero = tiff.get(_TIFF_PHOTOMETRIC) == 0
     unsigned = bool(tiff) and max(tiff.get(_TIFF_SAMPLE_FORMAT, (1,))) == 1
     upright = ImageOps.exif_transpose(image)

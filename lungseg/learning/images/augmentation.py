@@ -1,8 +1,8 @@
-"""Random changes of training images, on the batch and on its device.
+"""Data augmentation: random changes of training images and masks, on the batch's device.
 
-The ranges follow what frontal radiographs differ in: how a person stands (rotation, shift, elastic), size and
-inspiration (scale, stretch), what the picture shows (crop, collimation), and exposure and processing (gamma,
-contrast, brightness, local contrast, noise).
+The changes are those in which frontal radiographs differ: how a person stands (rotation, shift, elastic),
+size and inspiration (scale, stretch), what the image shows (crop, collimation), and exposure and processing
+(gamma, contrast, brightness, local contrast, noise).
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from pydantic import ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from lungseg.learning.images.clahe import clahe
-from lungseg.learning.images.geometry import KNOTS, affine_matrices, cropped, displacements, stretched
+from lungseg.learning.images.clahe import apply_clahe
+from lungseg.learning.images.geometry import (
+    KNOTS,
+    crop_matrices,
+    interpolate_displacements,
+    make_affine_matrices,
+    stretch_matrices,
+)
 from lungseg.system.plugins import Settings
 
 
@@ -31,12 +37,12 @@ class AugmentationSettings(Settings):
         stretch: largest relative change of height against width: with 0.1 one of them grows by up to 10 %
             while the other shrinks by as much.
         shift: largest displacement along each axis, as a share of that side.
-        crop: largest share of the picture that is cut off at each border; the rest fills the picture.
+        crop: largest share of the image that is cut off at each border; the rest fills the image.
         elastic: largest displacement along each axis of a smooth deformation, as a share of that side; a
             pixel's usual displacement is a quarter of it. Up to about 0.05 nothing folds over.
         padding: what comes in from outside the image: "zeros" (black), "border" (its edge repeated), or
-            "either", one of the two by chance for each image. Outside a mask there is never lung.
-        collimation: largest share of the picture that is black at each border, as behind a collimator.
+            "either", one of the two at random for each image. Outside a mask there is never lung.
+        collimation: largest share of the image that is black at each border, as behind a collimator.
         gamma: smallest and largest exponent of the grey values; above 1 the image becomes darker.
         contrast: largest relative change of the distance from the image's mean: 0.2 is factors 0.8 to 1.2.
         brightness: largest change of all grey values, in units of the range [0, 1].
@@ -64,7 +70,7 @@ class AugmentationSettings(Settings):
 
     @field_validator("scale", "gamma")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1] < math.inf:
             raise ValueError("give a smallest and a largest factor, both above 0")
         return value
@@ -72,7 +78,7 @@ class AugmentationSettings(Settings):
 
 @dataclass(frozen=True)
 class Changes:
-    """What each of N images undergoes; on the CPU. A change that is off is None.
+    """The drawn changes of N images, as tensors on the CPU. A change that is off is None.
 
     Attributes:
         angles: float32 N, radians; None also means no scales, shifts, flips and stretch.
@@ -80,14 +86,14 @@ class Changes:
         shifts: float32 N x 2, to the right and downwards, as shares of width and height.
         flips: bool N.
         stretch: float32 N, factors by which the width grows and the height shrinks.
-        black: bool N, whether what comes in from outside is black; else, the border is repeated. None: black.
+        black: bool N, whether what comes in from outside is black; else the border is repeated. None: black.
         borders: float32 N x 4, the shares cut off at left, right, top and bottom.
-        knots: float32 N x 2 x KNOTS x KNOTS, of the displacement, as shares of width and height.
+        knots: float32 N x 2 x KNOTS x KNOTS, of the deformation, as shares of width and height.
         collimated: float32 N x 4, the black shares at left, right, top and bottom.
-        local_contrast: bool N.
-        brightness: float32 N, in units of [0, 1].
+        local_contrast: bool N, whether CLAHE is applied.
+        brightness: float32 N, what is added, in units of [0, 1].
         noise: float32 N, standard deviations in units of [0, 1].
-        noise_seeds: int64 N, of the noise's pixels.
+        noise_seeds: int64 N, seeds of the noise.
     """
 
     angles: Tensor | None = None
@@ -106,51 +112,57 @@ class Changes:
     collimated: Tensor | None = None
     local_contrast: Tensor | None = None
 
-    def __getitem__(self, part: slice) -> Self:
-        """What some of the images undergo."""
+    def __getitem__(self, chosen: slice) -> Self:
+        """Return the changes of some of the images."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value[part] for name, value in values.items() if value is not None})
+        return replace(self, **{name: value[chosen] for name, value in values.items() if value is not None})
 
 
 class Augmentation:
-    """Changes each image of a batch by its own random amounts, and its mask by the same geometry."""
+    """Random changes: each image of a batch by its own amounts, and its mask by the same geometry."""
 
     def __init__(self, settings: AugmentationSettings) -> None:
         self.settings = settings
 
     def __call__(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`draw`, then `apply`."""
+        """Draw changes and apply them; see `draw` and `apply`."""
         return self.apply(images, masks, self.draw(len(images), generator))
 
     def draw(self, count: int, generator: torch.Generator) -> Changes:
-        """The changes of `count` images.
+        """Draw the changes of `count` images.
 
         Args:
-            generator: of the CPU, the only source of chance, so that they are the same on every device.
+            count: of images.
+            generator: of the CPU. All that is random comes from it, so the changes are the same on every
+                device.
         """
-        of = self.settings, count, generator
-        return Changes(**_draw_affine(*of), **_draw_padding(*of), **_draw_grey_values(*of), **_draw_rest(*of))
+        drawn = self.settings, count, generator
+        return Changes(
+            **_draw_affine(*drawn), **_draw_padding(*drawn), **_draw_grey_values(*drawn), **_draw_rest(*drawn)
+        )
 
     @torch.no_grad()
     def apply(self, images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
-        """The changed batch: new tensors of the same shapes and device, in [0, 1]; the mask's edges are soft.
+        """Apply changes to a batch.
 
-        In this order: the picture is bent, flipped, rotated and scaled about its centre, shifted, stretched
-        and cut; CLAHE, gamma, contrast, brightness and noise change its grey values; then its borders become
-        black, and what is behind them isn't lung. An image's result doesn't depend on the rest of its batch,
-        but for the rounding where several threads share the work. The noise's pixels differ between kinds of
-        devices, since each draws them from the seeds in its own way.
+        The order is: deform, flip, rotate and scale about the centre, shift, stretch, crop; then CLAHE,
+        gamma, contrast, brightness and noise; then black borders, behind which there is no lung. An image's
+        result doesn't depend on the rest of its batch, but for rounding where several threads share the work.
+        The noise differs between kinds of devices, since each draws it from the seeds in its own way.
 
         Args:
             images: float32 N x 1 x H x W in [0, 1].
             masks: float32 N x 1 x H x W in [0, 1].
             changes: of these N images.
+
+        Returns:
+            New images and masks of the same shapes, device and range. The masks' edges are soft.
         """
         images, masks = _move(images, masks, changes)
         images = _expose(images, changes)
         images = _add_noise(images, changes).clamp(0.0, 1.0)
         if changes.collimated is not None:
-            open_field = _open_field(changes.collimated, images)
+            open_field = _make_open_field(changes.collimated, images)
             images, masks = images * open_field, masks * open_field
         return images, masks.clamp(0.0, 1.0)
 
@@ -196,7 +208,7 @@ def _draw_grey_values(s: AugmentationSettings, count: int, generator: torch.Gene
 
 
 def _draw_rest(s: AugmentationSettings, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    # Last, so that switching one of these on leaves the amounts above what they were.
+    # Drawn last: switching one of these on doesn't change the amounts of the others.
     drawn = {}
     if s.crop:
         drawn["borders"] = torch.rand(count, 4, generator=generator) * s.crop
@@ -215,52 +227,53 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def _log_uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Factors whose logarithm is uniform: halving is as likely as doubling."""
+    """Draw factors whose logarithm is uniform: halving is as likely as doubling."""
     return torch.exp(_uniform(n, math.log(low), math.log(high), generator))
 
 
 def _move(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
-    places = _places(changes, images)
-    if places is None:
+    grid = _make_sampling_grid(changes, images)
+    if grid is None:
         return images, masks
-    moved = _read(masks, places, "zeros")
+    moved = _sample(masks, grid, "zeros")
     black = changes.black
     if black is None or black.all():
-        return _read(images, places, "zeros"), moved
+        return _sample(images, grid, "zeros"), moved
     if not black.any():
-        return _read(images, places, "border"), moved
+        return _sample(images, grid, "border"), moved
     chosen = black.to(images.device).view(-1, 1, 1, 1)
-    return torch.where(chosen, _read(images, places, "zeros"), _read(images, places, "border")), moved
+    return torch.where(chosen, _sample(images, grid, "zeros"), _sample(images, grid, "border")), moved
 
 
-def _read(images: Tensor, places: Tensor, padding: str) -> Tensor:
-    return functional.grid_sample(images, places, "bilinear", padding, align_corners=False)
+def _sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
+    return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
 
 
-def _places(changes: Changes, images: Tensor) -> Tensor | None:
-    """Where each pixel of the changed images is read, N x H x W x 2 in [-1, 1]; None if nothing moves."""
+def _make_sampling_grid(changes: Changes, images: Tensor) -> Tensor | None:
+    """Compute where each changed pixel is read, N x H x W x 2 in [-1, 1]; None if nothing moves."""
     if changes.angles is None and changes.borders is None and changes.knots is None:
         return None
     count, _, height, width = images.shape
     theta = torch.eye(2, 3).repeat(count, 1, 1)
     if changes.angles is not None:
         amounts = changes.angles, changes.scales, changes.shifts, changes.flips
-        theta = affine_matrices(*amounts, height, width)
+        theta = make_affine_matrices(*amounts, height, width)
     if changes.stretch is not None:
-        theta = stretched(theta, changes.stretch)
+        theta = stretch_matrices(theta, changes.stretch)
     if changes.borders is not None:
-        theta = cropped(theta, changes.borders)
-    places = functional.affine_grid(theta.to(images), [count, 1, height, width], align_corners=False)
+        theta = crop_matrices(theta, changes.borders)
+    grid = functional.affine_grid(theta.to(images), [count, 1, height, width], align_corners=False)
     if changes.knots is not None:
-        # A share of the whole side is twice that in [-1, 1].
-        places = places + 2 * displacements(changes.knots.to(images), height, width).permute(0, 2, 3, 1)
-    return places
+        # In [-1, 1] the whole side is 2 long.
+        shares = interpolate_displacements(changes.knots.to(images), height, width)
+        grid = grid + 2 * shares.permute(0, 2, 3, 1)
+    return grid
 
 
 def _expose(images: Tensor, changes: Changes) -> Tensor:
     if changes.local_contrast is not None and changes.local_contrast.any():
         chosen = changes.local_contrast.nonzero()[:, 0].to(images.device)
-        images = images.index_copy(0, chosen, clahe(images[chosen].clamp(0.0, 1.0)))
+        images = images.index_copy(0, chosen, apply_clahe(images[chosen].clamp(0.0, 1.0)))
     if changes.gamma is not None:
         images = images.clamp(0.0, 1.0) ** _per_image(changes.gamma, images)
     if changes.contrast is not None:
@@ -274,16 +287,16 @@ def _expose(images: Tensor, changes: Changes) -> Tensor:
 def _add_noise(images: Tensor, changes: Changes) -> Tensor:
     if changes.noise is None:
         return images
-    # A normal number a pixel from the CPU's generator would keep a GPU waiting; only the seeds come from it.
-    # An image has its own seed, so that its noise doesn't depend on the batch that it stands in.
+    # Only the seeds come from the CPU's generator: to draw every pixel there would keep a GPU waiting.
+    # Each image has its own seed, so that its noise doesn't depend on its batch.
     pixels, noise = torch.Generator(images.device), torch.empty_like(images)
     for seed, own in zip(changes.noise_seeds.tolist(), noise, strict=True):
         own.normal_(generator=pixels.manual_seed(seed))
     return images + noise * _per_image(changes.noise, images)
 
 
-def _open_field(shares: Tensor, images: Tensor) -> Tensor:
-    """1 where a pixel's centre lies within the borders N x 4 (left, right, top, bottom), else 0."""
+def _make_open_field(shares: Tensor, images: Tensor) -> Tensor:
+    """Return 1 where a pixel's centre lies within the borders N x 4 (left, right, top, bottom), else 0."""
     height, width = images.shape[-2:]
     x = ((torch.arange(width) + 0.5) / width).view(1, 1, 1, -1)
     y = ((torch.arange(height) + 0.5) / height).view(1, 1, -1, 1)

@@ -1,8 +1,8 @@
 """Contrast-limited adaptive histogram equalisation (CLAHE) of batches, on their device.
 
-Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994: the picture is cut
-into tiles, each tile's histogram is clipped and equalised, and a pixel's new value is interpolated between
-those that the four nearest tiles give it.
+Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994. The image is cut into
+tiles. Each tile's histogram is clipped and equalised. A pixel's new value is interpolated between the values
+that the four nearest tiles give it.
 """
 
 from __future__ import annotations
@@ -14,34 +14,38 @@ from torch.nn import functional
 LEVELS = 256
 
 
-def clahe(images: Tensor, tiles: int = 8, limit: float = 2.0) -> Tensor:
-    """Images float32 N x 1 x H x W in [0, 1] -> new ones with more local contrast, in [0, 1].
+def apply_clahe(images: Tensor, tiles: int = 8, limit: float = 2.0) -> Tensor:
+    """Raise the local contrast of images.
 
     The grey values are rounded to 256 levels. An image's result doesn't depend on the rest of the batch.
 
     Args:
-        tiles: along each side, but not more than it has pixels. At the right and below, the image is
-            continued by its mirror image up to a multiple of the tiles.
-        limit: a level of a tile counts at most so many times its fair share of the tile's pixels; what is
-            above is shared out evenly over all levels.
+        images: float32 N x 1 x H x W in [0, 1].
+        tiles: along each side, at most as many as it has pixels. At the right and below, the image is
+            extended by its mirror image to a multiple of the tiles.
+        limit: the most that a level of a tile counts, in multiples of its even share of the tile's pixels.
+            The excess is distributed evenly over all levels.
+
+    Returns:
+        float32 N x 1 x H x W in [0, 1].
     """
     height, width = images.shape[-2:]
     rows, columns = min(tiles, height), min(tiles, width)
-    # Less than the side, as a mirror image must be, because there are no more tiles than pixels.
+    # The padding is shorter than the side, as "reflect" demands, since there are no more tiles than pixels.
     filled = functional.pad(images, (0, -width % columns, 0, -height % rows), mode="reflect")
     levels = (filled * (LEVELS - 1)).round().long().clamp(0, LEVELS - 1)
-    return _interpolated(levels, _tables(levels, rows, columns, limit))[..., :height, :width]
+    return _interpolate(levels, _equalise_tiles(levels, rows, columns, limit))[..., :height, :width]
 
 
-def _tables(levels: Tensor, rows: int, columns: int, limit: float) -> Tensor:
-    """New values float32 N x rows x columns x LEVELS in [0, 1] of the levels N x 1 x H x W of each tile."""
+def _equalise_tiles(levels: Tensor, rows: int, columns: int, limit: float) -> Tensor:
+    """Compute each tile's new value of each level: float32 N x rows x columns x LEVELS in [0, 1]."""
     count, _, height, width = levels.shape
     tiles = levels.reshape(count, rows, height // rows, columns, width // columns).transpose(2, 3)
     tiles = tiles.reshape(count * rows * columns, -1)
     pixels = tiles.shape[1]
     first = torch.arange(len(tiles), device=levels.device)[:, None] * LEVELS
     histogram = torch.bincount((tiles + first).flatten(), minlength=len(tiles) * LEVELS)
-    # In units of 1 / LEVELS of a pixel all sums are of integers: the same on every device, in every order.
+    # In units of 1 / LEVELS of a pixel all terms are integers: sums are the same on every device.
     counts = histogram.view(len(tiles), LEVELS) * LEVELS
     clipped = counts.clamp_max(round(limit * pixels))
     above = (counts - clipped).sum(1, keepdim=True)
@@ -50,10 +54,10 @@ def _tables(levels: Tensor, rows: int, columns: int, limit: float) -> Tensor:
     return (sums / (pixels * LEVELS**2)).view(count, rows, columns, LEVELS)
 
 
-def _interpolated(levels: Tensor, tables: Tensor) -> Tensor:
+def _interpolate(levels: Tensor, tables: Tensor) -> Tensor:
     count, _, height, width = levels.shape
-    rows, row_shares = _nearest(height, tables.shape[1], levels.device)
-    columns, column_shares = _nearest(width, tables.shape[2], levels.device)
+    rows, row_shares = _find_nearest_tiles(height, tables.shape[1], levels.device)
+    columns, column_shares = _find_nearest_tiles(width, tables.shape[2], levels.device)
     image = torch.arange(count, device=levels.device).view(-1, 1, 1)
     found = torch.zeros(count, height, width, device=levels.device)
     for row, row_share in zip(rows, row_shares, strict=True):
@@ -63,8 +67,8 @@ def _interpolated(levels: Tensor, tables: Tensor) -> Tensor:
     return found[:, None].clamp(0.0, 1.0)  # the four shares add up to 1 but for rounding
 
 
-def _nearest(size: int, tiles: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """The two tiles whose centres enclose each place, and their shares; at the rim both are the outer one."""
+def _find_nearest_tiles(size: int, tiles: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Find the two tiles whose centres enclose each place, and their shares; at the rim both are the same."""
     places = (torch.arange(size, device=device) + 0.5) * tiles / size - 0.5
     below = places.floor()
     share = places - below

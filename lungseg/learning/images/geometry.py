@@ -1,8 +1,8 @@
-"""Where the pixels of a moved image are read: turned, scaled, shifted, mirrored, stretched, cut and bent.
+"""Geometric changes of images: affine matrices (rotate, scale, shift, flip, stretch, crop) and deformations.
 
-Coordinates are normalised as `torch.nn.functional.affine_grid` has them with `align_corners=False`: -1 is the
-left or upper edge of an image and 1 its right or lower edge, whatever its height and width. A matrix
-N x 2 x 3 leads from a place (x, y) in the moved image to the place in the image as it was.
+Coordinates are normalised as in `torch.nn.functional.affine_grid` with `align_corners=False`: -1 is the left
+or upper edge of an image and 1 its right or lower edge, whatever its height and width. A matrix of N x 2 x 3
+maps a place (x, y) in the changed image to the place in the original image whose value it shows.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-KNOTS = 7  # of a displacement along each side; the outermost lie a quarter of the side outside the image
+KNOTS = 7  # of a deformation along each side; the outermost lie a quarter of the side outside the image
 
 
-def affine_matrices(
+def make_affine_matrices(
     angles: Tensor, scales: Tensor, shifts: Tensor, flips: Tensor, height: int, width: int
 ) -> Tensor:
-    """Matrices of images that are flipped, then rotated and scaled about the centre, then shifted.
+    """Compute matrices of images that are flipped, then rotated and scaled about the centre, then shifted.
 
     Args:
         angles: N, radians, counter-clockwise as seen on a screen.
@@ -39,19 +39,30 @@ def affine_matrices(
     return theta
 
 
-def stretched(theta: Tensor, factors: Tensor) -> Tensor:
-    """Matrices of images that, after `theta`, become `factors` (N) times as wide and as much lower."""
+def stretch_matrices(theta: Tensor, factors: Tensor) -> Tensor:
+    """Add a stretch to matrices.
+
+    Args:
+        theta: N x 2 x 3, what is done before.
+        factors: N; an image becomes so many times as wide, and its height is divided by as much.
+
+    Returns:
+        N x 2 x 3.
+    """
     linear = theta[:, :, :2] * torch.stack([1 / factors, factors], 1)[:, None]
     return torch.cat([linear, theta[:, :, 2:]], 2)
 
 
-def cropped(theta: Tensor, borders: Tensor) -> Tensor:
-    """Matrices of images of which, after `theta`, what lies within the borders fills the whole image.
+def crop_matrices(theta: Tensor, borders: Tensor) -> Tensor:
+    """Add a crop to matrices: what lies within the borders fills the whole image.
 
     Args:
-        theta: N x 2 x 3.
+        theta: N x 2 x 3, what is done before.
         borders: N x 4, the shares of width, width, height and height to cut off at left, right, top and
             bottom; two opposite ones add up to less than 1.
+
+    Returns:
+        N x 2 x 3.
     """
     low, high = 2 * borders[:, 0::2] - 1, 1 - 2 * borders[:, 1::2]
     centre, factors = (low + high) / 2, (high - low) / 2
@@ -59,12 +70,12 @@ def cropped(theta: Tensor, borders: Tensor) -> Tensor:
     return torch.cat([theta[:, :, :2] * factors[:, None], offset], 2)
 
 
-def displacements(knots: Tensor, height: int, width: int) -> Tensor:
-    """A smooth displacement for each pixel: the uniform cubic B-spline with these knots.
+def interpolate_displacements(knots: Tensor, height: int, width: int) -> Tensor:
+    """Compute a smooth displacement of each pixel: the uniform cubic B-spline with the given knots.
 
     Rueckert et al., "Nonrigid registration using free-form deformations", IEEE Transactions on Medical
-    Imaging 18(8), 1999. The spline's weights are positive and sum to 1: no displacement exceeds the largest
-    knot. If the knots are independent, its standard deviation is about half of theirs.
+    Imaging 18(8), 1999. The spline's weights are positive and sum to 1, so no displacement exceeds the
+    largest knot. If the knots are independent, its standard deviation is about half of theirs.
 
     Args:
         knots: float32 N x 2 x KNOTS x KNOTS, of any unit; the last two axes are y and x.
@@ -72,14 +83,14 @@ def displacements(knots: Tensor, height: int, width: int) -> Tensor:
     Returns:
         float32 N x 2 x height x width, in the knots' unit and on their device.
     """
-    rows, columns = (_spline_weights(side).to(knots) for side in (height, width))
-    # Sums of products and not matrix products, whose rounding may depend on the size of the batch.
+    rows, columns = (_compute_spline_weights(side).to(knots) for side in (height, width))
+    # Not matrix products: their rounding may depend on the size of the batch.
     along = sum(rows[:, k, None] * knots[:, :, k, None, :] for k in range(KNOTS))
     return sum(columns[:, k] * along[..., k, None] for k in range(KNOTS))
 
 
-def _spline_weights(side: int) -> Tensor:
-    """Weights float32 side x KNOTS of the knots at the pixels' centres along one side."""
+def _compute_spline_weights(side: int) -> Tensor:
+    """Compute the knots' weights float32 side x KNOTS at the pixels' centres along one side."""
     places = (torch.arange(side) + 0.5) / side * (KNOTS - 3)
     away = (places[:, None] - torch.arange(-1, KNOTS - 1)).abs()
     near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp_min(0) ** 3 / 6

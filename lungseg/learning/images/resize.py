@@ -1,9 +1,9 @@
-"""Images and masks to a network's working size, and its maps back to the images' own sizes.
+"""Resize images and masks to the working size, and maps back to the images' own sizes.
 
 Shrinking is an exact area average: each new pixel is the mean of the part of the image that it covers, also
 where the ratio is no integer. So nothing aliases, and a shrunk mask's value is the share of lung in the cell.
-(`F.interpolate` has no such mode: "area" lets cells overlap at other ratios, and `antialias` weights a pixel
-by a triangle that reaches into the neighbouring cells.) Enlarging is bilinear.
+(`F.interpolate` has no such mode: with "area" cells overlap at ratios that are no integers, and `antialias`
+weights pixels by a triangle that reaches into the neighbouring cells.) Enlarging is bilinear.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch.nn import functional
 
 
 @lru_cache(maxsize=256)
-def axis_weights(old: int, new: int) -> sparse.csr_array:
-    """The matrix new x old that resizes one axis; float32, each row sums to 1.
+def compute_axis_weights(old: int, new: int) -> sparse.csr_array:
+    """Compute the matrix float32 new x old that resizes an axis of `old` pixels to `new`; its rows sum to 1.
 
     Area average where the axis shrinks, else bilinear with pixel centres at half integers
     (`align_corners=False`) and the border repeated.
     """
-    return _area_weights(old, new) if new < old else _bilinear_weights(old, new)
+    return _compute_area_weights(old, new) if new < old else _compute_bilinear_weights(old, new)
 
 
-def _area_weights(old: int, new: int) -> sparse.csr_array:
+def _compute_area_weights(old: int, new: int) -> sparse.csr_array:
     # In units of 1 / new of an old pixel all edges are integers, so the overlaps are exact.
     edges = np.union1d(np.arange(new + 1) * old, np.arange(old + 1) * new)
     pieces = np.diff(edges) / old
@@ -36,7 +36,7 @@ def _area_weights(old: int, new: int) -> sparse.csr_array:
     return sparse.csr_array((pieces.astype(np.float32), (cell, pixel)), shape=(new, old))
 
 
-def _bilinear_weights(old: int, new: int) -> sparse.csr_array:
+def _compute_bilinear_weights(old: int, new: int) -> sparse.csr_array:
     centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     left = np.floor(centres).astype(int)
     right = np.minimum(left + 1, old - 1)
@@ -48,22 +48,22 @@ def _bilinear_weights(old: int, new: int) -> sparse.csr_array:
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows = axis_weights(image.shape[0], height)
-    columns = axis_weights(image.shape[1], width)
+    rows = compute_axis_weights(image.shape[0], height)
+    columns = compute_axis_weights(image.shape[1], width)
     resized = (columns @ (rows @ image.astype(np.float32, copy=False)).T).T
     return np.ascontiguousarray(np.clip(resized, 0.0, 1.0))
 
 
 def to_batch(images: Sequence[np.ndarray], size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Images of any sizes as one batch of squares.
+    """Resize images of any sizes to squares, and stack them to one batch.
 
     Args:
         images: float32 H x W in [0, 1] each. The aspect ratio isn't kept: an image fills its square.
         size: height and width of the result, in pixels.
-        device: where the batch is wanted. Resizing happens on the host, so only small images are copied.
+        device: of the result. Resizing happens on the host, so only small images are copied.
 
     Returns:
-        float32 N x 1 x size x size in [0, 1], area-averaged along an axis that shrinks, else bilinear.
+        float32 N x 1 x size x size in [0, 1]; area average along an axis that shrinks, else bilinear.
     """
     batch = np.empty((len(images), 1, size, size), dtype=np.float32)
     for index, image in enumerate(images):
@@ -72,7 +72,7 @@ def to_batch(images: Sequence[np.ndarray], size: int, device: torch.device | str
 
 
 def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """The share of lung in each cell of a size x size grid laid over the mask.
+    """Compute the share of lung in each cell of a size x size grid over the mask.
 
     Args:
         mask: bool H x W.
@@ -84,15 +84,27 @@ def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return _resize(mask, size, size)
 
 
+def shrink_maps(maps: Tensor, side: int) -> Tensor:
+    """Shrink N x C x H x W to N x C x side x side by area average.
+
+    Raises:
+        ValueError: `side` doesn't divide H and W.
+    """
+    if maps.shape[-1] % side or maps.shape[-2] % side:
+        raise ValueError(f"{side} divides not both of {tuple(maps.shape[-2:])}")
+    factor = maps.shape[-1] // side
+    return maps if factor == 1 else functional.avg_pool2d(maps, factor)
+
+
 def resize_maps(maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Maps of a batch at the sizes of their images, on the host.
+    """Resize the maps of a batch to the sizes of their images, and copy them to the host.
 
     Args:
         maps: N x 1 x h x w, any floating type, on any device. Resizing happens there.
-        sizes: (H, W) of each image, in pixels; equal sizes are resized together.
+        sizes: (H, W) of each image, in pixels; maps of equal sizes are resized together.
 
     Returns:
-        N arrays, float32 H x W in [0, 1], in the order of `sizes`. Bilinear with `align_corners=False`,
+        N arrays float32 H x W in [0, 1], in the order of `sizes`. Bilinear with `align_corners=False`,
         antialiased along an axis that shrinks.
 
     Raises:

@@ -1,8 +1,9 @@
-"""torch's state files, whole or not at all, and never unpickled."""
+"""Checkpoint files of trainings: written completely or not at all, and read without running pickled code."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import warnings
 from pathlib import Path
@@ -11,11 +12,31 @@ from typing import Any
 import torch
 
 from lungseg.system.errors import InputError, is_out_of_memory
-from lungseg.system.files import unwritable
+from lungseg.system.files import explain_write_error
+
+
+def read_checkpoint_interval() -> float:
+    """Return the least seconds between checkpoints: LUNGSEG_CHECKPOINT_SECONDS, or 60.
+
+    Raises:
+        InputError: the variable isn't a number of at least 0.
+    """
+    text = os.environ.get("LUNGSEG_CHECKPOINT_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputError(f"LUNGSEG_CHECKPOINT_SECONDS={text} is not a number of at least 0: mend or unset it")
+    return seconds
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """torch.save, whole or not at all. Raises InputError if the disk is full or shut."""
+    """Write a state by torch.save, completely or not at all.
+
+    Raises:
+        InputError: the disk is full, or the place can't be written.
+    """
     temporary = path.with_suffix(".part")
     try:
         with open(temporary, "wb") as file:
@@ -27,16 +48,19 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
             raise
-        # torch reports a write that failed as a RuntimeError of its zip writer, without the reason.
+        # torch's zip writer raises a RuntimeError without the reason where a write fails.
         full = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
-        raise unwritable(path, full) from error
+        raise explain_write_error(path, full) from error
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save_state` wrote; None if it isn't there, and with a warning if it was cut short or damaged.
+    """Read what `save_state` wrote.
+
+    Returns:
+        The state; None if there is no file, and also, with a warning, if it is cut short or damaged.
 
     Raises:
-        InputError: it can't be read now, which says nothing of what is in it.
+        InputError: the file can't be read now, which says nothing about its content.
         RuntimeError: the memory of the device is full.
     """
     try:
@@ -46,7 +70,7 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} can't be read ({reason}): make it readable, or use --fresh") from error
-    except Exception as error:  # its content, in whatever way that is wrong
+    except Exception as error:  # what torch raises for damaged content is not documented
         if is_out_of_memory(error):
             raise
         warnings.warn(f"{path} is damaged: this training starts over", stacklevel=2)

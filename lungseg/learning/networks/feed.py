@@ -1,4 +1,4 @@
-"""Batches made ready while the device computes, and how long it had to wait for them."""
+"""Loading of batches in the background while the device computes, and the time that it waited for them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lungseg.learning.networks.images import Images
+from lungseg.learning.networks.image_cache import Images
 from lungseg.system import distributed
 
-AHEAD = 2  # batches that are read before they are asked for
+AHEAD = 2  # batches that are read in advance
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This process' part of a batch.
+    """This process's share of a batch.
 
     Attributes:
         images, masks: float32 n x 1 x s x s in [0, 1], on the device.
         names: ids of the images.
-        first: place of its first image in the whole batch.
-        whole: images of the whole batch, over all processes.
+        first: index of its first image in the whole batch.
+        whole: number of images of the whole batch, over all processes.
     """
 
     images: Tensor
@@ -35,14 +35,20 @@ class Batch:
 
 
 class Feed:
-    """Reads batches in a thread of its own.
+    """An iterator over batches that reads ahead in a thread of its own.
 
     Attributes:
-        waited: seconds in which the next batch was asked for and not there yet.
+        waited: seconds in which the next batch was wanted and not there yet.
     """
 
     def __init__(self, data: Images, order: list[Tensor], device: torch.device) -> None:
-        """`order`: indices of each batch, over all processes."""
+        """Prepare to read batches; nothing is read yet.
+
+        Args:
+            data: images and masks.
+            order: indices of the images of each batch, over all processes.
+            device: where the batches are wanted.
+        """
         self.waited = 0.0
         self._data, self._order, self._device = data, order, device
 
@@ -64,8 +70,8 @@ class Feed:
     def _read(self, chosen: Tensor) -> Batch:
         indices = chosen.tolist()
         own = distributed.shard(range(len(indices)))
-        images, masks = self._data.batch([indices[place] for place in own])
-        if self._device.type == "cuda":  # from pinned memory a copy is only queued, and nobody waits for it
+        images, masks = self._data.read_batch([indices[place] for place in own])
+        if self._device.type == "cuda":  # a copy from pinned memory is only queued: nothing waits for it
             images, masks = images.pin_memory(), masks.pin_memory()
         names = [self._data.names[indices[place]] for place in own]
         return Batch(images, masks, names, own.start, len(indices))

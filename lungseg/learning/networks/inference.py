@@ -1,4 +1,4 @@
-"""A trained network made ready to predict: batch norms folded away, compiled or recorded if that helps."""
+"""Prediction by a trained network: batch norms folded into convolutions, torch.compile, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,48 +13,61 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lungseg.learning.networks.settings import TrainingSettings
-from lungseg.system.errors import first_line, is_out_of_memory
+from lungseg.system.errors import is_out_of_memory, summarise_error
 from lungseg.system.runtime import Runtime
 
 FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one; on a GPU float32 may be TF32
-GRAPH_WARMUP = 3  # calls before CUDA records one, so that libraries have chosen their algorithms
+GRAPH_WARMUP = 3  # calls before a graph is recorded, in which libraries choose their algorithms
 
 
 class Predictor:
-    """Logits of a network in evaluation mode, as fast as the device allows.
+    """A network in evaluation mode, made ready to predict as fast as the device allows.
 
     Attributes:
-        compile_seconds: what the first call with torch.compile took; None if there was none or it failed.
+        compile_seconds: duration of the first call with torch.compile; None if there was none or it failed.
         not_compiled: why torch.compile failed, at whichever call; None if it didn't.
     """
 
     def __init__(
         self, network: nn.Module, settings: TrainingSettings, runtime: Runtime, plain: bool = False
     ) -> None:
-        """`plain`: call the network as it is; for one that is still being trained."""
+        """Fold, cast and compile the network as the runtime asks for.
+
+        Args:
+            network: is not changed.
+            settings: `size` and `test_time` are read.
+            runtime: device, precision and layout, and whether to compile.
+            plain: call the network as it is, because it is still being trained.
+        """
         self._settings, self._runtime = settings, runtime
-        self._network = network if plain else _cast(_folded_if_equal(network, settings.size), runtime.dtype)
+        self._network = network
+        if not plain:
+            self._network = _cast_convolutions(_fold_norms_if_equal(network, settings.size), runtime.dtype)
         self._call: Callable[[Tensor], Tensor] = self._network
         self._graphs = not plain and runtime.device.type == "cuda" and not runtime.compiled
-        self._recorded: dict[torch.Size, _Recorded] = {}
+        self._recorded: dict[torch.Size, _CudaGraph] = {}
         self.compile_seconds: float | None = None
         self.not_compiled: str | None = None
         self._compile: Callable[[Tensor], Tensor] | None = None
         if runtime.compiled and not plain:
-            self._call = self._compiled
+            self._call = self._call_compiled
 
     @torch.inference_mode()
-    def logits(self, images: Tensor, counted: bool = False) -> Tensor:
-        """Float32 N x 1 x s x s of images N x 1 x s x s in [0, 1] on the device.
+    def predict_logits(self, images: Tensor, counted: bool = False) -> Tensor:
+        """Predict the logits of images.
 
         Args:
-            counted: operations are being counted, which are none where a graph is replayed.
+            images: N x 1 x s x s in [0, 1], on the device.
+            counted: neither compiled code nor a recorded graph is used, since operations are being counted.
+
+        Returns:
+            float32 N x 1 x s x s.
         """
         forward = self._forward
         if counted:
-            forward = self._uncompiled
+            forward = self._forward_uncompiled
         elif self._graphs and len(images) == 1:
-            forward = self._replayed
+            forward = self._replay
         if self._settings.test_time == "none":
             return forward(images)
         count = len(images)
@@ -65,22 +78,24 @@ class Predictor:
         with self._runtime.autocast():
             return self._call(images.contiguous(memory_format=self._runtime.memory_format)).float()
 
-    def _uncompiled(self, images: Tensor) -> Tensor:
+    def _forward_uncompiled(self, images: Tensor) -> Tensor:
         with self._runtime.autocast():
             return self._network(images.contiguous(memory_format=self._runtime.memory_format)).float()
 
-    def _replayed(self, images: Tensor) -> Tensor:
+    def _replay(self, images: Tensor) -> Tensor:
         if images.shape not in self._recorded:
             try:
-                self._recorded[images.shape] = _Recorded(self._forward, images)
+                self._recorded[images.shape] = _CudaGraph(self._forward, images)
             except RuntimeError as error:  # a network that waits for the device can't be recorded
-                warnings.warn(f"no CUDA graph ({first_line(error)}): the network runs without", stacklevel=2)
+                warnings.warn(
+                    f"no CUDA graph ({summarise_error(error)}): the network runs without", stacklevel=2
+                )
                 self._graphs = False
                 return self._forward(images)
         return self._recorded[images.shape](images)
 
-    def _compiled(self, images: Tensor) -> Tensor:
-        """Compiles at the first call, and at a later one of another shape; goes on without if that fails."""
+    def _call_compiled(self, images: Tensor) -> Tensor:
+        """Call the compiled network; torch compiles once per shape. If that fails, go on without."""
         start = time.perf_counter()
         try:
             self._compile = self._compile or torch.compile(self._network)
@@ -88,7 +103,7 @@ class Predictor:
         except Exception as error:  # its back end raises errors of many kinds
             if is_out_of_memory(error):
                 raise
-            self.not_compiled = first_line(error)
+            self.not_compiled = summarise_error(error)
             warnings.warn(
                 f"torch.compile failed ({self.not_compiled}): the network runs without it", stacklevel=2
             )
@@ -99,9 +114,9 @@ class Predictor:
         return found
 
 
-def _folded_if_equal(network: nn.Module, size: int) -> nn.Module:
-    """`folded`, unless that computes something else: a norm may not read what stands beside it alone."""
-    whole, lighter = copy.deepcopy(network).eval(), folded(network)
+def _fold_norms_if_equal(network: nn.Module, size: int) -> nn.Module:
+    """Fold norms, unless the result differs: a norm may read more than the convolution before it."""
+    whole, lighter = copy.deepcopy(network).eval(), fold_norms(network)
     where = next(network.parameters()).device
     images = torch.rand((1, 1, size, size), generator=torch.Generator().manual_seed(0)).to(where)
     with torch.inference_mode():
@@ -113,16 +128,16 @@ def _folded_if_equal(network: nn.Module, size: int) -> nn.Module:
     return whole
 
 
-def _cast(network: nn.Module, precision: torch.dtype) -> nn.Module:
-    """Its convolutions in a precision, in place: autocast would cast their weights anew at each call."""
+def _cast_convolutions(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """Cast the convolutions, in place: autocast would cast their weights anew at each call."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(precision)
     return network
 
 
-class _Recorded:
-    """A forward pass of one shape as a CUDA graph: one launch in place of hundreds."""
+class _CudaGraph:
+    """A forward pass of one shape, recorded as a CUDA graph: one launch in place of hundreds."""
 
     def __init__(self, call: Callable[[Tensor], Tensor], images: Tensor) -> None:
         self._images = images.clone()
@@ -142,17 +157,18 @@ class _Recorded:
         return self._logits.clone()
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """A copy in which each batch norm that follows a convolution is part of it, in evaluation mode.
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Return a copy, in evaluation mode, in which batch norms are folded into the convolutions before them.
 
-    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. Found where a module holds both as
-    neighbours (`nn.Sequential`) or as torchvision's ResNets name them: `conv1` and `bn1`, and so on.
+    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. A norm belongs to a convolution if both
+    are neighbours in an `nn.Sequential`, or have the names that torchvision's ResNets use: `conv1` and `bn1`,
+    and so on.
     """
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
-        for first, second in _neighbours(module):
+        for first, second in _list_neighbours(module):
             norm = getattr(module, second)
-            holder, name = _last(module, first)
+            holder, name = _find_last(module, first)
             convolution = getattr(holder, name)
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(holder, name, fuse_conv_bn_eval(convolution, norm))
@@ -160,8 +176,8 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def _neighbours(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of a module's own parts of which the second reads nothing but the first."""
+def _list_neighbours(module: nn.Module) -> list[tuple[str, str]]:
+    """List the pairs of children of which the second seems to read only the first, by their names."""
     names = [name for name, _ in module.named_children()]
     if isinstance(module, nn.Sequential):
         return list(pairwise(names))
@@ -169,9 +185,9 @@ def _neighbours(module: nn.Module) -> list[tuple[str, str]]:
     return [pair for pair in norms if pair[0] in names]
 
 
-def _last(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The part of that name, or where it ends if it is a sequence: who holds it, and under which name."""
-    part = getattr(module, name)
-    if isinstance(part, nn.Sequential) and len(part):
-        return _last(part, list(dict(part.named_children()))[-1])
+def _find_last(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Find the child of a name, or the last module in it if it is a sequence: its parent and its name."""
+    child = getattr(module, name)
+    if isinstance(child, nn.Sequential) and len(child):
+        return _find_last(child, list(dict(child.named_children()))[-1])
     return module, name

@@ -1,4 +1,4 @@
-"""How fast a network learns at each step, from which images, and of what size."""
+"""The schedule of a training: learning rate, image size and batches of each step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from torch import Tensor
 from lungseg.learning.networks.settings import TrainingSettings
 
 
-def learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
-    """Share of the top rate after `step` of `steps`: linear warm-up, then half a cosine (Loshchilov 2017).
+def compute_learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Compute the learning rate as a share of the highest one: linear warm-up, then half a cosine.
 
-    Both are counted as `cost` counts, so a step at the full size is several.
+    Cosine decay: Loshchilov and Hutter 2017.
+
+    Args:
+        step: work done, as `count_work` counts it.
+        steps: work of the whole training.
+        settings: of the schedule.
     """
     if settings.schedule == "constant":
         return 1.0
@@ -24,43 +29,56 @@ def learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> f
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def small_epochs(settings: TrainingSettings) -> int:
-    """Epochs at `small_size`, before those at `size`, of which there is one at least."""
+def count_small_epochs(settings: TrainingSettings) -> int:
+    """Count the epochs at `small_size`, which come first; at least one epoch has the full `size`."""
     if settings.small_size >= settings.size:
         return 0
     return min(round(settings.small_share * settings.epochs), settings.epochs - 1)
 
 
-def working_size(epoch: int, settings: TrainingSettings) -> int:
-    """Pixels a side of the images of an epoch, counted from 0, and of those that it is validated on."""
-    return settings.small_size if epoch < small_epochs(settings) else settings.size
+def find_working_size(epoch: int, settings: TrainingSettings) -> int:
+    """Return the image size, in pixels a side, of an epoch (from 0) and of its validation."""
+    return settings.small_size if epoch < count_small_epochs(settings) else settings.size
 
 
-def cost(epoch: int, step: int, steps: int, settings: TrainingSettings) -> int:
-    """Work up to a step of an epoch of so many, in steps of the smallest images: it goes by their pixels."""
-    small = small_epochs(settings)
+def count_work(epoch: int, step: int, steps: int, settings: TrainingSettings) -> int:
+    """Count the work up to a step of an epoch, in units of a step at the smallest image size.
+
+    A step's work is proportional to the pixels of its images.
+
+    Args:
+        epoch: from 0.
+        step: steps that are done in the epoch.
+        steps: steps of an epoch.
+        settings: of the sizes.
+    """
+    small = count_small_epochs(settings)
     if epoch < small:
         return epoch * steps + step
-    factor = (settings.size / working_size(0, settings)) ** 2
+    factor = (settings.size / find_working_size(0, settings)) ** 2
     return small * steps + round(((epoch - small) * steps + step) * factor)
 
 
-def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """A random order of `count` images in `batch_count` batches, whose sizes differ by one at most."""
-    generator = torch.Generator().manual_seed(number_of(seed, epoch))
+def draw_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """Draw the batches of an epoch: a random order of `count` images, split into nearly equal batches.
+
+    Returns:
+        int64 indices of the images of each batch. The sizes of batches differ by one at most.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
     order = torch.randperm(count, generator=generator)
-    return list(torch.tensor_split(order, batch_count(count, batch_size)))
+    return list(torch.tensor_split(order, count_batches(count, batch_size)))
 
 
-def batch_count(count: int, batch_size: int) -> int:
-    """Batches of an epoch: as few as hold all images, but none with a single one.
+def count_batches(count: int, batch_size: int) -> int:
+    """Count the batches of an epoch: as few as hold all images, and none with a single image.
 
-    Only an odd count in batches of two can't be both, and then one batch has three.
+    With an odd count in batches of two this is impossible; one batch then has three images.
     """
     return max(1, min(math.ceil(count / batch_size), count // 2))
 
 
-def number_of(*words: int) -> int:
-    """A seed of 63 bits from several numbers of at least 0, such as the seed, the epoch and the step."""
-    # The count comes first: a seed sequence takes words that end in zeros for those without them.
-    return int(np.random.SeedSequence((len(words), *words)).generate_state(1, np.uint64)[0] >> 1)
+def derive_seed(*numbers: int) -> int:
+    """Derive a seed of 63 bits from numbers of at least 0, such as the seed, the epoch and the step."""
+    # The count comes first, because a SeedSequence ignores trailing zeros.
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,14 +1,12 @@
-"""One training of a network: what happens from the first step to the last.
+"""The training of a network: its steps and epochs, its checkpoints, and going on from a checkpoint.
 
-All that is random comes from (seed, epoch, step), so a run that is cut goes on from its last checkpoint, in
-the midst of an epoch too, with the same bits as one that is not.
+All random numbers are derived from (seed, epoch, step). So a training that is cut goes on from its last
+checkpoint, also within an epoch, and ends with the same bits as one that is not cut.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,106 +17,76 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.learning.images.augmentation import Augmentation
-from lungseg.learning.networks.checkpoints import load_state, save_state
-from lungseg.learning.networks.data_parallel import shared
+from lungseg.learning.networks.checkpoints import load_state, read_checkpoint_interval, save_state
+from lungseg.learning.networks.data_parallel import share_gradients
 from lungseg.learning.networks.feed import Batch, Feed
-from lungseg.learning.networks.images import Images
+from lungseg.learning.networks.image_cache import Images
 from lungseg.learning.networks.losses import segmentation_loss
 from lungseg.learning.networks.schedule import (
-    batch_count,
-    batches,
-    cost,
-    learning_rate_factor,
-    number_of,
-    small_epochs,
+    compute_learning_rate_factor,
+    count_batches,
+    count_small_epochs,
+    count_work,
+    derive_seed,
+    draw_batches,
 )
 from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.learning.networks.weight_average import WeightAverage
 from lungseg.system import distributed
 from lungseg.system.errors import InputError
 from lungseg.system.runtime import Runtime
 
-CHANCE, DROPOUT = 1, 2  # keep the numbers of a step apart from each other
-LONGEST_SAVING_SHARE = 0.05  # of the time; a large state on a slow disk is stored more rarely for it
-
-
-def seconds_between_checkpoints() -> float:
-    """LUNGSEG_CHECKPOINT_SECONDS, or a minute. Raises InputError if it isn't a number of at least 0."""
-    text = os.environ.get("LUNGSEG_CHECKPOINT_SECONDS", "60")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise InputError(f"LUNGSEG_CHECKPOINT_SECONDS={text} is not a number of at least 0: mend or unset it")
-    return seconds
+AUGMENTATION, DROPOUT = 1, 2  # give the two random streams of a step different seeds
+LONGEST_SAVING_SHARE = 0.05  # of the time: a large state on a slow disk is written more rarely
 
 
 def require_two_images(count: int) -> None:
-    """Raises InputError if there are fewer training images: the smallest batch that a batch norm takes."""
+    """Raise InputError if there are fewer than two training images, the smallest batch for a batch norm."""
     if count < 2:
         raise InputError(f"training a network needs two images at least, the split has {count}")
 
 
-def order_in_memory(weight: Tensor) -> tuple[int, ...]:
-    """Dimensions of a weight from the outermost to the innermost: a convolution's may be channels last."""
+def find_memory_order(weight: Tensor) -> tuple[int, ...]:
+    """List a weight's dimensions from the outermost in memory to the innermost; it may be channels last."""
     if weight.ndim == 4 and not weight.is_contiguous():
         return 0, 2, 3, 1
     return tuple(range(weight.ndim))
 
 
-class WeightAverage:
-    """Exponential running mean of a network's weights; batch norm's own statistics are copied.
-
-    The decay rises with the steps, min(decay, (1 + step) / (10 + step)), as TensorFlow's average has it, so
-    that a short training isn't held back by its first weights.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.network = copy.deepcopy(network).eval()
-        self.steps = 0
-
-    @torch.no_grad()
-    def restart(self, network: nn.Module) -> None:
-        """Forgets all weights but the network's present ones."""
-        self.steps = 0
-        for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
-            mine.copy_(theirs)
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine, theirs = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
-            kept.copy_(new)
-
-
 class Training:
-    """The state of a training, a step at a time.
+    """The state of a training, changed step by step.
 
     Attributes:
         network: what is trained.
-        average: the running mean of its weights.
+        average: the moving average of its weights.
         epoch: epochs that are done, validation included.
-        step: steps of the present epoch that are done.
+        step: steps that are done in the present epoch.
         history: a row for each epoch that is done.
-        best: the running mean's state as it was after the best epoch so far; None before the first.
+        best: state of the moving average after the best epoch so far; None before the first.
+        seconds_before: seconds of former sessions, before the training went on from a checkpoint.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        groups: Callable[[nn.Module], tuple[list[nn.Parameter], list[nn.Parameter]]],
+        group_parameters: Callable[[nn.Module], tuple[list[nn.Parameter], list[nn.Parameter]]],
         settings: TrainingSettings,
         runtime: Runtime,
         seed: int,
         count: int,
     ) -> None:
-        """`groups`: a network's pretrained and its new parameters; `count`: training images, at least 2.
+        """Prepare a training; no step is done yet.
 
-        Raises InputError if there are fewer.
+        Args:
+            network: is moved to the runtime's device, and trained in place.
+            group_parameters: returns a network's pretrained and its new parameters.
+            settings: of the training.
+            runtime: device, precision and layout.
+            seed: fixes everything random.
+            count: training images, at least 2.
+
+        Raises:
+            InputError: there are fewer images.
         """
         require_two_images(count)
         self.settings, self.runtime, self.seed = settings, runtime, seed
@@ -126,14 +94,14 @@ class Training:
         self.average = WeightAverage(self.network, settings.ema_decay)
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
         self._parameters = list(self.network.parameters())
-        self._orders = [order_in_memory(parameter) for parameter in self._parameters]
-        # The same memory as contiguous tensors: of any other a CPU's fused optimiser copies the gradient.
+        self._orders = [find_memory_order(parameter) for parameter in self._parameters]
+        # The same memory as contiguous tensors: for any others a CPU's fused optimiser copies the gradient.
         self._stored = [
             p.detach().permute(order) for p, order in zip(self._parameters, self._orders, strict=True)
         ]
-        self.optimiser = self._optimiser(*groups(self.network))
+        self.optimiser = self._make_optimiser(*group_parameters(self.network))
         self.top_rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.steps = batch_count(count, settings.batch_size)  # of an epoch
+        self.steps = count_batches(count, settings.batch_size)  # of an epoch
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
@@ -143,26 +111,28 @@ class Training:
         self._losses: list[float] = []
         self._accuracies: list[float] = []
         self._start = self._saved = time.perf_counter()
-        self._savings: list[float] = []  # seconds of each stored state
-        self._between_checkpoints = seconds_between_checkpoints()
-        self._forward = shared(self.network)
+        self._savings: list[float] = []  # seconds that each checkpoint took
+        self._between_checkpoints = read_checkpoint_interval()
+        self._forward = share_gradients(self.network)
 
     @property
     def seconds(self) -> float:
-        """Spent so far, over all sittings."""
+        """Return the seconds spent so far, over all sessions."""
         return self.seconds_before + time.perf_counter() - self._start
 
     @property
     def waited(self) -> float:
-        """Seconds in which the device had no batch yet or a state was stored, over all sittings."""
+        """Return the seconds of waiting for batches and of writing checkpoints, over all sessions."""
         return self._waited_before + sum(self._savings) + (self._feed.waited if self._feed else 0.0)
 
-    def _optimiser(self, backbone: list[nn.Parameter], head: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def _make_optimiser(
+        self, backbone: list[nn.Parameter], head: list[nn.Parameter]
+    ) -> torch.optim.Optimizer:
         s = self.settings
         stored = dict(zip(self._parameters, self._stored, strict=True))
         groups = []
         for parameters, rate in ((backbone, s.learning_rate * s.backbone_factor), (head, s.learning_rate)):
-            # Decay pulls on directions; a batch norm's scale or a bias has none.
+            # No weight decay on vectors (biases, scales of batch norms).
             matrices = [stored[p] for p in parameters if p.ndim > 1]
             vectors = [stored[p] for p in parameters if p.ndim <= 1]
             groups += [
@@ -174,26 +144,23 @@ class Training:
         return torch.optim.AdamW(groups, fused=True)
 
     def run_epoch(
-        self,
-        data: Images,
-        progress: Callable[[int, int, float], None],
-        checkpoint: Path | None = None,
+        self, data: Images, progress: Callable[[int, int, float], None], checkpoint: Path | None = None
     ) -> tuple[float, float]:
-        """Trains what is left of the epoch; `progress(step, steps of the epoch, loss)`.
+        """Do the steps that are left of the present epoch.
 
         Args:
-            checkpoint: where the state is stored when it is due, for a run that is cut.
+            data: training images, at the size of this epoch.
+            progress: called after each step with (step, steps of the epoch, loss).
+            checkpoint: where the state is written when it is due.
 
         Returns:
-            mean loss and pixel accuracy over the epoch's batches, as trained on (augmented).
+            Mean loss and pixel accuracy over the epoch's batches, as they were trained on (augmented).
 
         Raises:
             InputError: the loss or a gradient is not a finite number.
         """
-        self._train_mode()
-        if self.settings.ema_restart and (self.epoch, self.step) == (small_epochs(self.settings), 0):
-            self.average.restart(self.network)
-        order = batches(len(data), self.settings.batch_size, self.seed, self.epoch)
+        self._set_train_mode()
+        order = draw_batches(len(data), self.settings.batch_size, self.seed, self.epoch)
         self._waited_before = self.waited - sum(self._savings)
         self._feed = Feed(data, order[self.step :], self.runtime.device)
         for batch in self._feed:
@@ -209,7 +176,7 @@ class Training:
         self._losses, self._accuracies = [], []
         return found
 
-    def _train_mode(self) -> None:
+    def _set_train_mode(self) -> None:
         self.network.train()
         if self.settings.freeze_norms:
             for module in self.network.modules():
@@ -217,18 +184,28 @@ class Training:
                     module.eval()
 
     def take_step(self, batch: Batch, checkpoint: Path | None = None) -> tuple[float, float]:
-        """One step of the optimiser; the whole batch's mean loss and pixel accuracy.
+        """Do one step of the optimiser.
 
-        Raises InputError if the loss or a gradient is not a finite number; the weights then stay as they are.
+        Args:
+            batch: this process's share of the batch.
+            checkpoint: is named in an error.
+
+        Returns:
+            Mean loss and pixel accuracy of the whole batch, over all processes.
+
+        Raises:
+            InputError: the loss or a gradient is not a finite number. The weights then stay as they are.
         """
         loss, accuracy, gradient = self._step(batch)
         if not math.isfinite(loss):
-            raise InputError(self._not_finite(f"the loss is {loss}", batch, checkpoint))
+            raise InputError(self._explain_not_finite(f"the loss is {loss}", batch, checkpoint))
         if not math.isfinite(gradient):
-            raise InputError(self._not_finite(f"the gradient's norm is {gradient}", batch, checkpoint))
+            raise InputError(
+                self._explain_not_finite(f"the gradient's norm is {gradient}", batch, checkpoint)
+            )
         return loss, accuracy
 
-    def _not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:
+    def _explain_not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:
         kept = ""
         if checkpoint is not None and checkpoint.exists():
             kept = f"; the last good state is in {checkpoint}, which a start with other settings removes"
@@ -240,20 +217,20 @@ class Training:
         )
 
     def _step(self, batch: Batch) -> tuple[float, float, float]:
-        """Loss, accuracy and the norm of the gradient; a step only if all are finite."""
+        """Return loss, accuracy and the norm of the gradient; step only if loss and norm are finite."""
         s = self.settings
-        # By work, not steps: those at the full size are few and last, and would have the lowest rates alone.
-        done, total = (cost(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
-        factor = learning_rate_factor(done, total, s)
+        # By work, not by steps: the few steps at the full size come last and would get only the lowest rates.
+        done, total = (count_work(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
+        factor = compute_learning_rate_factor(done, total, s)
         for group, rate in zip(self.optimiser.param_groups, self.top_rates, strict=True):
             group["lr"] = rate * factor
-        number = number_of(self.seed, CHANCE, self.epoch, self.step)
-        images, masks = self._augmented(batch, torch.Generator().manual_seed(number))
-        # Of dropout: the parts of a batch mustn't all lose the same units.
-        torch.manual_seed(number_of(self.seed, DROPOUT, self.epoch, self.step, distributed.rank()))
+        number = derive_seed(self.seed, AUGMENTATION, self.epoch, self.step)
+        images, masks = self._augment(batch, torch.Generator().manual_seed(number))
+        # Dropout mustn't drop the same units in all processes' shares of a batch.
+        torch.manual_seed(derive_seed(self.seed, DROPOUT, self.epoch, self.step, distributed.rank()))
         with self.runtime.autocast():
             logits = self._forward(images.contiguous(memory_format=self.runtime.memory_format))
-        # A part's mean weighs as many images as it has: gradients are averaged over processes.
+        # Gradients are averaged over processes, so each one's mean is weighted by its number of images.
         share = len(images) / batch.whole
         loss = segmentation_loss(logits, masks, s)
         self.network.zero_grad(set_to_none=True)
@@ -261,7 +238,7 @@ class Training:
         right = ((logits.detach() >= 0) == (masks >= 0.5)).float().mean()
         whole = distributed.all_reduce(torch.stack([loss.detach(), right]) * share)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # The same on all processes, since gradients are means over them by now.
+        # The same in all processes, since gradients are means over them by now.
         loss, right, norm = [*whole.tolist(), nn.utils.get_total_norm(gradients).item()]
         if math.isfinite(loss) and math.isfinite(norm):  # else the weights stay what they were
             self._update()
@@ -274,40 +251,47 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)  # else old gradients stay in memory beside the new ones
         self.average.update(self.network)
 
-    def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _augment(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.augmentation is None:
             return batch.images, batch.masks
-        # Drawn for the whole batch, so that it doesn't matter how many processes share it.
+        # Drawn for the whole batch, so that the number of processes doesn't matter.
         changes = self.augmentation.draw(batch.whole, generator)
         own = changes[batch.first : batch.first + len(batch.images)]
         return self.augmentation.apply(batch.images, batch.masks, own)
 
     @property
     def best_epoch(self) -> int:
-        """The first with the best validation Dice, of those at the final size as soon as there are any."""
-        final = self.history[small_epochs(self.settings) :]
+        """Return the epoch with the best validation Dice, the first of equals.
+
+        Epochs at the full size count alone, as soon as there are any.
+        """
+        final = self.history[count_small_epochs(self.settings) :]
         return max(final or self.history, key=lambda row: row["validation_dice"])["step"]
 
     def keep_best(self) -> None:
-        """After each epoch's validation: a copy of the running mean if it is the best so far.
+        """Keep a copy of the moving average if this epoch is the best so far; called after validation.
 
-        In the host's memory: a device's may be full. None while images are small, as a later one replaces it.
+        The copy is in the host's memory, since the device's may be full. Epochs with small images are not
+        kept, as one at the full size replaces them in any case.
         """
-        if self.best_epoch == self.epoch > small_epochs(self.settings):
+        if self.best_epoch == self.epoch > count_small_epochs(self.settings):
             state = self.average.network.state_dict()
             self.best = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def save_if_due(self, path: Path) -> None:
-        """`save`, if it was longer ago than LUNGSEG_CHECKPOINT_SECONDS, and if it doesn't take too long."""
+        """Save if the last checkpoint is old enough.
+
+        Least age: LUNGSEG_CHECKPOINT_SECONDS, and so long that saving takes at most 5 % of the time.
+        """
         between = self._between_checkpoints
-        if between > 0:  # 0 is "at every step", whatever it costs
-            took = min(self._savings[-2:], default=0.0)  # of two, since one may have been held up
+        if between > 0:  # 0 stands for every step, whatever that costs
+            took = min(self._savings[-2:], default=0.0)  # the lower of two, since one may have been delayed
             between = max(between, took / LONGEST_SAVING_SHARE)
         if time.perf_counter() - self._saved >= between:
             self.save(path)
 
     def save(self, path: Path) -> None:
-        """Writes everything that the next step depends on, whole or not at all; the first process alone."""
+        """Write a checkpoint: all that the next step depends on. Only the main process writes."""
         if not distributed.is_main():
             return
         state = {
@@ -330,7 +314,7 @@ class Training:
         self._savings.append(self._saved - begun)
 
     def resume(self, path: Path) -> bool:
-        """Goes on from `path`; False if it isn't there or can't be read: then the training starts over."""
+        """Go on from a checkpoint. Return False if there is none or it is damaged, and start over."""
         state = load_state(path, self.runtime.device)
         if state is None:
             return False

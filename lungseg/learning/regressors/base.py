@@ -1,7 +1,7 @@
-"""Regressors from a pixel's numbers to the mask's value there.
+"""The protocol of regressors: from a pixel's features to the share of lung in it.
 
-Each keeps one small protocol, `Regressor`. What `fit` reports goes to history.csv: the
-loss is the mean squared error (cross-entropy for the MLP), the accuracy that of pixels at half.
+What `fit` reports goes to history.csv: as loss the mean squared error (cross-entropy for the MLP), as
+accuracy the share of pixels on the right side of one half.
 """
 
 from __future__ import annotations
@@ -9,82 +9,116 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from lungseg.learning.fit import FitContext
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
 
-
-def accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
-    """Share of pixels on the right side of one half."""
-    return float(np.mean((predicted >= 0.5) == (targets >= 0.5)))
-
-
-def losses(regressor: Regressor, table: PixelTable) -> tuple[float, float]:
-    """Mean squared error and accuracy of pixels."""
-    predicted = regressor.predict(table.features)
-    return float(np.mean((predicted - table.targets) ** 2)), accuracy(predicted, table.targets)
-
-
-def as_rows(maps: Tensor) -> Tensor:
-    """Maps N x C x H x W as rows N H W x C, a column's values side by side in memory."""
-    return maps.transpose(0, 1).reshape(maps.shape[1], -1).T
-
-
-class Regressor(ABC):
-    """Rows float32 N x F -> values float32 N (not yet clipped to [0, 1]).
-
-    Attributes:
-        best_step: the step that was kept, where there are several.
-        parameters: fitted numbers.
-        on_device: a fitted one's `predict_tensor` stays on the runtime's device, and copies nothing.
-    """
-
-    best_step: int | None = None
-    parameters: int = 0
-    on_device: bool = False
-
-    @abstractmethod
-    def fit(self, train: PixelTable, validation: PixelTable, context: FitContext) -> None: ...
-
-    @abstractmethod
-    def predict(self, features: np.ndarray) -> np.ndarray: ...
-
-    def predict_tensor(self, features: Tensor) -> Tensor:
-        """The same of rows of any strides, on their device."""
-        return torch.from_numpy(self.predict(features.cpu().contiguous().numpy())).to(features.device)
-
-    def gain_shares(self) -> np.ndarray | None:
-        """Each column's share, float64 F, of what all splits of a fitted one gained; None without trees."""
-        return None
-
-    @abstractmethod
-    def save(self, directory: Path) -> None: ...
-
-    @classmethod
-    @abstractmethod
-    def load(cls, directory: Path, settings: Settings, runtime: Runtime) -> Regressor: ...
-
-
 ROWS_A_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
 class PixelTable:
-    """One row a pixel: `features` float32 N x F; `targets` float32 N in [0, 1], its share of lung."""
+    """Features and targets of pixels, one row per pixel.
+
+    Attributes:
+        features: float32 N x F.
+        targets: float32 N in [0, 1], the share of lung in each pixel.
+    """
 
     features: np.ndarray
     targets: np.ndarray
 
 
-def column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, float64, without a float64 copy of the whole table.
+class Regressor(ABC):
+    """A model that predicts a value from each row of features. Values are not clipped to [0, 1].
 
-    A column that is the same everywhere carries nothing at any scale; its deviation is given as 1.
+    Attributes:
+        Settings: its keys in a spec.
+        best_step: the step that was kept, where there are several.
+        parameters: fitted numbers; None if it can't tell.
+        on_device: whether `predict_tensor` of a fitted regressor computes on the runtime's device, without
+            copies to the host.
+    """
+
+    Settings: ClassVar[type[BaseModel]] = Settings
+    best_step: int | None = None
+    parameters: int | None = 0
+    on_device: bool = False
+
+    @abstractmethod
+    def __init__(self, settings: Any, runtime: Runtime) -> None: ...
+
+    @classmethod
+    def depends_on_seed(cls, settings: Any) -> bool:
+        """Return whether a fit on the same rows depends on the seed."""
+        return True
+
+    def require(self, columns: int) -> None:  # noqa: B027 (most need nothing)
+        """Raise InputError for what would end a fit on rows of so many columns; called before any fit."""
+
+    @abstractmethod
+    def fit(self, train: PixelTable, validation: PixelTable, context: FitContext) -> None:
+        """Fit to `train`, and report each step to `context.history`; `validation` may choose the step."""
+
+    @abstractmethod
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Predict values float32 N of rows float32 N x F."""
+
+    def predict_tensor(self, features: Tensor) -> Tensor:
+        """Predict values float32 N of rows float32 N x F of any strides, on their device."""
+        return torch.from_numpy(self.predict(features.cpu().contiguous().numpy())).to(features.device)
+
+    def compute_gain_shares(self) -> np.ndarray | None:
+        """Compute each column's share, float64 F, of the gain of all splits; None without trees."""
+        return None
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write the fitted regressor, without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path, settings: Any, runtime: Runtime) -> Regressor:
+        """Read what `save` wrote. Raises InputError if it is missing or damaged."""
+
+
+def compute_accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
+    """Compute the share of pixels on the right side of one half."""
+    return float(np.mean((predicted >= 0.5) == (targets >= 0.5)))
+
+
+def record_single_step(
+    regressor: Regressor, train: PixelTable, validation: PixelTable, context: FitContext
+) -> None:
+    """Report losses and accuracies of a regressor that is fitted in one step to `context.history`."""
+    record = {}
+    for side, table in (("train", train), ("validation", validation)):
+        predicted = regressor.predict(table.features)
+        record[f"{side}_loss"] = float(np.mean((predicted - table.targets) ** 2))
+        record[f"{side}_accuracy"] = compute_accuracy(predicted, table.targets)
+    context.history(unit="round", step=1, **record)
+
+
+def as_rows(maps: Tensor) -> Tensor:
+    """Return maps N x C x H x W as rows N H W x C; the values of a column are neighbours in memory."""
+    return maps.transpose(0, 1).reshape(maps.shape[1], -1).T
+
+
+def compute_column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation of each column, without a float64 copy of the whole table.
+
+    Args:
+        table: float32 N x F.
+
+    Returns:
+        Two arrays float64 F. The deviation of a constant column is given as 1, so that one can divide by it.
     """
     total = np.zeros(table.shape[1])
     squares = np.zeros(table.shape[1])

@@ -1,4 +1,4 @@
-"""The original recipe's own regressor: a dense layer of 512 tanh on standardised features, in torch."""
+"""The regressor of the original recipe: a dense network with 512 tanh units on standardised features."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lungseg.learning.fit import FitContext
-from lungseg.learning.regressors.base import PixelTable, Regressor, column_moments
-from lungseg.learning.weights import write_tensors
+from lungseg.learning.model_files import explain_damage, write_tensors
+from lungseg.learning.regressors.base import PixelTable, Regressor, compute_column_moments
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
@@ -24,13 +23,13 @@ ROWS_A_CALL = 1 << 18
 
 
 class MlpSettings(Settings):
-    """The dense network.
+    """Keys of the dense network.
 
     Attributes:
         epochs: passes over the table; the epoch with the least validation loss is kept. The original had 120.
         hidden: tanh units.
         dropout: share of hidden units dropped in training.
-        batch_rows: rows a step.
+        batch_rows: rows per step.
         learning_rate: of Adam.
     """
 
@@ -42,9 +41,9 @@ class MlpSettings(Settings):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout (Srivastava et al. 2014), by 16 random bits a unit on a CPU.
+    """Inverted dropout (Srivastava et al. 2014), with 16 random bits per unit on a CPU.
 
-    torch draws a float32 for each unit, on one CPU thread.
+    torch draws a float32 for each unit, on one CPU thread, which is slower.
     """
 
     def __init__(self, share: float) -> None:
@@ -52,8 +51,9 @@ class Dropout(nn.Module):
         self.share = share
         self.bits = np.random.default_rng(0)
 
-    def seed(self, *words: int) -> None:
-        self.bits = np.random.default_rng(words)
+    def seed(self, *numbers: int) -> None:
+        """Start the random bits anew from numbers of at least 0."""
+        self.bits = np.random.default_rng(numbers)
 
     def forward(self, units: Tensor) -> Tensor:
         if not self.training or self.share == 0:
@@ -66,9 +66,10 @@ class Dropout(nn.Module):
 
 
 class Mlp(Regressor):
-    """Standardise, 512 tanh, dropout, two-way softmax; cross-entropy against the share of lung; Adam."""
+    """Standardise, 512 tanh units, dropout, two-way softmax; trained by Adam on the cross-entropy."""
 
     FILE = "mlp.safetensors"
+    Settings = MlpSettings
     on_device = True
 
     def __init__(self, settings: MlpSettings, runtime: Runtime) -> None:
@@ -99,7 +100,7 @@ class Mlp(Regressor):
         optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate, fused=True)
         best, best_loss = None, float("inf")
         for epoch in range(1, self.settings.epochs + 1):
-            train_loss, train_accuracy = self._epoch(train, optimiser, context, epoch)
+            train_loss, train_accuracy = self._run_epoch(train, optimiser, context, epoch)
             held_loss, held_accuracy = self._evaluate(validation)
             context.history(
                 unit="epoch",
@@ -118,14 +119,14 @@ class Mlp(Regressor):
         self.network.load_state_dict(best)
 
     def _standardise_by(self, features: np.ndarray) -> None:
-        mean, sd = column_moments(features)
+        mean, sd = compute_column_moments(features)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device)
         self.sd = torch.tensor(sd, dtype=torch.float32, device=self.device)
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.network((features.to(self.device) - self.mean) / self.sd)
 
-    def _epoch(
+    def _run_epoch(
         self, table: PixelTable, optimiser: torch.optim.Optimizer, context: FitContext, epoch: int
     ) -> tuple[float, float]:
         self.network.train()
@@ -160,10 +161,10 @@ class Mlp(Regressor):
 
     @torch.inference_mode()
     def predict_tensor(self, features: Tensor) -> Tensor:
-        """Values in [0, 1], on the network's device."""
+        """Predict values float32 N in [0, 1] of rows float32 N x F, on the network's device."""
         self.network.eval()
-        parts = [self._logits(part.contiguous()).softmax(1)[:, 1] for part in features.split(ROWS_A_CALL)]
-        return torch.cat(parts)
+        blocks = features.split(ROWS_A_CALL)
+        return torch.cat([self._logits(block.contiguous()).softmax(1)[:, 1] for block in blocks])
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         return self.predict_tensor(torch.from_numpy(features)).cpu().numpy()
@@ -176,16 +177,14 @@ class Mlp(Regressor):
     def load(cls, directory: Path, settings: MlpSettings, runtime: Runtime) -> Mlp:
         path = directory / cls.FILE
         regressor = cls(settings, runtime)
-        try:
+        with explain_damage(path):
             tensors = load_file(path, device=str(runtime.device))
             regressor._make_network(len(tensors["mean"]))
             regressor.mean, regressor.sd = tensors.pop("mean"), tensors.pop("sd")
             regressor.network.load_state_dict(tensors)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise InputError(f"{path} is missing or damaged: fit the approach again") from error
         return regressor
 
 
-def soft_cross_entropy(logits: Tensor, share: Tensor) -> Tensor:
-    """Cross-entropy of logits N x 2 against the share of lung N in [0, 1]; at 0 and 1 the usual one."""
-    return F.cross_entropy(logits, torch.stack([1 - share, share], 1))
+def soft_cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
+    """Compute the mean cross-entropy of logits N x 2 against shares of lung N in [0, 1]."""
+    return F.cross_entropy(logits, torch.stack([1 - shares, shares], 1))

@@ -1,4 +1,4 @@
-"""Features as bytes: at most 255 quantile bins each, found once, exact on every float32 value."""
+"""Quantile bins: a feature value becomes a code of one byte. Bins are found once, from a sample of rows."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lungseg.system.files import write_arrays
 
 MOST_BINS = 255  # what LightGBM keeps in a byte without a bin for missing values
 BELOW_ZERO = np.nextafter(-ZERO, np.float32(-1))
-CELLS = 1 << 14  # of the grid that edges are looked up in
-BLOCK = 1 << 15  # values at a time, so that what lies between two steps stays in the cache
-MOST_COMPARISONS = 8  # a binary search among 254 edges needs as many
+CELLS = 1 << 14  # of the grid in which edges are looked up
+BLOCK = 1 << 15  # values at a time, so that intermediate results stay in the processor's cache
+MOST_COMPARISONS = 8  # a binary search among 254 edges needs 8
 
 
 @dataclass(frozen=True)
 class Bins:
     """The edges between the bins of each feature. A value's code is the number of edges below it.
 
-    So `value <= edges[c]` if and only if `code <= c`, with no rounding between the two: a tree's threshold on
-    codes is a threshold on values.
+    So `value <= edges[c]` if and only if `code <= c`, exactly, for every float32 value. A tree's threshold on
+    codes is therefore a threshold on values.
 
     Attributes:
         edges: of each of F features, float32, strictly ascending, at most 254; none if it is constant.
-        lowest, highest: float32 F, the range that the edges were found in; values may lie outside of it.
+        lowest, highest: float32 F, the range of the sample; values may lie outside of it.
     """
 
     edges: tuple[np.ndarray, ...]
@@ -41,14 +41,15 @@ class Bins:
 
     @classmethod
     def from_sample(cls, rows: np.ndarray, count: int = MOST_BINS) -> Bins:
-        """Finds at most `count` (2 to 255) bins that hold about equally many of the rows.
+        """Find bins that hold about equally many of the rows.
 
-        A value that alone would fill a bin (the zeros of a rectified map) gets no more than that one, and the
-        other bins share out the rest, as in LightGBM's own binning. An edge lies half-way between two values
-        that occur, so that the last digit of a feature decides nothing, and none within 1e-35 of zero.
+        A value that alone fills a bin (such as the zeros after a ReLU) gets only that one, and the other bins
+        share the rest, as in LightGBM's own binning. An edge lies half-way between two values that occur, so
+        that the last digit of a feature decides nothing. No edge is within 1e-35 of zero.
 
         Args:
             rows: float32 S x F, at least one row.
+            count: most bins of a feature, 2 to 255.
 
         Raises:
             InputError: a value is NaN or infinite.
@@ -59,12 +60,12 @@ class Bins:
         if rows.dtype != np.float32 or rows.ndim != 2 or not len(rows):
             raise ValueError(f"rows are {rows.dtype} {rows.shape}, not float32 S x F with S > 0")
         require_finite(torch.from_numpy(rows))
-        edges = tuple(_quantile_edges(rows[:, feature], count) for feature in range(rows.shape[1]))
+        edges = tuple(_find_quantile_edges(rows[:, feature], count) for feature in range(rows.shape[1]))
         return cls(edges, rows.min(axis=0), rows.max(axis=0))
 
     @classmethod
     def join(cls, several: Sequence[Bins]) -> Bins:
-        """The bins of tables that stand side by side, in their order."""
+        """Join the bins of tables that stand side by side, in their order."""
         return cls(
             tuple(edges for bins in several for edges in bins.edges),
             np.concatenate([bins.lowest for bins in several]),
@@ -72,12 +73,12 @@ class Bins:
         )
 
     def __len__(self) -> int:
-        """Features."""
+        """Return the number of features."""
         return len(self.edges)
 
     @cached_property
     def _padded(self) -> Tensor:
-        """Edges F x E, filled up with infinity, which no value exceeds."""
+        """Return the edges F x E, padded with infinity, which no value exceeds."""
         padded = torch.full((len(self), max(map(len, self.edges), default=0)), torch.inf)
         for row, edges in zip(padded, self.edges, strict=True):
             row[: len(edges)] = torch.from_numpy(edges)
@@ -88,14 +89,14 @@ class Bins:
         return [_Grid(torch.from_numpy(edges)) for edges in self.edges]
 
     def encode(self, rows: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """Codes of feature values, of the same kind and on the same device as these.
+        """Compute the codes of feature values.
 
         Args:
-            rows: float32 N x F. Quickest if each feature's values lie next to each other in memory, as in
+            rows: float32 N x F. Fastest if the values of a feature are neighbours in memory, as in
                 `maps.flatten(1).T` of maps F x H x W.
 
         Returns:
-            uint8 N x F.
+            uint8 N x F: an array for an array, a tensor on the same device for a tensor.
 
         Raises:
             InputError: a value is NaN or infinite.
@@ -117,14 +118,14 @@ class Bins:
         return codes.T.contiguous()
 
     def save(self, path: Path) -> None:
-        """Writes an .npz file. Raises InputError if the disk is full or the place can't be written."""
+        """Write an .npz file. Raises InputError if the disk is full or the place can't be written."""
         flat = np.concatenate([np.zeros(0, np.float32), *self.edges])
         counts = np.array([len(edges) for edges in self.edges], np.int64)
         write_arrays(path, edges=flat, counts=counts, lowest=self.lowest, highest=self.highest)
 
     @classmethod
     def load(cls, path: Path) -> Bins:
-        """Reads what `save` wrote. Raises InputError if it is missing or damaged."""
+        """Read what `save` wrote. Raises InputError if it is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 flat, counts = stored["edges"], stored["counts"]
@@ -145,11 +146,11 @@ class Bins:
 
 
 class _Grid:
-    """Edges of one feature under an even grid: a value's cell says nearly which edges are below it.
+    """Fast look-up of one feature's edges on the CPU: an even grid of cells narrows the search.
 
-    The cell never decreases as the value grows, whatever the rounding, so edges in lower cells are below the
-    value and those in higher ones are not; only edges of its own cell are compared with it. Nothing
-    branches, as a binary search would at each step.
+    A value's cell never decreases as the value grows, whatever the rounding. So edges in lower cells are
+    below the value and edges in higher cells are not; only edges in its own cell are compared with it. Unlike
+    a binary search, this needs no branches.
     """
 
     def __init__(self, edges: Tensor) -> None:
@@ -159,26 +160,26 @@ class _Grid:
         self._scale = (CELLS - 1) / span
         self._comparisons = MOST_COMPARISONS + 1
         if 0 < self._scale < torch.inf:
-            cells = self._cells(edges)
+            cells = self._find_cells(edges)
             self._below = torch.searchsorted(cells, torch.arange(CELLS, dtype=torch.int32), out_int32=True)
             self._comparisons = int(torch.bincount(cells).max()) if len(edges) else 0
 
-    def _cells(self, values: Tensor) -> Tensor:
+    def _find_cells(self, values: Tensor) -> Tensor:
         return (values - self._lowest).mul_(self._scale).clamp_(0, CELLS - 1).to(torch.int32)
 
     def encode(self, values: Tensor) -> Tensor:
-        """Codes int32 n of values float32 n on the CPU."""
+        """Compute codes int32 n of values float32 n on the CPU."""
         if self._comparisons > MOST_COMPARISONS:
             return torch.bucketize(values, self._edges, out_int32=True)
-        codes = self._below.index_select(0, self._cells(values))
+        codes = self._below.index_select(0, self._find_cells(values))
         for _ in range(self._comparisons):
             codes += values > self._edges.index_select(0, codes)
         return codes
 
 
 def require_finite(rows: Tensor) -> None:
-    """Raises InputError if any value of the features float32 N x F is NaN or infinite."""
-    # The extremes are NaN if any value is; one pass, and no array of truth values.
+    """Raise InputError if any value of the features float32 N x F is NaN or infinite."""
+    # The extremes are NaN if any value is. This takes one pass, and no array of truth values.
     if rows.numel() and not torch.stack(torch.aminmax(rows)).isfinite().all():
         raise InputError(
             "the features hold NaN or infinite values: look for damaged weights or images, "
@@ -186,27 +187,27 @@ def require_finite(rows: Tensor) -> None:
         )
 
 
-def _quantile_edges(values: np.ndarray, count: int) -> np.ndarray:
-    """Edges float32, ascending, of at most `count` bins of values float32 S."""
+def _find_quantile_edges(values: np.ndarray, count: int) -> np.ndarray:
+    """Find ascending edges float32 of at most `count` bins of values float32 S."""
     distinct, counts = np.unique(np.where(abs(values) <= ZERO, np.float32(0), values), return_counts=True)
     if len(distinct) <= count:
         cuts = np.arange(len(distinct) - 1)
     else:
-        weights = _capped(counts.astype(np.float64), count)
+        weights = _cap_counts(counts.astype(np.float64), count)
         middles = np.cumsum(weights) - weights / 2
-        # The relative margin keeps a rounded sum from opening one bin too many.
+        # The relative margin keeps a rounding error from making one bin too many.
         places = np.floor(middles / weights.sum() * count * (1 - 1e-12))
         cuts = np.flatnonzero(np.diff(places))
     lower, upper = distinct[cuts], distinct[cuts + 1]
     middle = (lower.astype(np.float64) + upper) / 2
     edges = middle.astype(np.float32)
-    edges = np.where(edges < upper, edges, lower)  # between neighbouring floats rounding may reach the upper
-    # No edge among the values that are zero to LightGBM: they all stay on one side of each.
+    edges = np.where(edges < upper, edges, lower)  # between neighbouring floats, rounding may give the upper
+    # No edge lies among the values that LightGBM takes for zero.
     return np.where(abs(edges) > ZERO, edges, np.where(upper > ZERO, ZERO, BELOW_ZERO))
 
 
-def _capped(counts: np.ndarray, bins: int) -> np.ndarray:
-    """Counts of which none exceeds a bin's share of all: heavy values leave their surplus to the others."""
+def _cap_counts(counts: np.ndarray, bins: int) -> np.ndarray:
+    """Cap the counts of frequent values at a bin's share, so that the others share the remaining bins."""
     heavy = np.zeros(len(counts), bool)
     while True:
         share = counts[~heavy].sum() / (bins - heavy.sum())

@@ -1,4 +1,4 @@
-"""Forests for engines that compare small codes: a row's value becomes the count of thresholds below it."""
+"""Forests as fast engines evaluate them: values are replaced by codes of 8 bits before trees are visited."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ import numpy as np
 
 from lungseg.learning.trees.forest import Forest
 
-MOST_THRESHOLDS = 255  # of a coded column, so that a code, 0 to 255, fits in 8 bits
+MOST_THRESHOLDS = 255  # of a coded column: its codes 0 to 255 fit in 8 bits
 
 
 @dataclass(frozen=True)
 class CodedForest:
-    """The trees that have nodes, over coded columns.
+    """The trees of a forest that have nodes, over coded columns.
 
-    With a column's distinct thresholds sorted, t[0] < t[1] < ..., the code of x is the count of t[j] < x, and
-    x <= t[j] exactly where the code <= j. A column with more than 255 thresholds is coded several times, by
-    255 of them each. Nodes are in preorder, so a row needs no node index while it descends: the leftmost leaf
-    below its node says where it is. It starts as leaf 0, and each node in turn moves the rows that
-    are there and go right to the leftmost leaf of its right child; what remains is the row's leaf.
+    With a column's distinct thresholds sorted, t[0] < t[1] < ..., the code of a value x is the number of
+    thresholds t[j] < x. So x <= t[j] exactly where the code <= j. A column with more than 255 thresholds is
+    coded several times, with up to 255 of them each.
+
+    Nodes are in preorder, and the state of a row is one number: the leftmost leaf below the node where the
+    row is. It starts at leaf 0. Each node in turn moves the rows that are at it and go right to the leftmost
+    leaf of its right child. After all nodes, the number is the row's leaf.
 
     Attributes:
-        column: int32, a coded column; which column of a row it codes.
-        bounds: int32, coded columns + 1; its thresholds are thresholds[bounds[k]:bounds[k + 1]].
+        column: int32, one per coded column; the column of a row that it codes.
+        bounds: int32, coded columns + 1; column k has thresholds[bounds[k]:bounds[k + 1]].
         thresholds: float32, ascending in each coded column.
-        slot: int32, a node; the coded column that it reads.
-        code: int32, a node; j above.
-        here: int32, a node; the leftmost leaf below it, counted in its tree.
-        right: int32, a node; the leftmost leaf of its right child.
+        slot: int32, one per node; the coded column that it reads.
+        code: int32, one per node; j above.
+        here: int32, one per node; the leftmost leaf below it, counted within its tree.
+        right: int32, one per node; the leftmost leaf of its right child, counted within its tree.
         first: int32, trees + 1; where each tree's nodes start.
-        first_leaf: int32, trees; where its leaves start.
-        leaves: float64.
+        first_leaf: int32, one per tree; where its leaves start.
+        leaves: float64, values of all leaves.
         constant: sum of the trees that are a single leaf.
     """
 
@@ -49,26 +51,28 @@ class CodedForest:
 
     @property
     def most_leaves(self) -> int:
-        """Of any one tree."""
+        """Return the number of leaves of the largest tree."""
         return int(np.diff(self.first).max(initial=0)) + 1
 
 
-def code_forest(forest: Forest) -> CodedForest:
-    parts, slot, code = [], np.zeros(len(forest.feature), np.int32), np.zeros(len(forest.feature), np.int32)
-    for column in forest.features_read():
+def encode_forest(forest: Forest) -> CodedForest:
+    """Replace a forest's thresholds by codes."""
+    count = len(forest.feature)
+    coded, slot, code = [], np.zeros(count, np.int32), np.zeros(count, np.int32)
+    for column in forest.list_columns_read():
         nodes = np.flatnonzero(forest.feature == column)
         distinct, place = np.unique(forest.threshold[nodes], return_inverse=True)
-        slot[nodes] = len(parts) + place // MOST_THRESHOLDS
+        slot[nodes] = len(coded) + place // MOST_THRESHOLDS
         code[nodes] = place % MOST_THRESHOLDS
         starts = range(0, len(distinct), MOST_THRESHOLDS)
-        parts += [(column, distinct[start : start + MOST_THRESHOLDS]) for start in starts]
-    here, right = _leftmost_leaves(forest)
+        coded += [(column, distinct[start : start + MOST_THRESHOLDS]) for start in starts]
+    here, right = _find_leftmost_leaves(forest)
     trees = [(nodes, leaves) for nodes, leaves in forest.trees() if nodes.start < nodes.stop]
     constants = [forest.leaves[leaves.start] for nodes, leaves in forest.trees() if nodes.start == nodes.stop]
     return CodedForest(
-        np.array([column for column, _ in parts], np.int32),
-        np.cumsum([0, *(len(values) for _, values in parts)]).astype(np.int32),
-        np.concatenate([values for _, values in parts] or [np.zeros(0, np.float32)]).astype(np.float32),
+        np.array([column for column, _ in coded], np.int32),
+        np.cumsum([0, *(len(values) for _, values in coded)]).astype(np.int32),
+        np.concatenate([values for _, values in coded] or [np.zeros(0, np.float32)]).astype(np.float32),
         slot,
         code,
         here,
@@ -80,8 +84,8 @@ def code_forest(forest: Forest) -> CodedForest:
     )
 
 
-def _leftmost_leaves(forest: Forest) -> tuple[np.ndarray, np.ndarray]:
-    """Of each node and of its right child, counted in its tree."""
+def _find_leftmost_leaves(forest: Forest) -> tuple[np.ndarray, np.ndarray]:
+    """Find the leftmost leaf below each node and below its right child, counted within the tree."""
     leftmost, right = np.zeros_like(forest.left), np.zeros_like(forest.left)
     for nodes, leaves in forest.trees():
         for node in range(nodes.stop - 1, nodes.start - 1, -1):  # children have larger numbers

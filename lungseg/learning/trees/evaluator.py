@@ -1,8 +1,11 @@
-"""Raw scores of a LightGBM booster, equal to its own prediction.
+"""Fast prediction of a LightGBM booster's raw scores, by the fastest engine that works on a device.
 
-Engines: "triton" on CUDA, which needs triton and a C compiler; "llvm" on the CPU, which needs llvmlite;
-"lightgbm", LightGBM's own prediction, the slowest, which always works. All sum the leaves in float64 and in
-the trees' order, but that "triton" and "llvm" add trees of a single leaf last.
+- "triton": on CUDA; needs triton and a C compiler.
+- "llvm": on the CPU; needs llvmlite.
+- "lightgbm": LightGBM's own prediction, the slowest, which always works.
+
+All sum the leaves in float64 and in the order of the trees, except that "triton" and "llvm" add trees of a
+single leaf last.
 """
 
 from __future__ import annotations
@@ -24,17 +27,17 @@ _CPU = torch.device("cpu")
 
 
 class _Engine(Protocol):
-    def raw(self, rows: Tensor) -> Tensor: ...
+    def predict_raw(self, rows: Tensor) -> Tensor: ...
 
 
 class Evaluator:
-    """A forest made ready by one engine.
+    """A forest, ready to predict with one engine.
 
     Attributes:
         forest: what is evaluated.
         engine: one of ENGINES.
-        device: where the engine works; rows of another device are copied there and their scores back.
-        passed_over: why each faster engine was not taken, a sentence each.
+        device: where the engine computes. Rows on another device are copied there, and their scores back.
+        passed_over: why each faster engine is not used, a sentence each.
     """
 
     def __init__(
@@ -51,11 +54,15 @@ class Evaluator:
         self.passed_over = passed_over
         self._kernel = kernel
 
-    def raw(self, rows: Tensor) -> Tensor:
-        """Raw scores float64 N, on the rows' device, of rows float32 N x F, F the forest's columns.
+    def predict_raw(self, rows: Tensor) -> Tensor:
+        """Predict the raw scores of rows.
 
-        The rows may have any strides; NaN counts as 0 (see `Forest`). On the CPU it is fastest where a
-        column's values are neighbours, as in `maps.view(F, N).T`.
+        Args:
+            rows: float32 N x F, F the forest's columns, of any strides; NaN counts as 0 (see `Forest`). On
+                the CPU it is fastest if the values of a column are neighbours, as in `maps.view(F, N).T`.
+
+        Returns:
+            float64 N, on the rows' device.
 
         Raises:
             ValueError: another shape or type.
@@ -67,30 +74,31 @@ class Evaluator:
             )
         if len(rows) == 0:
             return torch.zeros(0, dtype=torch.float64, device=rows.device)
-        return self._kernel.raw(rows.detach().to(self.device)).to(rows.device)
+        return self._kernel.predict_raw(rows.detach().to(self.device)).to(rows.device)
 
 
-class _OwnPrediction:
-    """LightGBM's own prediction."""
+class _LightGBMPrediction:
+    """The engine "lightgbm"."""
 
     def __init__(self, forest: Forest, threads: int) -> None:
         self._booster = lightgbm.Booster(model_str=forest.to_text())
         self._threads = threads
 
-    def raw(self, rows: Tensor) -> Tensor:
+    def predict_raw(self, rows: Tensor) -> Tensor:
         values = rows.contiguous().numpy()
         return torch.from_numpy(self._booster.predict(values, raw_score=True, num_threads=self._threads))
 
 
-def evaluator(
+def make_evaluator(
     model: Forest | str, device: torch.device | str = "cpu", threads: int = 1, engine: str | None = None
 ) -> Evaluator:
-    """The forest, or LightGBM's model text, made ready for rows on a device.
-
-    Without `engine` the fastest one that works there is taken.
+    """Make a forest ready to predict rows on a device.
 
     Args:
+        model: a forest, or LightGBM's model text.
+        device: of the rows.
         threads: CPU threads, at least 1.
+        engine: one of ENGINES; the fastest that works there if None.
 
     Raises:
         InputError: the text can't be used (see `Forest.from_text`), or the named engine doesn't work here.
@@ -98,33 +106,33 @@ def evaluator(
     forest = Forest.from_text(model) if isinstance(model, str) else model
     device = torch.device(device)
     if engine is not None:
-        return _made(forest, device, threads, engine)
+        return _make(forest, device, threads, engine)
     passed_over: tuple[str, ...] = ()
     for name in ENGINES[:-1] if device.type == "cuda" else ENGINES[1:-1]:
         try:
-            return _made(forest, device, threads, name, passed_over)
+            return _make(forest, device, threads, name, passed_over)
         except InputError as error:
             passed_over += (str(error),)
-    return _made(forest, device, threads, ENGINES[-1], passed_over)
+    return _make(forest, device, threads, ENGINES[-1], passed_over)
 
 
-def engine_here(device: torch.device | str) -> tuple[str, tuple[str, ...]]:
-    """The engine that evaluates trees on a device, and why each faster one doesn't, a sentence each."""
+def find_engine(device: torch.device | str) -> tuple[str, tuple[str, ...]]:
+    """Return the engine that evaluates trees on a device, and why each faster one doesn't work there."""
     left, right = np.int32([~0]), np.int32([~1])
     one_split = Forest(1, np.int32([0]), np.float32([0.5]), left, right, np.int32([0, 1]), np.zeros(2))
-    found = evaluator(one_split, device)
+    found = make_evaluator(one_split, device)
     return found.engine, found.passed_over
 
 
-def _made(
+def _make(
     forest: Forest, device: torch.device, threads: int, engine: str, passed_over: tuple[str, ...] = ()
 ) -> Evaluator:
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r} for trees: choose one of {', '.join(ENGINES)}")
     try:
         if engine == "triton":
-            return Evaluator(forest, engine, _triton(forest, device), device, passed_over)
-        return Evaluator(forest, engine, _on_cpu(forest, threads, engine), _CPU, passed_over)
+            return Evaluator(forest, engine, _make_triton(forest, device), device, passed_over)
+        return Evaluator(forest, engine, _make_on_cpu(forest, threads, engine), _CPU, passed_over)
     except ImportError as error:
         raise InputError(
             f"the engine {engine!r} doesn't work here ({error}): install {NEEDED[engine]}"
@@ -135,7 +143,7 @@ def _made(
         ) from error
 
 
-def _triton(forest: Forest, device: torch.device) -> _Engine:
+def _make_triton(forest: Forest, device: torch.device) -> _Engine:
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError("it needs a CUDA device")
     from lungseg.learning.trees.triton import TritonForest
@@ -143,9 +151,9 @@ def _triton(forest: Forest, device: torch.device) -> _Engine:
     return TritonForest(forest, device)
 
 
-def _on_cpu(forest: Forest, threads: int, engine: str) -> _Engine:
+def _make_on_cpu(forest: Forest, threads: int, engine: str) -> _Engine:
     if engine == "lightgbm":
-        return _OwnPrediction(forest, threads)
+        return _LightGBMPrediction(forest, threads)
     from lungseg.learning.trees.llvm import LlvmForest
 
     return LlvmForest(forest, threads)

@@ -1,6 +1,6 @@
-"""A fitted LightGBM booster as plain arrays, for float32 rows; its text read and written.
+"""A fitted LightGBM booster as plain arrays, read from and written as LightGBM's model text.
 
-Everything read is checked: compiled code relies on it.
+What is read is checked completely, because compiled code relies on it.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ import numpy as np
 from lungseg.system.errors import InputError
 
 _DAMAGED = "the LightGBM model text is damaged: fit the approach again"
-_CATEGORICAL, _MISSING = 1, 3 << 2  # bits of decision_type, as LightGBM's tree.h has them
-ZERO = np.float32(1e-35)  # LightGBM takes a value for zero that isn't farther from it than this
+_CATEGORICAL, _MISSING = 1, 3 << 2  # bits of decision_type, see LightGBM's tree.h
+ZERO = np.float32(1e-35)  # LightGBM treats values up to this distance from zero as zero
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees one after another, each in preorder: a node's left child follows it, leaves go left to right.
+    """The trees of a model as arrays over all nodes and over all leaves, tree after tree.
 
-    A tree of n nodes has n + 1 leaves, so tree t has nodes first[t]:first[t + 1] and leaves
-    first[t] + t:first[t + 1] + t + 1. A row goes left where its value <= the threshold. As in
-    LightGBM's prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if none was trained on).
+    Each tree is in preorder: a node's left child follows it, and leaves go from left to right. A tree of n
+    nodes has n + 1 leaves, so tree t has nodes first[t]:first[t + 1] and leaves
+    first[t] + t:first[t + 1] + t + 1. A row goes left where its value <= the threshold. As in LightGBM's
+    prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if the training had none).
 
     Attributes:
         columns: columns of a row.
-        feature: int32, a node; the column that it reads.
-        threshold: float32, a node; the largest float32 <= LightGBM's float64, so that every float32 row takes
-            the same branch.
-        left, right: int32, a node; the child's index in these arrays, or ~k for leaf k of `leaves`.
+        feature: int32, one per node; the column that it reads.
+        threshold: float32, one per node; the largest float32 <= LightGBM's float64, so that every float32 row
+            takes the same branch.
+        left, right: int32, one per node; the child's index in these arrays, or ~k for leaf k of `leaves`.
         first: int32, trees + 1; where each tree's nodes start.
-        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree. That is the prediction
-            of a regression; other objectives transform it.
+        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree. For a regression that
+            is the prediction; other objectives transform it.
     """
 
     columns: int
@@ -46,7 +47,7 @@ class Forest:
 
     @classmethod
     def from_text(cls, text: str) -> Forest:
-        """Reads what `Booster.model_to_string` or `save_model` wrote.
+        """Read the text that `Booster.model_to_string` or `save_model` wrote.
 
         Raises:
             InputError: damaged text; several classes; averaged (random forest), categorical or linear trees;
@@ -55,22 +56,22 @@ class Forest:
         return _read_forest(text)
 
     def to_text(self) -> str:
-        """LightGBM's text of this forest as a regression, which `lightgbm.Booster(model_str=...)` reads."""
+        """Write the forest as a regression in the text that `lightgbm.Booster(model_str=...)` reads."""
         return _write_forest(self)
 
-    def features_read(self) -> np.ndarray:
-        """The columns that any tree reads, int64, ascending."""
+    def list_columns_read(self) -> np.ndarray:
+        """List the columns that any tree reads: int64, ascending."""
         return np.unique(self.feature).astype(np.int64)
 
     def trees(self) -> Iterator[tuple[slice, slice]]:
-        """The nodes and the leaves of each tree."""
+        """Yield the nodes and the leaves of each tree, as slices."""
         for tree, (start, stop) in enumerate(zip(self.first[:-1], self.first[1:], strict=True)):
             yield slice(int(start), int(stop)), slice(int(start) + tree, int(stop) + tree + 1)
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """One tree in preorder; children are local: a node's index, or ~k for its k-th leaf from the left."""
+    """One tree; children are indices within the tree: a node's, or ~k for its leaf k."""
 
     feature: list[int]
     threshold: np.ndarray
@@ -83,26 +84,27 @@ def _read_forest(text: str) -> Forest:
     try:
         before, end, _ = text.partition("\nend of trees")
         head, *trees = before.split("\nTree=")
-        header = _keys(head)
+        header = _parse_lines(head)
         columns = int(header["max_feature_idx"]) + 1
         _refuse_model(header, "average_output" in head.splitlines())
-        parts = [_read_tree(_keys(tree), columns) for tree in trees]
+        read = [_read_tree(_parse_lines(tree), columns) for tree in trees]
     except (KeyError, ValueError, IndexError, OverflowError):
         raise InputError(_DAMAGED) from None
-    if not end or not parts or not head.startswith("tree"):
+    if not end or not read or not head.startswith("tree"):
         raise InputError(_DAMAGED)
-    return _joined(parts, columns)
+    return _join_trees(read, columns)
 
 
 def round_down(thresholds: Iterable[float]) -> np.ndarray:
-    """The largest float32 <= each float64: for a float32 x, x <= t and x <= round_down(t) are the same."""
+    """Round each float64 down to float32: for a float32 x, x <= t and x <= round_down(t) are the same."""
     exact = np.asarray(list(thresholds), np.float64)
     with np.errstate(over="ignore"):
         nearest = exact.astype(np.float32)
     return np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def _keys(text: str) -> dict[str, str]:
+def _parse_lines(text: str) -> dict[str, str]:
+    """Return the values of lines `key=value` by key."""
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
@@ -121,17 +123,17 @@ def _read_tree(keys: dict[str, str], columns: int) -> _Tree:
         raise ValueError("leaves")
     if nodes == 0:
         return _Tree([], np.zeros(0, np.float32), [], [], leaves)
-    kinds, feature, left, right = (
+    decision_types, feature, left, right = (
         [int(word) for word in keys[name].split()]
         for name in ("decision_type", "split_feature", "left_child", "right_child")
     )
     threshold = round_down(float(word) for word in keys["threshold"].split())
-    if {len(kinds), len(feature), len(left), len(right), len(threshold)} != {nodes}:
+    if {len(decision_types), len(feature), len(left), len(right), len(threshold)} != {nodes}:
         raise ValueError("nodes")
-    _refuse_splits(kinds)
+    _refuse_splits(decision_types)
     if min(feature) < 0 or max(feature) >= columns or np.isnan(threshold).any():
         raise ValueError("splits")
-    return _in_preorder(_Tree(feature, threshold, left, right, leaves))
+    return _renumber_in_preorder(_Tree(feature, threshold, left, right, leaves))
 
 
 def _refuse_tree(keys: dict[str, str]) -> None:
@@ -141,23 +143,23 @@ def _refuse_tree(keys: dict[str, str]) -> None:
         raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
 
 
-def _refuse_splits(kinds: list[int]) -> None:
-    if any(kind & _CATEGORICAL for kind in kinds):
+def _refuse_splits(decision_types: list[int]) -> None:
+    if any(each & _CATEGORICAL for each in decision_types):
         raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
-    if any(kind & _MISSING for kind in kinds):
+    if any(each & _MISSING for each in decision_types):
         raise InputError(
             "the LightGBM model was trained with missing values (NaN, or zero_as_missing): "
             "fit it on rows that have none"
         )
 
 
-def _in_preorder(tree: _Tree) -> _Tree:
-    """The tree renumbered. Raises ValueError if its children are no tree over all its nodes and leaves."""
+def _renumber_in_preorder(tree: _Tree) -> _Tree:
+    """Renumber a tree in preorder. Raises ValueError if its children are no tree of all nodes and leaves."""
     nodes = len(tree.feature)
     order: list[int] = []
     leaf_order: list[int] = []
     left, right = [0] * nodes, [0] * nodes
-    waiting = [(0, left, 0)]  # old child, and the list and place that its new number goes to
+    waiting = [(0, left, 0)]  # the child's old number, and the list and index for its new one
     while waiting:
         child, numbers, place = waiting.pop()
         if child < 0:
@@ -182,23 +184,24 @@ def _in_preorder(tree: _Tree) -> _Tree:
     )
 
 
-def _joined(trees: list[_Tree], columns: int) -> Forest:
+def _join_trees(trees: list[_Tree], columns: int) -> Forest:
     sizes = [len(tree.feature) for tree in trees]
     first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
-    def children(side: str) -> np.ndarray:
-        moved = [
-            [node + start if node >= 0 else node - start - index for node in getattr(tree, side)]
+    def join_children(side: str) -> np.ndarray:
+        children = [
+            node + start if node >= 0 else node - start - index
             for index, (tree, start) in enumerate(zip(trees, first[:-1].tolist(), strict=True))
+            for node in getattr(tree, side)
         ]
-        return np.array([node for part in moved for node in part], np.int32)
+        return np.array(children, np.int32)
 
     return Forest(
         columns,
         np.array([node for tree in trees for node in tree.feature], np.int32),
         np.concatenate([tree.threshold for tree in trees]),
-        children("left"),
-        children("right"),
+        join_children("left"),
+        join_children("right"),
         first,
         np.array([value for tree in trees for value in tree.leaves], np.float64),
     )
@@ -220,11 +223,11 @@ def _write_forest(forest: Forest) -> str:
         "",
         "",
     ]
-    trees = [_written_tree(forest, index, *part) for index, part in enumerate(forest.trees())]
+    trees = [_write_tree(forest, index, *slices) for index, slices in enumerate(forest.trees())]
     return "\n".join(head) + "\n".join(trees) + "\nend of trees\n"
 
 
-def _written_tree(forest: Forest, index: int, nodes: slice, leaves: slice) -> str:
+def _write_tree(forest: Forest, index: int, nodes: slice, leaves: slice) -> str:
     def line(name: str, values: Iterable[object]) -> str:
         return f"{name}={' '.join(map(str, values))}"
 

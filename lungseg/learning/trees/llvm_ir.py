@@ -1,12 +1,12 @@
-"""The program of the CPU engine, in LLVM's language: any processor that LLVM knows, no compiler needed.
+"""The program of the CPU engine in LLVM assembly, for any processor that LLVM knows, without a compiler.
 
-It goes through blocks of ROWS rows. `code` turns each column that the trees read into 8-bit codes (see
-`CodedForest`); `descend` then takes all rows of the block through every tree with two byte comparisons and a
-selection a node, for LANES rows at once (one register with AVX-512, two with AVX2, four with NEON or SSE).
-Every row visits all nodes of a tree instead of following its own path: so nothing waits for a branch or for
-a node's address, and nothing is gathered but the leaves' values.
+It works on blocks of ROWS rows. `code` turns each column that the trees read into 8-bit codes (see
+`CodedForest`). `descend` then takes all rows of the block through every tree. A node costs two byte
+comparisons and a selection, for LANES rows at once (one register with AVX-512, two with AVX2, four with NEON
+or SSE). Every row visits all nodes of a tree instead of following its own path. So nothing waits for a branch
+or for a node's address, and only the leaves' values are gathered.
 
-Vectors of LANES are what the source says; LLVM cuts them to what the processor has.
+The source has vectors of LANES; LLVM splits them to the width of the processor.
 """
 
 from __future__ import annotations
@@ -15,33 +15,43 @@ import struct
 
 from lungseg.learning.trees.forest import ZERO
 
-ROWS = 512  # a block: its codes (300 columns: 150 KiB) stay in the second-level cache
+ROWS = 512  # of a block: its codes (150 KiB for 300 columns) stay in the second-level cache
 LANES = 64
 
-_FLOATS, _BYTES, _COUNTS, _BITS = (f"<{LANES} x {kind}>" for kind in ("float", "i8", "i32", "i1"))
+_FLOATS, _BYTES, _COUNTS, _BITS = (f"<{LANES} x {element}>" for element in ("float", "i8", "i32", "i1"))
 _GROUPS = range(ROWS // LANES)
 _GATHERED = 8  # float64 leaves at once
-_ZERO = f"0x{struct.pack('>d', ZERO).hex().upper()}"  # LLVM writes a float32 as the bits of its float64
+_ZERO = f"0x{struct.pack('>d', ZERO).hex().upper()}"  # LLVM writes a float32 as the bits of a float64
 
 
-def program() -> str:
-    """LLVM assembly of `forest`, whose arguments `trees_llvm` gives."""
-    return _MAIN + _code() + _descend()
+def write_program() -> str:
+    """Write the LLVM assembly of the function `forest`, which `LlvmForest` calls."""
+    return _MAIN + _write_code() + _write_descend()
 
 
-def _splat(name: str, kind: str, lanes: int, value: str) -> str:
-    """Instructions for a vector %name with `value` in each lane."""
-    vector = f"<{lanes} x {kind}>"
+def _splat(name: str, element: str, lanes: int, value: str) -> str:
+    """Write instructions for a vector %name with `value` in each lane."""
+    vector = f"<{lanes} x {element}>"
     return f"""
-  %{name}.lane = insertelement {vector} poison, {kind} {value}, i32 0
+  %{name}.lane = insertelement {vector} poison, {element} {value}, i32 0
   %{name} = shufflevector {vector} %{name}.lane, {vector} poison, <{lanes} x i32> zeroinitializer"""
 
 
-def _same(kind: str, value: str, lanes: int) -> str:
-    return f"<{', '.join([f'{kind} {value}'] * lanes)}>"
+def _repeat(element: str, value: str, lanes: int) -> str:
+    """Write a constant vector with `value` in each lane."""
+    return f"<{', '.join([f'{element} {value}'] * lanes)}>"
 
 
-# A column of the block may lie anywhere: `x` is its first row's first column, the strides count elements.
+def _load_fields(row: str, table: str, index: str, *fields: str) -> str:
+    """Write instructions that load the first fields of a row of a table of four 32-bit integers."""
+    lines = [f"  %{row}.p = getelementptr {{i32, i32, i32, i32}}, ptr {table}, i64 {index}"]
+    for place, field in enumerate(fields):
+        lines.append(f"  %{field}.p = getelementptr i32, ptr %{row}.p, i64 {place}")
+        lines.append(f"  %{field} = load i32, ptr %{field}.p")
+    return "\n".join(lines)
+
+
+# `x` points to the first column of the block's first row. Strides count elements, so rows may lie anywhere.
 _MAIN = f"""
 declare i64 @llvm.ctpop.i64(i64)
 declare {_FLOATS} @llvm.fabs.v{LANES}f32({_FLOATS})
@@ -75,13 +85,13 @@ done:
 """
 
 
-def _code() -> str:
-    """Codes of a block, column after column: `codes` is coded columns x ROWS.
+def _write_code() -> str:
+    """Write `code`: the codes of a block, column after column, into `codes` (coded columns x ROWS).
 
-    Thresholds below the least of LANES values count for all of them, those above the greatest for none: only
-    the others are compared with each value, so neighbouring pixels that are alike cost less.
-    `one` is 1, but not known to be: LLVM then adds it under a mask, one instruction less than its own way to
-    count a comparison. Each column's thresholds are filled up to a multiple of LANES with infinity.
+    Thresholds below the least of LANES values count for all of them, and those above the greatest for none.
+    Only the others are compared with each value, so neighbouring pixels that are similar cost less. `one` is
+    1, but LLVM doesn't know that: it then adds it under a mask, which is one instruction less than its own
+    way to count a comparison. Each column's thresholds are padded to a multiple of LANES with infinity.
     """
     return f"""
 define internal void @code(ptr noalias %x, i64 %row_stride, i64 %column_stride, ptr noalias %columns,
@@ -92,12 +102,7 @@ entry:
   br label %column
 column:
   %k = phi i64 [0, %entry], [%k.next, %column.end]
-  %entry.p = getelementptr {{i32, i32, i32, i32}}, ptr %columns, i64 %k
-  %index32 = load i32, ptr %entry.p
-  %start.p = getelementptr i32, ptr %entry.p, i64 1
-  %start32 = load i32, ptr %start.p
-  %stop.p = getelementptr i32, ptr %entry.p, i64 2
-  %stop32 = load i32, ptr %stop.p
+{_load_fields("entry", "%columns", "%k", "index32", "start32", "stop32")}
   %index = zext i32 %index32 to i64
   %start = zext i32 %start32 to i64
   %stop = zext i32 %stop32 to i64
@@ -124,7 +129,7 @@ rows:
   %value.p = getelementptr float, ptr %from, i64 %r
   %loaded = load {_FLOATS}, ptr %value.p, align 4
   %size = call {_FLOATS} @llvm.fabs.v{LANES}f32({_FLOATS} %loaded)
-  %kept = fcmp ogt {_FLOATS} %size, {_same("float", _ZERO, LANES)}
+  %kept = fcmp ogt {_FLOATS} %size, {_repeat("float", _ZERO, LANES)}
   %value = select {_BITS} %kept, {_FLOATS} %loaded, {_FLOATS} zeroinitializer
   %least = call nnan float @llvm.vector.reduce.fmin.v{LANES}f32({_FLOATS} %value)
   %most = call nnan float @llvm.vector.reduce.fmax.v{LANES}f32({_FLOATS} %value)\
@@ -181,11 +186,11 @@ done:
 """
 
 
-def _descend() -> str:
-    """All rows of a block through all trees; a row's scores add up in the trees' order, in float64.
+def _write_descend() -> str:
+    """Write `descend`: all rows of a block through all trees, leaves added in the trees' order in float64.
 
-    A node is {offset of its column's codes, code, here, right}: the last three are bytes written four times,
-    since a processor spreads 32 bits from memory over a register for less than it spreads 8.
+    A node is {offset of its column's codes, code, here, right}. The last three are bytes, each written four
+    times, because a processor copies 32 bits from memory to all lanes faster than 8 bits.
     """
     starts = "".join(
         f"\n  %leaf{g} = phi {_BYTES} [zeroinitializer, %tree], [%leaf{g}.next, %node]" for g in _GROUPS
@@ -197,24 +202,20 @@ entry:
   br label %tree
 tree:
   %t = phi i64 [0, %entry], [%t.next, %tree.end]
-  %tree.p = getelementptr {{i32, i32, i32, i32}}, ptr %trees, i64 %t
-  %first = load i32, ptr %tree.p
-  %stop.p = getelementptr i32, ptr %tree.p, i64 1
-  %stop = load i32, ptr %stop.p
-  %leaf.p = getelementptr i32, ptr %tree.p, i64 2
-  %leaf.first = load i32, ptr %leaf.p
+{_load_fields("tree", "%trees", "%t", "first", "stop", "leaf.first")}
   %tree.leaves = getelementptr double, ptr %leaves, i32 %leaf.first
   br label %node
 node:
   %i = phi i32 [%first, %tree], [%i.next, %node]{starts}
   %node.p = getelementptr {{i32, i32, i32, i32}}, ptr %nodes, i32 %i
   %offset = load i32, ptr %node.p
-  %column = getelementptr i8, ptr %codes, i32 %offset{_node_byte("limit", 1)}{_node_byte("here", 2)}\
-{_node_byte("right", 3)}{"".join(map(_move, _GROUPS))}
+  %column = getelementptr i8, ptr %codes, i32 %offset\
+{_load_node_byte("limit", 1)}{_load_node_byte("here", 2)}{_load_node_byte("right", 3)}\
+{"".join(map(_move_rows, _GROUPS))}
   %i.next = add i32 %i, 1
   %i.more = icmp slt i32 %i.next, %stop
   br i1 %i.more, label %node, label %tree.end
-tree.end:{"".join(_add(g, lane) for g in _GROUPS for lane in range(0, LANES, _GATHERED))}
+tree.end:{"".join(_add_leaves(g, lane) for g in _GROUPS for lane in range(0, LANES, _GATHERED))}
   %t.next = add i64 %t, 1
   %t.more = icmp slt i64 %t.next, %tree_count
   br i1 %t.more, label %tree, label %done
@@ -224,7 +225,8 @@ done:
 """
 
 
-def _node_byte(name: str, place: int) -> str:
+def _load_node_byte(name: str, place: int) -> str:
+    """Write instructions that load a byte of the node into each lane of %name."""
     words = LANES // 4
     return f"""
   %{name}.p = getelementptr i32, ptr %node.p, i64 {place}
@@ -232,8 +234,8 @@ def _node_byte(name: str, place: int) -> str:
   %{name} = bitcast <{words} x i32> %{name}.words to {_BYTES}"""
 
 
-def _move(group: int) -> str:
-    """Rows of a group that are at the node and go right."""
+def _move_rows(group: int) -> str:
+    """Write instructions that move the rows of a group that are at the node and go right."""
     g = group
     return f"""
   %code{g}.p = getelementptr i8, ptr %column, i64 {g * LANES}
@@ -244,16 +246,16 @@ def _move(group: int) -> str:
   %leaf{g}.next = select {_BITS} %moves{g}, {_BYTES} %right, {_BYTES} %leaf{g}"""
 
 
-def _add(group: int, lane: int) -> str:
-    """The leaves' values of some rows of a group, from `lane` on, added to their scores."""
+def _add_leaves(group: int, lane: int) -> str:
+    """Write instructions that add the leaves of some rows of a group, from `lane` on, to their scores."""
     n, name = _GATHERED, f"{group}.{lane}"
     lanes = ", ".join(f"i32 {lane + k}" for k in range(n))
     return f"""
-  %part{name} = shufflevector {_BYTES} %leaf{group}.next, {_BYTES} poison, <{n} x i32> <{lanes}>
-  %index{name} = zext <{n} x i8> %part{name} to <{n} x i32>
+  %some{name} = shufflevector {_BYTES} %leaf{group}.next, {_BYTES} poison, <{n} x i32> <{lanes}>
+  %index{name} = zext <{n} x i8> %some{name} to <{n} x i32>
   %leaf{name}.p = getelementptr double, ptr %tree.leaves, <{n} x i32> %index{name}
   %add{name} = call <{n} x double> @llvm.masked.gather.v{n}f64.v{n}p0(
-    <{n} x ptr> %leaf{name}.p, i32 8, <{n} x i1> {_same("i1", "true", n)}, <{n} x double> poison)
+    <{n} x ptr> %leaf{name}.p, i32 8, <{n} x i1> {_repeat("i1", "true", n)}, <{n} x double> poison)
   %score{name}.p = getelementptr double, ptr %scores, i64 {group * LANES + lane}
   %score{name} = load <{n} x double>, ptr %score{name}.p, align 8
   %sum{name} = fadd <{n} x double> %score{name}, %add{name}

@@ -1,4 +1,4 @@
-"""Pixels as rows of codes: a file of bytes that is written block by block and mapped into memory."""
+"""Tables of codes in files, for more rows than fit the memory: written block by block, read memory-mapped."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from types import TracebackType
 import numpy as np
 
 from lungseg.system.errors import InputError
-from lungseg.system.files import make_folder, unwritable
+from lungseg.system.files import explain_write_error, make_folder
 
-SAMPLE_IMAGES, SAMPLE_PIXELS = 64, 4096  # that edges are found from: a quarter of a million rows at most
+# Bins are found from so many images and pixels of each: a quarter of a million rows at most.
+SAMPLE_IMAGES, SAMPLE_PIXELS = 64, 4096
 
 
 class CodeWriter:
-    """Writes a table uint8 N x F as a .npy file, block after block; the file appears once it is whole.
+    """A writer of a table uint8 N x F as a .npy file, block after block.
 
-    To be used in a `with` block. What a cut run leaves behind has another name, and is written over.
+    The file appears once it is complete. The writer is used in a `with` block. A session that is cut leaves a
+    file of another name, which is overwritten.
 
     Raises:
         InputError: the disk is full, or the place can't be written.
@@ -36,11 +38,11 @@ class CodeWriter:
             self._file = open(self._temporary, "wb")
             np.lib.format.write_array_header_1_0(self._file, header)
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise explain_write_error(self._path, error) from error
         return self
 
     def write(self, block: np.ndarray) -> None:
-        """Appends rows, uint8 n x F."""
+        """Append rows, uint8 n x F."""
         if block.dtype != np.uint8 or block.ndim != 2 or block.shape[1] != self._columns:
             raise ValueError(f"a block is {block.dtype} {block.shape}, not uint8 n x {self._columns}")
         self._written += len(block)
@@ -49,22 +51,22 @@ class CodeWriter:
         try:
             self._file.write(np.ascontiguousarray(block).data)
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise explain_write_error(self._path, error) from error
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._written != self._rows:
+            if error is None and self._written != self._rows:
                 raise ValueError(f"{self._written} rows for a table of {self._rows}")
-            if kind is None:
+            if error is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             self._file.close()
-            if kind is None:
+            if error is None:
                 os.replace(self._temporary, self._path)
         except OSError as problem:
-            raise unwritable(self._path, problem) from problem
+            raise explain_write_error(self._path, problem) from problem
         finally:
             with suppress(OSError):
                 self._file.close()
@@ -73,7 +75,7 @@ class CodeWriter:
 
 
 def open_codes(path: Path) -> np.ndarray:
-    """A table of codes uint8 N x F, mapped into memory and read-only: pages are read when they are used.
+    """Open a table of codes uint8 N x F, memory-mapped and read-only: pages are read when they are used.
 
     Raises:
         InputError: the file is missing, cut short or something else.

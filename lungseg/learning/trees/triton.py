@@ -1,12 +1,15 @@
-"""The GPU engine: two Triton kernels, from float32 rows to codes and from codes to raw scores.
+"""The GPU engine "triton": one kernel from float32 rows to codes, and one from codes to raw scores.
 
-Why every row visits every node of a tree, instead of following its own path: lanes that walk read their nodes
-and values from up to 32 places at each of up to 20 levels, each a wait on the last one. Here all lanes of a
-warp work on one node, so a node is one 8-byte load at one address, its column's codes are one coalesced load
-of as many bytes as rows, and loads of the next nodes don't wait for this one. For 63 leaves that is 62 short
-steps without divergence; a row's state is one integer (see `CodedForest`). Codes are 8 bits so that the 300
-values of a row take 300 bytes: the rows in work on a multiprocessor then stay in its first-level cache while
-the trees go by, and the model (150 KiB for 300 trees) stays there and in the second-level one.
+Every row visits every node of a tree, instead of following its own path. If each lane followed its own path,
+the lanes of a warp would read nodes and values from up to 32 addresses at each of up to 20 levels, and each
+level would wait for the one before. Here all lanes of a warp work on the same node:
+
+- A node is one 8-byte load at one address, and its column's codes are one coalesced load.
+- Loads of the next nodes don't wait for this one.
+- A tree of 63 leaves takes 62 short steps without divergence. A row's state is one integer (`CodedForest`).
+
+Codes have 8 bits, so the 300 values of a row take 300 bytes. The rows in work on a multiprocessor then stay
+in its first-level cache, and the model (150 KiB for 300 trees) stays there and in the second-level cache.
 
 Importing this module needs triton. With TRITON_INTERPRET=1 it works on CPU tensors, slowly.
 """
@@ -22,16 +25,18 @@ import triton.language as tl
 from torch import Tensor
 from triton.errors import TritonError
 
-from lungseg.learning.trees.coded import code_forest
+from lungseg.learning.trees.coded import encode_forest
 from lungseg.learning.trees.forest import ZERO, Forest
 
-BLOCK = 512  # rows a program: with 4 warps each lane has 4 neighbouring rows, whose codes are one load
+BLOCK = 512  # rows per program: with 4 warps each lane has 4 neighbouring rows, whose codes are one load
 WARPS = 4
-UNROLL = 4  # nodes whose loads are under way at once
-ROWS_A_PASS = 1 << 20  # bounds the memory for codes: 300 MiB for 300 columns
-MOST_LEAVES = 1 << 15  # of a tree, by the bits of a packed node
-MOST_COLUMNS = 1 << 23  # coded ones
-WARMING_ROWS = 16  # Triton compiles strides and counts that are multiples of 16, as of most tables, apart
+UNROLL = 4  # nodes that are loaded at once
+ROWS_A_PASS = 1 << 20  # limits the memory for codes: 300 MiB for 300 columns
+MOST_LEAVES = 1 << 15  # of a tree: limited by the bits of a packed node
+MOST_COLUMNS = 1 << 23  # coded columns: limited by the bits of a packed node
+WARM_UP_ROWS = (
+    16  # Triton compiles separate code for counts and strides that are multiples of 16, the usual ones
+)
 
 
 @triton.jit
@@ -48,8 +53,8 @@ def _code(
     ZERO: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """codes[k, r] = count of column k's thresholds below x[r, columns[k]], by binary search."""
-    # Programs of one row block follow each other, so rows that lie row by row are fetched from memory once.
+    """Set codes[k, r] to the count of column k's thresholds below x[r, columns[k]], by binary search."""
+    # Programs of one row block follow each other, so row-major rows are read from memory once.
     k = tl.program_id(0)
     r = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.load(columns + k).to(tl.int64)
@@ -80,7 +85,7 @@ def _descend(
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """scores[r] = sum over trees of r's leaf, in float64 and in the trees' order, and the constant last."""
+    """Set scores[r] to the sum of r's leaves, in float64 and in the trees' order, and the constant last."""
     r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     score = tl.zeros([BLOCK], tl.float64)
     for tree in range(trees):
@@ -99,7 +104,7 @@ def _descend(
 
 
 class TritonForest:
-    """Raw scores of rows that stay on their device.
+    """A forest that predicts on a CUDA device; rows and raw scores stay there.
 
     Raises:
         ValueError: a tree has more than 32768 leaves, or there are more than 8 million coded columns.
@@ -107,7 +112,7 @@ class TritonForest:
     """
 
     def __init__(self, forest: Forest, device: torch.device) -> None:
-        coded = code_forest(forest)
+        coded = encode_forest(forest)
         if coded.most_leaves > MOST_LEAVES or len(coded.column) > MOST_COLUMNS:
             raise ValueError(f"a tree has more than {MOST_LEAVES} leaves, or there are too many thresholds")
 
@@ -124,22 +129,22 @@ class TritonForest:
         self._compile(forest.columns, device)
 
     def _compile(self, columns: int, device: torch.device) -> None:
-        """Triton compiles at the first call. That is here, where another engine can still take over."""
-        rows = torch.zeros(columns, WARMING_ROWS, device=device).T
+        """Call the kernels once, so that Triton compiles now, while another engine can still be chosen."""
+        rows = torch.zeros(columns, WARM_UP_ROWS, device=device).T
         try:
-            self.raw(rows)
+            self.predict_raw(rows)
         except (RuntimeError, OSError, SubprocessError, TritonError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ImportError(f"Triton can't compile or run its kernels: {reason}") from error
 
-    def raw(self, rows: Tensor) -> Tensor:
-        """Float64 N of rows float32 N x F, any strides, on the forest's device."""
+    def predict_raw(self, rows: Tensor) -> Tensor:
+        """Predict raw scores float64 N of rows float32 N x F of any strides, on the forest's device."""
         scores = torch.full((len(rows),), 0.0, dtype=torch.float64, device=rows.device)
         for start in range(0, len(rows), ROWS_A_PASS):
-            self._pass(rows[start : start + ROWS_A_PASS], scores[start : start + ROWS_A_PASS])
+            self._run_pass(rows[start : start + ROWS_A_PASS], scores[start : start + ROWS_A_PASS])
         return scores
 
-    def _pass(self, rows: Tensor, scores: Tensor) -> None:
+    def _run_pass(self, rows: Tensor, scores: Tensor) -> None:
         trees, columns, count = len(self._first_leaf), len(self._columns), len(rows)
         if trees == 0:
             scores += self._constant

@@ -1,4 +1,4 @@
-"""The 64 feature maps of a pixel: VGG19 (Simonyan and Zisserman 2015) up to `relu1_2`, frozen."""
+"""The first two convolutions of a frozen VGG19 (Simonyan and Zisserman 2015): 64 feature maps of an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.learning.weights import find_weights, load_weights
+from lungseg.learning.weights import WeightsChoice, find_weights, load_weights
 from lungseg.system.runtime import Runtime
 
 CHANNELS = 64
@@ -24,19 +24,27 @@ REQUIRED = {
 
 
 class PixelFeatures(nn.Module):
-    """Grey images N x 1 x H x W in [0, 1] -> 64 maps N x 64 x H x W, float32, at least 0.
+    """VGG19 up to `relu1_2`: grey images N x 1 x H x W in [0, 1] -> maps float32 N x 64 x H x W, at least 0.
 
-    A pixel's 64 numbers see the 5 x 5 pixels around it. The grey value stands in all three colour channels,
-    so normalisation and the sum over channels are folded into the first convolution: two planes in, the image
-    and a plane of ones that carries the means. The zeros around both are then what the zeros around the
-    normalised image are in the original, so the maps are equal at the border too.
+    A pixel's 64 numbers depend on the 5 x 5 pixels around it. All three colour channels hold the grey value,
+    so ImageNet's normalisation and the sum over channels are part of the first convolution here. It reads two
+    planes: the image, and ones that carry the means. Zero padding of the two has the same effect as the
+    original's zero padding of the normalised image, so the maps are equal at the border too.
     """
 
-    def __init__(self, kind: str, seed: int = 0) -> None:
-        """`kind`: "imagenet", "random" (He initialisation by `seed`) or "auto". Raises as `find_weights`."""
+    def __init__(self, weights: WeightsChoice, seed: int = 0) -> None:
+        """Make the network with pretrained or random weights.
+
+        Args:
+            weights: as of `find_weights`.
+            seed: of random weights (He initialisation).
+
+        Raises:
+            InputError: as `find_weights` and `load_weights`.
+        """
         super().__init__()
-        file = find_weights("vgg19", kind)
-        state = random_state(seed) if file is None else load_weights(file, REQUIRED)
+        file = find_weights("vgg19", weights)
+        state = make_random_weights(seed) if file is None else load_weights(file, REQUIRED)
         weight = state["features.0.weight"]
         sd = torch.tensor(IMAGENET_SD).view(1, 3, 1, 1)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -48,17 +56,25 @@ class PixelFeatures(nn.Module):
         self.register_buffer("second_bias", state["features.2.bias"])
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.maps(images).float()
+        return self.compute_maps(images).float()
 
-    def maps(self, images: Tensor) -> Tensor:
-        """The same in the precision that it was computed in."""
+    def compute_maps(self, images: Tensor) -> Tensor:
+        """Compute the maps N x 64 x H x W in the precision of the images, or of autocast."""
         planes = torch.cat([images, torch.ones_like(images)], 1)
         first = F.conv2d(planes, self.first, self.first_bias, padding=1).relu_()
         return F.conv2d(first, self.second, self.second_bias, padding=1).relu_()
 
 
-def random_state(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) -> dict[str, Tensor]:
-    """He-normal weights and zero biases (He et al. 2015) of named convolutions; the first two by default."""
+def make_random_weights(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) -> dict[str, Tensor]:
+    """Draw He-normal weights (He et al. 2015) and zero biases of convolutions.
+
+    Args:
+        seed: of the draw.
+        shapes: by name; names of biases end in "bias". The first two convolutions by default.
+
+    Returns:
+        float32 tensors by name.
+    """
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in shapes.items():
@@ -71,7 +87,7 @@ def random_state(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) ->
 
 
 @torch.inference_mode()
-def extract(network: PixelFeatures, batch: Tensor, runtime: Runtime) -> Tensor:
-    """Maps N x 64 x H x W, float32, of a batch N x 1 x H x W on the runtime's device."""
+def extract_features(network: PixelFeatures, batch: Tensor, runtime: Runtime) -> Tensor:
+    """Compute maps float32 N x 64 x H x W of a batch N x 1 x H x W on the runtime's device."""
     with runtime.autocast():
         return network(batch)

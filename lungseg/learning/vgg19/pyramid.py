@@ -1,8 +1,8 @@
-"""Frozen VGG19 features at several scales: what a pixel's surroundings look like, from near and from far.
+"""Frozen VGG19 features at several scales, for what is near a pixel and what is far away.
 
-VGG19 (Simonyan and Zisserman 2015) up to `relu3_1` is run on an image pyramid (Adelson et al. 1984). A map
-of `relu1_2` sees 5 x 5 pixels of its level, one of `relu3_1` 24 x 24; at the level of 32 pixels that is most
-of a lung.
+VGG19 (Simonyan and Zisserman 2015) up to `relu3_1` is run on an image pyramid (Adelson et al. 1984). The
+receptive field of `relu1_2` is 5 x 5 pixels of its level, that of `relu3_1` is 24 x 24. At the level of 32
+pixels that is most of a lung.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lungseg.learning.vgg19.features import PixelFeatures, random_state
-from lungseg.learning.weights import Kind, find_weights, load_weights
+from lungseg.learning.images.resize import shrink_maps
+from lungseg.learning.vgg19.features import PixelFeatures, make_random_weights
+from lungseg.learning.weights import WeightsChoice, find_weights, load_weights
 from lungseg.system.errors import InputError
 
 Layer = Literal["relu1_2", "relu2_1", "relu2_2", "relu3_1"]
 CHANNELS: dict[str, int] = {"relu1_2": 64, "relu2_1": 128, "relu2_2": 128, "relu3_1": 256}
 STRIDES: dict[str, int] = {"relu1_2": 1, "relu2_1": 2, "relu2_2": 2, "relu3_1": 4}
-SMALLEST_DEEP = 32  # pixels: below, a pooled map is mostly its zero padding
-# torchvision's numbers of the convolutions behind relu1_2, by the layer that each ends in.
+SMALLEST_DEEP = 32  # pixels of a level: on smaller ones a pooled map is mostly zero padding
+# torchvision's numbers of the convolutions after relu1_2, by the layer that each ends in.
 CONVOLUTIONS = {"relu2_1": 5, "relu2_2": 7, "relu3_1": 10}
 POOLED_BEFORE = ("relu2_1", "relu3_1")
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer's maps at one level of the pyramid.
+    """The maps of one layer at one level of the pyramid.
 
     Attributes:
         layer: of VGG19, after its ReLU.
@@ -40,20 +41,22 @@ class Block:
 
     @property
     def name(self) -> str:
+        """Return the name in columns and files, such as "relu1_2@256"."""
         return f"{self.layer}@{self.scale}"
 
     @property
     def channels(self) -> int:
+        """Return the number of maps."""
         return CHANNELS[self.layer]
 
     @property
     def side(self) -> int:
-        """Height and width of its maps."""
+        """Return height and width of the maps, in pixels."""
         return self.scale // STRIDES[self.layer]
 
 
-def blocks_of(layers: tuple[str, ...], scales: tuple[int, ...]) -> tuple[Block, ...]:
-    """The blocks that settings ask for, level by level; pooled layers only on large enough levels."""
+def make_blocks(layers: tuple[str, ...], scales: tuple[int, ...]) -> tuple[Block, ...]:
+    """List the blocks of layers at scales, level by level; levels below 32 pixels have no pooled layers."""
     return tuple(
         Block(layer, scale)
         for scale in scales
@@ -63,23 +66,28 @@ def blocks_of(layers: tuple[str, ...], scales: tuple[int, ...]) -> tuple[Block, 
 
 
 class Pyramid(nn.Module):
-    """Images N x 1 x S x S in [0, 1] -> one map tensor a block, N x C x side x side, at least 0.
+    """VGG19 on an image pyramid: images N x 1 x S x S in [0, 1] -> a tensor N x C x side x side per block.
 
-    Computes no layer deeper, and no level other, than the blocks need, all in its weights' precision.
+    The maps are at least 0. Only the layers and levels that the blocks need are computed, in the precision of
+    the weights.
     """
 
-    def __init__(self, kind: Kind, blocks: tuple[Block, ...], seed: int = 0) -> None:
-        """`kind`: as of `PixelFeatures`.
+    def __init__(self, weights: WeightsChoice, blocks: tuple[Block, ...], seed: int = 0) -> None:
+        """Make the network with pretrained or random weights.
+
+        Args:
+            weights, seed: as of `PixelFeatures`.
+            blocks: what is computed.
 
         Raises:
             InputError: the weights file ends before the deepest layer, or as `find_weights`.
         """
         super().__init__()
         self.blocks = blocks
-        self.first = PixelFeatures(kind, seed)
+        self.first = PixelFeatures(weights, seed)
         depth = max((list(CHANNELS).index(block.layer) for block in blocks), default=0)
         self.deeper = [layer for layer in CONVOLUTIONS if list(CHANNELS).index(layer) <= depth]
-        for layer, (weight, bias) in _deeper_weights(kind, self.deeper, seed).items():
+        for layer, (weight, bias) in _load_deeper_weights(weights, self.deeper, seed).items():
             self.register_buffer(f"{layer}_weight", weight)
             self.register_buffer(f"{layer}_bias", bias)
 
@@ -88,12 +96,12 @@ class Pyramid(nn.Module):
         precision = self.first.second.dtype
         for scale in dict.fromkeys(block.scale for block in self.blocks):
             wanted = [block.layer for block in self.blocks if block.scale == scale]
-            for layer, value in self._level(shrink(images, scale).to(precision), wanted).items():
+            for layer, value in self._run_level(shrink_maps(images, scale).to(precision), wanted).items():
                 maps[Block(layer, scale).name] = value
         return [maps[block.name] for block in self.blocks]
 
-    def _level(self, images: Tensor, wanted: list[str]) -> dict[str, Tensor]:
-        value = self.first.maps(images)
+    def _run_level(self, images: Tensor, wanted: list[str]) -> dict[str, Tensor]:
+        value = self.first.compute_maps(images)
         found = {"relu1_2": value}
         for layer in self.deeper:
             if list(CHANNELS).index(layer) > max(list(CHANNELS).index(name) for name in wanted):
@@ -106,15 +114,9 @@ class Pyramid(nn.Module):
         return {layer: found[layer] for layer in wanted}
 
 
-def shrink(images: Tensor, side: int) -> Tensor:
-    """N x C x H x W to side x side by area average. Raises ValueError unless `side` divides H and W."""
-    if images.shape[-1] % side or images.shape[-2] % side:
-        raise ValueError(f"{side} divides not both of {tuple(images.shape[-2:])}")
-    factor = images.shape[-1] // side
-    return images if factor == 1 else F.avg_pool2d(images, factor)
-
-
-def _deeper_weights(kind: Kind, layers: list[str], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+def _load_deeper_weights(
+    weights: WeightsChoice, layers: list[str], seed: int
+) -> dict[str, tuple[Tensor, Tensor]]:
     shapes = {}
     inputs = CHANNELS["relu1_2"]
     for layer in layers:
@@ -122,9 +124,9 @@ def _deeper_weights(kind: Kind, layers: list[str], seed: int) -> dict[str, tuple
         shapes[f"features.{CONVOLUTIONS[layer]}.weight"] = (outputs, inputs, 3, 3)
         shapes[f"features.{CONVOLUTIONS[layer]}.bias"] = (outputs,)
         inputs = outputs
-    file = find_weights("vgg19", kind)
+    file = find_weights("vgg19", weights)
     if file is None:
-        state = random_state(seed + 1, shapes)
+        state = make_random_weights(seed + 1, shapes)
     else:
         try:
             state = load_weights(file, shapes)

@@ -1,4 +1,4 @@
-"""All figures of a results directory, as PNG and PDF."""
+"""Draw all figures of a results directory, as PNG and PDF."""
 
 from __future__ import annotations
 
@@ -7,58 +7,60 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lungseg.report.contents import Contents, read_contents
-from lungseg.report.figures.ablation import ablation
-from lungseg.report.figures.calibration import lung_area, reliability
-from lungseg.report.figures.comparisons import critical_difference, differences
-from lungseg.report.figures.images import cases, feature_maps, samples
-from lungseg.report.figures.importance import importance
-from lungseg.report.figures.scores import accuracy_time, curves, dice
-from lungseg.report.figures.style import house_style, save
-from lungseg.report.figures.timing import stages, throughput
-from lungseg.report.figures.violins import dice_violins
+from lungseg.report.contents import Contents
+from lungseg.report.figures.ablation import draw_ablation
+from lungseg.report.figures.accuracy_time import draw_accuracy_time
+from lungseg.report.figures.calibration import draw_lung_area, draw_reliability
+from lungseg.report.figures.comparisons import draw_critical_difference, draw_differences
+from lungseg.report.figures.curves import draw_curves
+from lungseg.report.figures.dice import draw_dice
+from lungseg.report.figures.images import draw_cases, draw_feature_maps, draw_samples
+from lungseg.report.figures.importance import draw_importance
+from lungseg.report.figures.style import save_figure, use_house_style
+from lungseg.report.figures.timing import draw_stages, draw_throughput
+from lungseg.report.figures.violins import draw_dice_violins
 
-# Each draws from the stored results, or returns None if what it needs isn't stored.
+# Each draws from the stored results, or returns None if these lack what it needs.
 FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
-    "samples": samples,
-    "feature-maps": feature_maps,
-    "curves": curves,
-    "cases": cases,
-    "dice": dice,
-    "accuracy-time": accuracy_time,
-    "differences": differences,
-    "dice-violins": dice_violins,
-    "critical-difference": critical_difference,
-    "lung-area": lung_area,
-    "reliability": reliability,
-    "throughput": throughput,
-    "stages": stages,
-    "importance": importance,
-    "ablation": ablation,
+    "samples": draw_samples,
+    "feature-maps": draw_feature_maps,
+    "curves": draw_curves,
+    "cases": draw_cases,
+    "dice": draw_dice,
+    "accuracy-time": draw_accuracy_time,
+    "differences": draw_differences,
+    "dice-violins": draw_dice_violins,
+    "critical-difference": draw_critical_difference,
+    "lung-area": draw_lung_area,
+    "reliability": draw_reliability,
+    "throughput": draw_throughput,
+    "stages": draw_stages,
+    "importance": draw_importance,
+    "ablation": draw_ablation,
 }
 
-# Pictures that show X-rays: never published if those are of real people.
+# Figures that show X-rays: never published if these are of real people.
 SHOWS_IMAGES = {"samples", "feature-maps", "cases"}
 
-# Pictures with every approach, or every pair of them, in one panel: the dozens of an ablation, which has its
-# own figure, would not fit.
+# Figures with every approach, or every pair of them, in one panel: the dozens of an ablation would not fit,
+# and it has a figure of its own.
 OF_A_FEW = {"dice", "differences", "critical-difference", "reliability"}
 
 
-def draw_figures(directory: Path) -> list[Path]:
-    """Writes `figures/STEM.png` and `.pdf` of a results directory; returns the paths in order.
+def draw_figures(contents: Contents) -> list[Path]:
+    """Write `figures/STEM.png` and `.pdf` into the results directory; return the paths in order.
 
     A figure whose data isn't stored is left out. The same results give the same bytes.
 
-    Raises InputError if the directory holds no results, damaged ones, or can't be written.
+    Raises:
+        InputError: a stored picture is damaged, or the directory can't be written.
     """
-    contents = read_contents(directory)
     paths: list[Path] = []
-    with house_style():
+    with use_house_style():
         for stem, draw in FIGURES.items():
             if contents.groups and stem in OF_A_FEW:
                 continue
             figure = draw(contents)
             if figure is not None:
-                paths += save(figure, directory / "figures", stem)
+                paths += save_figure(figure, contents.directory / "figures", stem)
     return paths

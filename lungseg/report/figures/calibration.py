@@ -1,4 +1,4 @@
-"""Figures of what is systematically wrong: too large or small lungs, too sure or unsure probabilities."""
+"""Draw systematic errors: lungs too large or too small, probabilities too sure or too unsure."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ from lungseg.report.contents import Contents
 from lungseg.report.figures.style import (
     DARK,
     SINGLE,
-    colours,
-    ink,
-    legend_below,
-    n_text,
-    new_figure,
+    add_legend_below,
+    assign_colours,
+    darken,
+    format_n,
+    make_figure,
     wrap_name,
 )
-from lungseg.report.markup import signed
-from lungseg.report.numbers.quality import calibration_error
+from lungseg.report.markup import format_signed
+from lungseg.report.numbers.quality import compute_calibration_error
 
 MOST_PANELS = 6
 NORMAL_95 = 1.96
 
 
-def lung_area(contents: Contents) -> Figure | None:
-    """Bland-Altman plots of the lung area, a panel for each of the best approaches; baselines only if alone.
+def draw_lung_area(contents: Contents) -> Figure | None:
+    """Draw Bland-Altman plots of the lung area, a panel for each of the best approaches.
 
-    Bland and Altman (Lancet 1986): difference against mean, with the mean difference and the limits of
-    agreement, bias +- 1.96 SD, between which 95 % of normal differences lie.
+    Bland and Altman (Lancet 1986): difference against mean, with the mean difference (bias) and the limits of
+    agreement, bias +- 1.96 SD, between which 95 % of normal differences lie. Baselines are drawn only if
+    there is nothing else.
     """
-    areas = area_frame(contents.scores)
-    names = contents.ordered(areas["approach"])
+    areas = collect_areas(contents.scores)
+    names = contents.sort_names(areas["approach"])
     names = ([name for name in names if name not in contents.baselines] or names)[:MOST_PANELS]
     if not names:
         return None
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
-    figure = new_figure(SINGLE, 1.6 * rows + 0.45)
+    figure = make_figure(SINGLE, 1.6 * rows + 0.45)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    palette = colours(contents.names, contents.baselines)
+    palette = assign_colours(contents.names, contents.baselines)
     for axes, name in zip(grid.flat, names, strict=False):
-        _agreement(axes, areas[areas["approach"] == name], palette[name])
-        look = {"color": ink(palette[name]), "fontsize": 7, "fontweight": "bold"}
+        _draw_agreement(axes, areas[areas["approach"] == name], palette[name])
+        look = {"color": darken(palette[name]), "fontsize": 7, "fontweight": "bold"}
         axes.set_title(wrap_name(name, 22), loc="left", pad=20, **look)
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
         grid[-2, -1].tick_params(labelbottom=True)
-    count = n_text(areas[areas["approach"].isin(names)].groupby("approach").size())
+    count = format_n(areas[areas["approach"].isin(names)].groupby("approach").size())
     figure.supxlabel(f"mean of true and predicted lung area,\n% of the image; {count} images", fontsize=8)
     figure.supylabel("predicted − true area,\n% of the image", fontsize=8, multialignment="center")
     return figure
 
 
-def area_frame(scores: pd.DataFrame) -> pd.DataFrame:
-    """Lung area of each image by approach, in % of the image: approach, mean, difference.
+def collect_areas(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the lung area of each image by approach, in % of the image: approach, mean, difference.
 
-    `mean` is of the true and the predicted area, `difference` predicted less true; seeds are averaged.
+    `mean` is the mean of the true and the predicted area, `difference` is predicted minus true. Seeds are
+    averaged.
     """
     counts = scores[["tp", "fp", "fn", "tn"]].astype(float)
     total = counts.sum(axis=1, skipna=False).where(lambda pixels: pixels > 0)
@@ -77,32 +79,32 @@ def area_frame(scores: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _agreement(axes: Axes, areas: pd.DataFrame, colour: str) -> None:
-    """Points, the bias as a line, the limits of agreement dashed, and their numbers above."""
+def _draw_agreement(axes: Axes, areas: pd.DataFrame, colour: str) -> None:
+    """Draw points, the bias as a line, the limits of agreement dashed, and their numbers above."""
     differences = areas["difference"]
     bias, spread = differences.mean(), NORMAL_95 * differences.std(ddof=1)
     axes.scatter(areas["mean"], differences, s=6, color=colour, alpha=0.5, linewidths=0)
     axes.axhline(0, color="#AAAAAA", linewidth=0.6, zorder=0)
     axes.axhline(bias, color=DARK, linewidth=1)
-    text = f"bias {signed(bias)}"
+    text = f"bias {format_signed(bias)}"
     if np.isfinite(spread):
         for limit in (bias - spread, bias + spread):
             axes.axhline(limit, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)))
-        text += f"\nlimits {signed(bias - spread)}, {signed(bias + spread)}"
+        text += f"\nlimits {format_signed(bias - spread)}, {format_signed(bias + spread)}"
     axes.text(0, 1.03, text.replace("-", "−"), transform=axes.transAxes, fontsize=6, va="bottom", color=DARK)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def reliability(contents: Contents) -> Figure | None:
-    """Reliability diagram: the share of lung among pixels by their probability, and how many these are."""
-    bins = reliability_frame(contents.calibration)
-    names = contents.ordered(bins["approach"])
+def draw_reliability(contents: Contents) -> Figure | None:
+    """Draw a reliability diagram: the share of lung among pixels by their probability, and their number."""
+    bins = collect_reliability(contents.calibration)
+    names = contents.sort_names(bins["approach"])
     if not names:
         return None
-    figure = new_figure(SINGLE, 3.7)
+    figure = make_figure(SINGLE, 3.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    palette = colours(contents.names, contents.baselines)
+    palette = assign_colours(contents.names, contents.baselines)
     handles = []
     upper.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle=(0, (4, 2)))
     for name in names:
@@ -110,13 +112,15 @@ def reliability(contents: Contents) -> Figure | None:
         look = {"color": palette[name], "marker": "o", "markersize": 2.5, "linewidth": 1}
         upper.plot(part["mean_probability"], part["lung_share"], **look)
         lower.plot(part["mean_probability"], 100 * part["count"] / part["count"].sum(), **look)
-        label = f"{name}: ECE {100 * calibration_error(contents.calibration, name):.1f} %"
+        label = f"{name}: ECE {100 * compute_calibration_error(contents.calibration, name):.1f} %"
         handles.append(Line2D([], [], **look, label=label))
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="true share of lung pixels")
     upper.grid()
     lower.set_yscale("log")
     rarest = 100 * (bins["count"] / bins.groupby("approach")["count"].transform("sum")).min()
-    lower.set_ylim(10 ** np.floor(np.log10(rarest)) / 1.3, 130)  # whole decades: at least two have a tick
+    lower.set_ylim(
+        10 ** np.floor(np.log10(rarest)) / 1.3, 130
+    )  # whole decades, so that at least two have a tick
     lower.set(ylabel="pixels, %", xlabel="mean predicted probability of lung")
     lower.yaxis.set_major_locator(LogLocator(numticks=6))
     lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -124,12 +128,12 @@ def reliability(contents: Contents) -> Figure | None:
     lower.grid()
     handles.append(Line2D([], [], color="#888888", linewidth=0.8, linestyle=(0, (4, 2)), label="calibrated"))
     figure.align_ylabels()
-    legend_below(figure, handles, "ECE: expected calibration error")
+    add_legend_below(figure, handles, "ECE: expected calibration error")
     return figure
 
 
-def reliability_frame(calibration: pd.DataFrame) -> pd.DataFrame:
-    """The bins that hold pixels, folds and seeds put together: approach, bin, count and the means."""
+def collect_reliability(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Return the bins with pixels, folds and seeds together: approach, bin, count, and the two means."""
     held = calibration[calibration["count"] > 0]
     sums = held.assign(
         mean_probability=held["mean_probability"] * held["count"],

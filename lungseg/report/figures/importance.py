@@ -1,4 +1,4 @@
-"""The figure of what fitted trees read: by kind, by scale and layer of a pyramid, and channel by channel."""
+"""Draw what fitted trees read: by kind, by scale and layer of a pyramid, and channel by channel."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from lungseg.report.contents import Contents
-from lungseg.report.figures.style import DOUBLE, PALETTE, colours, new_figure, wrap_name
-from lungseg.report.numbers.importance import block_shares, importance_frame, kind_shares
+from lungseg.report.figures.style import DOUBLE, PALETTE, assign_colours, make_figure, wrap_name
+from lungseg.report.numbers.importance import average_importance, sum_by_block, sum_by_kind
 
 ROW = 1.35  # inches of a stage or of a panel of channels
-DARK_CELL = 0.6  # of the largest share: a darker cell has white letters
+DARK_CELL = 0.6  # of the largest share; cells above it have white letters
 
 
-def importance(contents: Contents) -> Figure | None:
-    """Shares of the total gain, of up to three approaches: a row of panels a stage, then one of channels.
+def draw_importance(contents: Contents) -> Figure | None:
+    """Draw shares of the total gain of up to three approaches: a row of panels a stage, then one of channels.
 
-    The best by mean Dice that reads several kinds of columns (features, coordinates, earlier maps ...); of
-    those with the most layers and scales the one that reads most from them, for where there is an earlier
-    map features add little to it; and the best that reads columns of one kind, such as a layer's channels.
+    These are, by mean Dice, the best that reads several kinds of columns (features, coordinates, earlier
+    maps ...) and the best that reads columns of one kind, such as a layer's channels. The third reads the
+    most from the most layers and scales: an approach with an earlier map reads little from features.
     """
-    names = contents.ordered(contents.importance["approach"])
-    frames = {name: importance_frame(contents, name) for name in names}
+    names = contents.sort_names(contents.importance["approach"])
+    frames = {name: average_importance(contents, name) for name in names}
     several = [name for name in names if len(set(frames[name]["kind"])) > 1]
     single = next((name for name in names if len(set(frames[name]["kind"])) == 1), None)
-    most_read = sorted(several, key=lambda name: _features(frames[name]))[-1:]
+    most_read = sorted(several, key=lambda name: _measure_features(frames[name]))[-1:]
     shown = dict.fromkeys([*several[:1], *most_read])
     stages = [(name, part) for name in shown for _, part in frames[name].groupby("stage", sort=False)]
     rows = len(stages) + (single is not None)
     if not rows:
         return None
-    figure = new_figure(DOUBLE, ROW * rows + 0.4)
+    figure = make_figure(DOUBLE, ROW * rows + 0.4)
     grid = figure.add_gridspec(rows, 1)
     for place, (name, stage) in enumerate(stages):
-        _stage(figure, grid[place], stage, name)
+        _draw_stage(figure, grid[place], stage, name)
     if single is not None:
-        colour = colours(contents.names, contents.baselines)[single]
-        _columns(figure.add_subplot(grid[rows - 1]), frames[single], single, colour)
+        colour = assign_colours(contents.names, contents.baselines)[single]
+        _draw_columns(figure.add_subplot(grid[rows - 1]), frames[single], single, colour)
     figure.suptitle("Share of the total gain of a fit's trees, %")
     return figure
 
 
-def _features(frame: pd.DataFrame) -> tuple[int, float]:
-    """How many layers at how many scales are read, and the share of them all."""
+def _measure_features(frame: pd.DataFrame) -> tuple[int, float]:
+    """Count the layers at their scales that are read, and compute the share of all of them."""
     held = frame[frame["layer"].notna()]
     return held["kind"].nunique(), held["share"].sum() / frame["stage"].nunique()
 
 
-def _stage(figure: Figure, cell: SubplotSpec, stage: pd.DataFrame, name: str) -> None:
-    """Bars by kind, and beside them the layers by scale if the stage reads any."""
+def _draw_stage(figure: Figure, cell: SubplotSpec, stage: pd.DataFrame, name: str) -> None:
+    """Draw bars by kind, and beside them the layers by scale if the stage reads any."""
     halves = cell.subgridspec(1, 2)
     axes = figure.add_subplot(halves[0])
     axes.set_title(f"{name}, {stage['stage'].iloc[0]}", loc="left", fontweight="bold")
-    _kinds(axes, kind_shares(stage))
+    _draw_kinds(axes, sum_by_kind(stage))
     if stage["layer"].notna().any():
         axes = figure.add_subplot(halves[1])
         axes.set_title("features by layer, and by the image's side in pixels", loc="left", fontsize=7)
-        _blocks(axes, block_shares(stage))
+        _draw_blocks(axes, sum_by_block(stage))
 
 
-def _kinds(axes: Axes, shares: pd.Series) -> None:
+def _draw_kinds(axes: Axes, shares: pd.Series) -> None:
     places = range(len(shares))
     axes.barh(places, 100 * shares, color=PALETTE[0], height=0.7)
     for place, share in zip(places, shares, strict=True):
-        axes.text(100 * share + 1, place, _percent(share), va="center", fontsize=6.5)
+        axes.text(100 * share + 1, place, _format_percent(share), va="center", fontsize=6.5)
     axes.set_yticks(places, list(shares.index))
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.set_xlim(0, 112)
@@ -74,24 +74,25 @@ def _kinds(axes: Axes, shares: pd.Series) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _blocks(axes: Axes, shares: pd.DataFrame) -> None:
+def _draw_blocks(axes: Axes, shares: pd.DataFrame) -> None:
     most = shares.max(axis=None)
     axes.imshow(shares.to_numpy(float), cmap="Blues", vmin=0, vmax=most, aspect="auto")
     for (row, column), share in np.ndenumerate(shares.to_numpy(float)):
         if np.isfinite(share):
             colour = "white" if share > DARK_CELL * most else "black"
-            axes.text(column, row, _percent(share), ha="center", va="center", fontsize=6.5, color=colour)
+            look = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour}
+            axes.text(column, row, _format_percent(share), **look)
     axes.set_yticks(range(len(shares)), list(shares.index))
     axes.set_xticks(range(shares.shape[1]), [f"{scale:.0f}" for scale in shares])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _columns(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
+def _draw_columns(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
     shares = frame.groupby("column", sort=False)["share"].mean()
     axes.bar(range(len(shares)), 100 * shares, color=colour, width=0.8)
     kind = frame["kind"].iloc[0]

@@ -1,4 +1,4 @@
-"""Labels beside points, placed so that they cover neither each other nor what is drawn."""
+"""Place labels beside points so that they cover neither each other nor what is drawn."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 NEAR = 8  # points: a label farther from its anchor is joined to it by a line
 RADII = (6, 14, 24, 36, 50, 66)
+# Where a label is from its anchor: 1 right or above, -1 left or below. The preferred side first.
+SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+HORIZONTAL = {1: "left", 0: "center", -1: "right"}
+VERTICAL = {1: "bottom", 0: "center", -1: "top"}
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text that may stand beside any of its anchors, (x, y) in data coordinates, the preferred first."""
+    """A text that may be beside any of its anchors, (x, y) in data coordinates, the preferred first."""
 
     text: str
     anchors: Sequence[tuple[float, float]]
@@ -25,96 +28,100 @@ class Label:
 
 @dataclass(frozen=True)
 class _Place:
+    """Where a label may be: on a side of an anchor, `radius` points away."""
+
     anchor: tuple[float, float]
-    offset: tuple[float, float]  # points
-    align: tuple[str, str]  # horizontal, vertical
-    far: bool
+    side: tuple[int, int]
+    radius: int
+
+    @property
+    def far(self) -> bool:
+        return self.radius > NEAR
+
+    @property
+    def offset(self) -> np.ndarray:
+        """From the anchor to the nearest point of the label, in points."""
+        return np.array(self.side) * self.radius * (0.75 if all(self.side) else 1)
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """The side or corner of the label that faces the anchor, as fractions of its width and height."""
+        return (1 - np.array(self.side)) / 2
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox], fontsize: float = 7) -> None:
-    """Writes each label where it covers least, as near to an anchor as that allows.
+    """Write each label where it covers least, as near to an anchor as that allows.
 
-    Greedy from top to bottom: with a dozen labels there is always room somewhere, and the order is fixed,
-    so the same figure comes out each time. The figure must have been laid out before
-    (`Figure.draw_without_rendering`).
+    Labels are placed one after the other, from top to bottom, so the same figure comes out each time. The
+    figure must have been laid out before (`Figure.draw_without_rendering`).
 
     Args:
-        obstacles: boxes in display coordinates (pixels) that no label may cover.
+        axes: of the plot.
+        labels: what to write.
+        obstacles: boxes in display coordinates (pixels) that no label should cover.
+        fontsize: in points.
     """
-    renderer = axes.figure.canvas.get_renderer()
-    frame, taken = axes.get_window_extent(renderer), list(obstacles)
+    frame = axes.get_window_extent().extents
+    taken = np.array([box.extents for box in obstacles])
     for label in sorted(labels, key=lambda one: (-one.anchors[0][1], one.anchors[0][0])):
-        trials = []
-        for place in _places(label):
-            text = _write(axes, label, place, fontsize)
-            box = Annotation.get_window_extent(text, renderer)
-            text.remove()
-            trials.append((_cost(axes, place, box, taken, frame), len(trials), place, box))
-        _, _, place, box = min(trials, key=lambda trial: trial[:2])
-        _write(axes, label, place, fontsize, line=place.far)
-        taken.append(box)
+        size = _measure(axes, label, fontsize)
+        places = [
+            _Place(anchor, side, radius) for radius in RADII for anchor in label.anchors for side in SIDES
+        ]
+        place = min(places, key=lambda one: _compute_cost(axes, one, size, taken, frame))
+        _write(axes, label, place, fontsize)
+        taken = np.vstack([taken, _find_box(axes, place, size)])
 
 
-def _places(label: Label) -> list[_Place]:
-    found = []
-    for radius in RADII:
-        slant, far = 0.75 * radius, radius > NEAR
-        for anchor in label.anchors:
-            found += [_Place(anchor, (side * radius, 0), (at, "center"), far) for side, at in _SIDES]
-            found += [_Place(anchor, (0, side * radius), ("center", at), far) for side, at in _LEVELS]
-            found += [
-                _Place(anchor, (x * slant, y * slant), (at_x, at_y), far)
-                for x, at_x in _SIDES
-                for y, at_y in _LEVELS
-            ]
-    return found
+def _measure(axes: Axes, label: Label, fontsize: float) -> np.ndarray:
+    """Return the width and height of a label in pixels."""
+    text = axes.text(*label.anchors[0], label.text, fontsize=fontsize)
+    box = text.get_window_extent()
+    text.remove()
+    return box.size
 
 
-_SIDES = ((1, "left"), (-1, "right"))
-_LEVELS = ((1, "bottom"), (-1, "top"))
-
-
-def _write(axes: Axes, label: Label, place: _Place, fontsize: float, line: bool = False) -> Annotation:
-    arrow = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-    return axes.annotate(
+def _write(axes: Axes, label: Label, place: _Place, fontsize: float) -> None:
+    line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+    axes.annotate(
         label.text,
         place.anchor,
         place.offset,
         textcoords="offset points",
-        ha=place.align[0],
-        va=place.align[1],
+        ha=HORIZONTAL[place.side[0]],
+        va=VERTICAL[place.side[1]],
         fontsize=fontsize,
         color=label.colour,
-        arrowprops={**arrow, "relpos": _relpos(place)} if line else None,
+        arrowprops={**line, "relpos": tuple(place.nearest)} if place.far else None,
     )
 
 
-def _relpos(place: _Place) -> tuple[float, float]:
-    """Where on the text's box its line starts: the side or corner that faces the anchor."""
-    x = {"left": 0.0, "center": 0.5, "right": 1.0}[place.align[0]]
-    return x, {"bottom": 0.0, "center": 0.5, "top": 1.0}[place.align[1]]
+def _find_box(axes: Axes, place: _Place, size: np.ndarray) -> np.ndarray:
+    """Return x0, y0, x1, y1 in pixels of a label of this size."""
+    start = axes.transData.transform(place.anchor) + place.offset * axes.figure.dpi / 72
+    low = start - place.nearest * size
+    return np.concatenate([low, low + size])
 
 
-def _cost(axes: Axes, place: _Place, box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Square pixels that are covered or outside, what a line crosses, and a little for the distance."""
-    area = sum(_overlap(box, other) for other in taken)
-    outside = box.width * box.height - _overlap(box, frame)
-    return (
-        area
-        + 10 * outside
-        + float(np.hypot(*place.offset))
-        + (_crossed(axes, place, taken) if place.far else 0)
-    )
+def _compute_cost(axes: Axes, place: _Place, size: np.ndarray, taken: np.ndarray, frame: np.ndarray) -> float:
+    """Add up the square pixels that are covered or outside, a penalty for crossings, and the distance."""
+    box = _find_box(axes, place, size)
+    covered = _compute_overlaps(box, taken).sum()
+    outside = size.prod() - _compute_overlaps(box, frame[None])[0]
+    crossed = _penalise_crossing(axes, place, taken) if place.far else 0
+    # Of equal places the first is chosen: errors of floating point must not make a difference.
+    return round(covered + 10 * outside + np.hypot(*place.offset) + crossed, 6)
 
 
-def _crossed(axes: Axes, place: _Place, taken: Sequence[Bbox]) -> float:
-    """A penalty of some label's size for a line that runs over what is drawn."""
+def _compute_overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area that each of `others` (n x 4) shares with `box`."""
+    shared = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return np.clip(shared, 0, None).prod(axis=1)
+
+
+def _penalise_crossing(axes: Axes, place: _Place, taken: np.ndarray) -> float:
+    """Return a penalty, in the order of a label's area, for a line that runs over what is drawn."""
     start = axes.transData.transform(place.anchor)
-    end = start + np.array(place.offset) * axes.figure.dpi / 72
-    path = start + np.linspace(0.25, 1, 16)[:, None] * (end - start)
-    return 60.0 * sum(any(box.contains(*point) for box in taken) for point in path)
-
-
-def _overlap(one: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(one, other)
-    return 0.0 if shared is None else float(np.prod(shared.size))
+    path = start + np.linspace(0.25, 1, 16)[:, None] * place.offset * axes.figure.dpi / 72
+    inside = (path[:, None] >= taken[:, :2]) & (path[:, None] <= taken[:, 2:])
+    return 60.0 * inside.all(axis=2).any(axis=1).sum()

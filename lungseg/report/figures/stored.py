@@ -1,9 +1,10 @@
-"""The pictures that a run stored for the figures: X-rays, true masks, maps of approaches, features."""
+"""Read the pictures that a run stored for the figures: X-rays, true masks, probability maps, features."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,15 +14,15 @@ from PIL import Image
 from lungseg.report.contents import Contents
 from lungseg.system.errors import InputError
 
-LONGEST = 512  # pixels: more can't be seen in a tile of a figure
+LONGEST = 512  # pixels a side; more can't be seen in a tile of a figure
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A stored map and the row of scores.csv that belongs to it.
+    """A stored probability map and its row of scores.csv.
 
     Attributes:
-        mask: bool h x w, the map at or above its threshold.
+        mask: bool h x w, where the map is at or above its threshold.
         dice: of the full-size mask, as scored for this fold and seed.
     """
 
@@ -29,8 +30,8 @@ class Prediction:
     dice: float
 
 
-def image_ids(contents: Contents) -> list[str]:
-    """The scored images that are stored with their truth, sorted by id."""
+def find_image_ids(contents: Contents) -> list[str]:
+    """Return the ids of scored images that are stored with their true masks, sorted."""
     folder = contents.directory / "predictions"
     images = {path.stem for path in (folder / "images").glob("*.png")}
     truths = {path.stem for path in (folder / "truth").glob("*.png")}
@@ -38,35 +39,34 @@ def image_ids(contents: Contents) -> list[str]:
 
 
 def read_image(contents: Contents, image_id: str) -> np.ndarray:
-    """float32 [0, 1] h x w, shrunk to at most LONGEST pixels a side."""
-    return _read(_path(contents, "images", image_id))
+    """Read an image: float32 [0, 1] h x w, shrunk to at most LONGEST pixels a side."""
+    return _read(_find_path(contents, "images", image_id))
 
 
 def read_truth(contents: Contents, image_id: str, shape: tuple[int, int]) -> np.ndarray:
-    """The true mask, bool h x w of the given shape."""
-    return _read(_path(contents, "truth", image_id), shape) >= 0.5
+    """Read the true mask: bool h x w of the given shape."""
+    return _read(_find_path(contents, "truth", image_id), shape) >= 0.5
 
 
 def read_prediction(
     contents: Contents, name: str, image_id: str, shape: tuple[int, int]
 ) -> Prediction | None:
-    """What the approach made of the image, in the first fold and seed stored; None if it isn't stored."""
-    found = sorted(
-        (contents.directory / "predictions" / "maps" / name).glob(f"f*-s*/{_escaped(image_id)}.png")
-    )
-    scores = contents.scores
+    """Read the prediction for an image by the first stored fold and seed; None if none is stored."""
+    folder, scores = contents.directory / "predictions" / "maps" / name, contents.scores
     rows = scores[(scores["approach"] == name) & (scores["image_id"] == image_id)]
-    for path in found:
-        part = re.fullmatch(r"f(\d+)-s(\d+)", path.parent.name)
-        scored = rows[(rows["fold"] == int(part[1])) & (rows["seed"] == int(part[2]))] if part else rows[:0]
-        if not scored.empty:  # maps of a fold or seed that is no longer in the spec have no row
+    for path in sorted(folder.glob(f"f*-s*/{escape(image_id)}.png")):
+        trial = re.fullmatch(r"f(\d+)-s(\d+)", path.parent.name)
+        scored = (
+            rows[(rows["fold"] == int(trial[1])) & (rows["seed"] == int(trial[2]))] if trial else rows[:0]
+        )
+        if not scored.empty:  # maps of a fold or seed that the spec no longer has are not scored
             row = scored.iloc[0]
             return Prediction(_read(path, shape) >= row["threshold"], float(row["dice"]))
     return None
 
 
 def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
-    """The feature maps with the most pixels: approach, image id, float32 C x h x w; None without any."""
+    """Read the feature maps with the most pixels: approach, image id, float32 C x h x w; None without any."""
     best = None
     for name in contents.names:
         path = contents.directory / "predictions" / "features" / f"{name}.npz"
@@ -82,12 +82,8 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
     return best
 
 
-def _path(contents: Contents, kind: str, image_id: str) -> Path:
+def _find_path(contents: Contents, kind: str, image_id: str) -> Path:
     return contents.directory / "predictions" / kind / f"{image_id}.png"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def _read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:

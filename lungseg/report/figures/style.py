@@ -1,4 +1,4 @@
-"""The one house style of all figures: widths, fonts, colours, and how a figure is stored."""
+"""Define the style of all figures: widths, fonts, colours, scales, and how a figure is stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -70,37 +71,40 @@ RC = {
     "pdf.fonttype": 42,  # TrueType: text in the PDF can be searched, and journals accept it
 }
 
-# Dice is drawn on a logarithmic scale of 1 - Dice: the steps between good approaches and the tail of
-# failures are then both visible. What is better than the last tick is drawn at it.
+# Dice is drawn on a logarithmic scale of 1 - Dice: so both the steps between good approaches and the tail
+# of failures are visible. A Dice above the last tick is drawn at the last tick.
 DICE_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 FEW_TICKS = 4
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Inside, Matplotlib has the house style whatever the user's own settings; afterwards theirs are back."""
+def use_house_style() -> Iterator[None]:
+    """Give Matplotlib this style within the block, whatever the user's settings; restore those afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches that no pyplot state knows of."""
+def make_figure(width: float, height: float) -> Figure:
+    """Make a figure of a size in inches, apart from pyplot's state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
-    """Stores `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes.
+def save_figure(figure: Figure, directory: Path, stem: str) -> list[Path]:
+    """Store `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes.
 
-    Within `house_style`; the figure is laid out here, and keeps that layout.
+    Call it within `use_house_style`. The figure is laid out here and keeps its layout.
+
+    Raises:
+        InputError: the directory can't be written.
     """
     figure.set_dpi(DPI)
     if engine := figure.get_layout_engine():
         engine.execute(figure)
-        figure.set_layout_engine(None)  # once for both formats: it takes as long as drawing
+        figure.set_layout_engine(None)  # once for both formats: a layout takes as long as drawing
     paths = []
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
@@ -110,8 +114,8 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     return paths
 
 
-def colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
-    """A colour for each approach by its place in the spec: grey for baselines, the palette for others."""
+def assign_colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
+    """Give each approach a colour by its place in the spec: grey for baselines, the palette for others."""
     result: dict[str, str] = {}
     for tones, group in (
         (GREYS, [name for name in names if name in baselines]),
@@ -121,8 +125,8 @@ def colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
     return result
 
 
-def ink(colour: str) -> tuple[float, float, float]:
-    """A darker tone of a colour, for text: pale colours that do for an area can't be read as letters."""
+def darken(colour: str) -> tuple[float, float, float]:
+    """Return a darker tone of a pale colour, so that text in it can be read."""
     red, green, blue = to_rgb(colour)
     lightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     factor = min(1.0, 0.38 / max(lightness, 1e-6))
@@ -130,7 +134,7 @@ def ink(colour: str) -> tuple[float, float, float]:
 
 
 def wrap_name(name: str, width: int) -> str:
-    """Breaks a long name after its hyphens and underscores into lines of at most about `width` characters."""
+    """Break a long name after hyphens and underscores into lines of at most about `width` characters."""
     lines = [""]
     for piece in name.replace("-", "-\0").replace("_", "_\0").split("\0"):
         if lines[-1] and len(lines[-1]) + len(piece) > width:
@@ -139,14 +143,14 @@ def wrap_name(name: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def n_text(counts: Collection[float]) -> str:
-    """How many there are, where several rows nearly always have the same number: "n = 141"."""
+def format_n(counts: Collection[float]) -> str:
+    """Format the sizes of several rows: "n = 141", or "n = 60 to 141" if they differ."""
     low, high = int(min(counts)), int(max(counts))
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:
-    """Adds a legend below all panels, in as many columns as fit, and makes the figure higher by it."""
+def add_legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:
+    """Add a legend below all panels, in as many columns as fit, and make the figure higher for it."""
     labels = [wrap_name(str(handle.get_label()), 42) for handle in handles]
     letters = max(len(line) for label in labels for line in label.splitlines())
     columns = max(1, min(len(labels), int(figure.get_figwidth() // (0.45 + 0.058 * letters))))
@@ -158,35 +162,54 @@ def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str |
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
 
 
-def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic axis from `low` to `high`; at 1, 2 and 5 of each decade if short."""
+def name_rows(
+    axes: Axes, texts: Sequence[str], tones: Sequence[str], places: Sequence[float] | None = None, **look: Any
+) -> None:
+    """Write a text beside each row, in a dark tone of its colour, and hide the axis line and its ticks.
+
+    Args:
+        axes: of the plot.
+        texts: one a row.
+        tones: one a row.
+        places: heights of the rows; 0, 1, 2, ... if not given.
+        look: of all texts, such as their size.
+    """
+    axes.set_yticks(range(len(texts)) if places is None else places, texts, **look)
+    for tick, tone in zip(axes.get_yticklabels(), tones, strict=True):
+        tick.set_color(darken(tone))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def set_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Write plain numbers on a logarithmic axis; also at 2 and 5 of each decade if it has few decades."""
     ticks = LogLocator(subs=(1, 2, 5) if np.log10(high / low) < 3.4 else (1,)).tick_values(low, high)
     axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """Gives the "x" or "y" axis of `axes` the logarithmic scale of 1 - Dice, wide enough for `values`."""
+def set_dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """Give the "x" or "y" axis of `axes` the logarithmic scale of 1 - Dice, wide enough for `values`."""
     finite = np.asarray([value for value in values if np.isfinite(value)])
-    low, high = error_digits(np.array([finite.min(), finite.max()]))
+    low, high = to_digits(np.array([finite.min(), finite.max()]))
     margin = 0.06 * max(high - low, 0.2)
-    limits = dice_of(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
+    limits = from_digits(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
     set_scale, set_limits = (
         (axes.set_xscale, axes.set_xlim) if which == "x" else (axes.set_yscale, axes.set_ylim)
     )
-    set_scale("function", functions=(error_digits, dice_of))
+    set_scale("function", functions=(to_digits, from_digits))
     axis: Axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits(*limits)
-    ticks = _dice_ticks(*limits)
+    ticks = _choose_dice_ticks(*limits)
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([_dice_label(tick) for tick in ticks]))
+    axis.set_major_formatter(FixedFormatter([_format_dice_tick(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
     axes.grid(axis=which)
 
 
-def _dice_ticks(low: float, high: float) -> list[float]:
-    """The usual ticks, or evenly spaced ones where the axis spans too little for these."""
+def _choose_dice_ticks(low: float, high: float) -> list[float]:
+    """Return the usual ticks, or evenly spaced ones if too few of these are on the axis."""
     ticks = [tick for tick in DICE_TICKS if low <= tick <= high]
     if len(ticks) < FEW_TICKS:
         even = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
@@ -194,16 +217,16 @@ def _dice_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _dice_label(tick: float) -> str:
+def _format_dice_tick(tick: float) -> str:
     text = f"{tick:g}".removeprefix("0") or "0"
     return f"≥ {text}" if tick == DICE_TICKS[-1] else text
 
 
-def error_digits(dice: np.ndarray) -> np.ndarray:
-    """-log10(1 - Dice), where `dice_scale` is linear; cut just beyond its last tick."""
+def to_digits(dice: np.ndarray) -> np.ndarray:
+    """Return -log10(1 - Dice), in which `set_dice_scale` is linear; cut just beyond its last tick."""
     return -np.log10(np.maximum(1 - np.asarray(dice, float), 10**-3.05))
 
 
-def dice_of(digits: np.ndarray) -> np.ndarray:
-    """The Dice of `error_digits`."""
+def from_digits(digits: np.ndarray) -> np.ndarray:
+    """Return the Dice of `to_digits`."""
     return 1 - 10 ** -np.asarray(digits, float)

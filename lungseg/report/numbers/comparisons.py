@@ -1,4 +1,4 @@
-"""What the report says of pairs of approaches, picked from statistics.csv and turned the same way round."""
+"""Collect the tests between approaches from statistics.csv."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pandas as pd
 from lungseg.report.contents import Contents
 
 
-def paired_frame(contents: Contents, metric: str) -> pd.DataFrame:
-    """The paired rows of one metric, each turned so that `approach` has the better mean Dice of the two.
+def collect_pairs(contents: Contents, metric: str) -> pd.DataFrame:
+    """Return the paired rows of one metric, with the better mean Dice of the two as `approach`.
 
-    Sorted by the rank of `approach`, then of `other`; `value` is `approach` minus `other`. An approach
-    without a mean Dice is left out.
+    `value` is `approach` minus `other`. Rows are sorted by the rank of `approach`, then of `other`.
+    Approaches without a mean Dice are left out.
     """
     table = contents.statistics
     table = table[(table["kind"] == "paired") & (table["metric"] == metric)]
-    place = {name: number for number, name in enumerate(contents.ranked())}
+    place = {name: number for number, name in enumerate(contents.ranked)}
     rows = [
-        row if place[row["approach"]] < place[row["other"]] else turned(row)
+        row if place[row["approach"]] < place[row["other"]] else turn_pair(row)
         for row in table.to_dict("records")
         if row["approach"] in place and row["other"] in place
     ]
@@ -27,8 +27,8 @@ def paired_frame(contents: Contents, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=table.columns)
 
 
-def turned(row: dict[str, Any]) -> dict[str, Any]:
-    """The same paired difference seen from the other approach."""
+def turn_pair(row: dict[str, Any]) -> dict[str, Any]:
+    """Exchange the two approaches of a paired difference."""
     changed = {"approach": row["other"], "other": row["approach"]}
     changed |= {"better": row["worse"], "worse": row["better"]}
     changed |= {"low": -row["high"], "high": -row["low"], "p5": -row["p95"], "p95": -row["p5"]}
@@ -36,20 +36,20 @@ def turned(row: dict[str, Any]) -> dict[str, Any]:
     return row | changed
 
 
-def family_size(contents: Contents) -> int:
-    """For how many comparisons the p-values were corrected together; 0 if other datasets have some too."""
+def count_comparisons(contents: Contents) -> int:
+    """Count the comparisons that p-values were corrected for; 0 if other datasets have some too."""
     if contents.other_datasets:
         return 0
     table = contents.statistics
     return int(((table["kind"] == "paired") & table["p_holm"].notna()).sum())
 
 
-def ranking(contents: Contents) -> dict[str, Any]:
-    """The comparison of three or more approaches by their ranks in Dice; empty if there is none.
+def read_ranking(contents: Contents) -> dict[str, Any]:
+    """Return the stored comparison of three or more approaches by their ranks in Dice; {} if there is none.
 
     Keys: "ranks" (mean rank by approach, best first; 1 is best), "p_value" of Friedman's test, and
     "critical_difference" of two mean ranks (Nemenyi). If approaches were scored on several sets of images,
-    those of the largest group, which stands first.
+    these are of the largest group, which is stored first.
     """
     table = contents.statistics[contents.statistics["metric"] == "dice"]
     tests = {kind: table[table["kind"] == kind] for kind in ("rank", "friedman", "critical-difference")}

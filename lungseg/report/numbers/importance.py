@@ -1,4 +1,4 @@
-"""What fitted approaches read most, put together from importance.csv."""
+"""Average what fitted approaches read most, from importance.csv."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from lungseg.report.contents import Contents
 _BLOCK = re.compile(r"(.+)@(\d+)")
 
 
-def importance_frame(contents: Contents, name: str) -> pd.DataFrame:
-    """Shares of one approach, means over folds and seeds: a row per stage and column, in the stored order.
+def average_importance(contents: Contents, name: str) -> pd.DataFrame:
+    """Average the shares of one approach over folds and seeds: a row per stage and column, in stored order.
 
-    Columns: stage, column, kind (what stands before the column's colon), layer and scale (of a kind that is
-    a layer at a level of the pyramid, such as "relu1_2@64"; None and NaN of others), share.
+    Columns: stage, column, kind (the part of the column's name before the colon), layer, scale, share. Layer
+    and scale are those of a kind such as "relu1_2@64", a layer at a level of the pyramid; None and NaN for
+    other kinds.
     """
     rows = contents.importance[contents.importance["approach"] == name]
     means = rows.groupby(["stage", "column"], sort=False)["share"].mean().reset_index()
@@ -29,14 +30,14 @@ def importance_frame(contents: Contents, name: str) -> pd.DataFrame:
     )
 
 
-def kind_shares(stage: pd.DataFrame) -> pd.Series:
-    """The share of each kind of one stage's columns, all layers of a pyramid together as "features"."""
+def sum_by_kind(stage: pd.DataFrame) -> pd.Series:
+    """Sum the shares of one stage by kind, all layers of a pyramid together as "features"."""
     kinds = stage["kind"].where(stage["layer"].isna(), "features")
     return stage.groupby(kinds, sort=False)["share"].sum()
 
 
-def block_shares(stage: pd.DataFrame) -> pd.DataFrame:
-    """The share of each layer (rows) at each scale (columns, finest first) of one stage; NaN if not used."""
+def sum_by_block(stage: pd.DataFrame) -> pd.DataFrame:
+    """Sum the shares of one stage by layer (rows) and scale (columns, finest first); NaN where not used."""
     held = stage[stage["layer"].notna()]
     table = held.pivot_table(index="layer", columns="scale", values="share", aggfunc="sum")
     return table.sort_index(axis=0).sort_index(axis=1, ascending=False)

@@ -1,4 +1,4 @@
-"""What the tables of time show, picked from timings.csv and timing_pairs.csv as plain numbers."""
+"""Collect what the tables and figures of time show from timings.csv and timing_pairs.csv."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ import pandas as pd
 
 from lungseg.report.contents import Contents
 
-# What makes two timings of the same stage different measurements.
+# Two timings of the same stage that differ in one of these are different measurements.
 SETTING = ["precision", "layout", "compiled", "height", "width"]
 BEFORE, AFTER = ("decode", "prepare"), ("finish",)
 
 
 def is_true(value: Any) -> bool:
-    """A cell that says True, however pandas read its column: with empty cells in it, it holds objects."""
+    """Return whether a cell says True. With empty cells in its column, pandas reads it as an object."""
     return str(value) in ("True", "1", "1.0")
 
 
-def settings(timings: pd.DataFrame, name: str) -> list[pd.DataFrame]:
-    """The rows of stage "whole" of one approach, a table per device, in the order they were measured.
+def split_by_device(timings: pd.DataFrame, name: str) -> list[pd.DataFrame]:
+    """Return the rows of stage "whole" of one approach, a table per device, in the order of measurement.
 
-    Of several settings on one device the first measured is the approach's own; where a time was taken with
-    and without copies between host and device, the one with them counts, since every user pays for them.
+    Of several settings on one device, only the first measured, the approach's own, is kept. Where a time was
+    measured with and without copies between host and device, the one with copies is kept: every user pays
+    for them.
     """
     whole = timings[(timings["approach"] == name) & (timings["stage"] == "whole")]
     result = []
     for device in whole["device"].drop_duplicates():
         rows = whole[whole["device"] == device]
-        rows = rows[_same(rows, rows.iloc[0])]
+        rows = rows[_match_setting(rows, rows.iloc[0])]
         with_copies = rows[rows["copies"].map(is_true)]
         result.append(with_copies if len(with_copies) else rows)
     return result
 
 
-def _same(rows: pd.DataFrame, one: pd.Series) -> pd.Series:
-    """Which of `rows` were measured in the setting of the row `one`; empty cells equal each other."""
+def _match_setting(rows: pd.DataFrame, one: pd.Series) -> pd.Series:
+    """Return which of `rows` were measured in the setting of the row `one`; empty cells are equal."""
     equal = [(rows[name] == one[name]) | (rows[name].isna() & pd.isna(one[name])) for name in SETTING]
     return pd.concat(equal, axis=1).all(axis=1)
 
 
-def speed(whole: pd.DataFrame) -> dict[str, Any]:
-    """The columns of the main table on time: latency at batch size 1, throughput at the best batch size.
+def summarise_speed(whole: pd.DataFrame) -> dict[str, Any]:
+    """Return the main table's columns on time: latency at batch size 1, throughput at the best batch size.
 
     Args:
-        whole: rows of one approach, device and setting, as `settings` gives them.
+        whole: rows of one approach, device and setting, as `split_by_device` returns them.
     """
     first, single = whole.iloc[0], whole[whole["batch_size"] == 1]
     found = {
@@ -64,84 +65,81 @@ def speed(whole: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def latency_frame(contents: Contents) -> pd.DataFrame:
-    """Rows of timings.csv of the whole way at batch size 1: every device and setting, best Dice first."""
-    whole = _whole(contents)
+def select_latencies(contents: Contents) -> pd.DataFrame:
+    """Return the timings of stage "whole" at batch size 1: every device and setting, best Dice first."""
+    whole = _select_whole(contents)
     return whole[whole["batch_size"] == 1]
 
 
-def throughput_frame(contents: Contents) -> pd.DataFrame:
-    """Images/s of the whole way: a row per approach, device and setting, a column per batch size.
+def collect_throughput(contents: Contents) -> pd.DataFrame:
+    """Return images/s of stage "whole": a row per approach, device and setting, a column per batch size.
 
-    The index has the levels approach, device, `SETTING` and copies; the columns are sorted.
+    The index has the levels approach, device, `SETTING` and copies. The columns are sorted.
     """
-    whole = _whole(contents).dropna(subset=["images_per_s"])
+    whole = _select_whole(contents).dropna(subset=["images_per_s"])
     index = ["approach", "device", *SETTING, "copies"]
     if whole.empty:
         return pd.DataFrame()
     rows = {}
-    # Not pivoted: a level that is empty, such as an unknown layout, must not drop its row.
+    # Not pivoted: a pivot drops rows with an empty level, such as an unknown layout.
     for key, part in whole.groupby(index, dropna=False, sort=False):
         rows[key] = part.drop_duplicates("batch_size").set_index("batch_size")["images_per_s"]
     wide = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=index))
     return wide[sorted(wide.columns)]
 
 
-def _whole(contents: Contents) -> pd.DataFrame:
+def _select_whole(contents: Contents) -> pd.DataFrame:
     whole = contents.timings[contents.timings["stage"] == "whole"]
-    names = [name for name in contents.names if name in set(whole["approach"])]
-    order = [*contents.ranked(), *names]
-    place = {name: order.index(name) for name in names}
+    place = {name: number for number, name in enumerate(contents.sort_names(whole["approach"]))}
     return whole.assign(_place=whole["approach"].map(place)).sort_values("_place", kind="stable")
 
 
-def stage_frame(contents: Contents) -> pd.DataFrame:
-    """Median ms of each stage at batch size 1: a row per approach and device, columns in the order of work.
+def collect_stages(contents: Contents) -> pd.DataFrame:
+    """Return the median ms of each stage at batch size 1: a row per approach and device.
 
-    Column "sum" adds the stages from prepare to finish, to be held beside "whole", which was timed in one go;
-    "ratio" is sum / whole.
+    Columns are in the order in which stages run. "sum" adds the stages from prepare to finish; "whole" is the
+    same work timed in one go; "ratio" is sum / whole.
     """
     rows = []
-    for name in contents.ranked():
-        for whole in settings(contents.timings, name):
-            times = _stage_times(contents.timings, whole.iloc[0])
+    for name in contents.ranked:
+        for whole in split_by_device(contents.timings, name):
+            times = _find_stage_times(contents.timings, whole.iloc[0])
             inner = [time for stage, time in times.items() if stage not in ("decode", "whole")]
             total = sum(inner) if inner else float("nan")
             ratio = total / times.get("whole", float("nan"))
             device = whole.iloc[0]["device"]
             rows.append({"approach": name, "device": device, **times, "sum": total, "ratio": ratio})
     frame = pd.DataFrame(rows, columns=None if rows else ["approach", "device"])
-    known = ("approach", "device", *BEFORE, *AFTER, "sum", "whole", "ratio")
-    own = [stage for stage in frame if stage not in known]
-    order = ["approach", "device", *BEFORE, *own, *AFTER, "sum", "whole", "ratio"]
-    return frame[[column for column in order if column in frame]]
+    first, last = ("approach", "device", *BEFORE), (*AFTER, "sum", "whole", "ratio")
+    own = [stage for stage in frame if stage not in (*first, *last)]
+    return frame[[column for column in (*first, *own, *last) if column in frame]]
 
 
-def _stage_times(timings: pd.DataFrame, one: pd.Series) -> dict[str, float]:
+def _find_stage_times(timings: pd.DataFrame, one: pd.Series) -> dict[str, float]:
     rows = timings[
         (timings["approach"] == one["approach"])
         & (timings["device"] == one["device"])
         & (timings["batch_size"] == 1)
     ]
     # Reading a file happens on the host, the same in every setting.
-    rows = rows[_same(rows, one) | (rows["stage"] == "decode")]
-    # Copies belong to "whole"; the row with them stands first.
+    rows = rows[_match_setting(rows, one) | (rows["stage"] == "decode")]
+    # Copies belong to "whole": the row with them comes first.
     rows = rows.assign(_order=~rows["copies"].map(is_true).astype(bool)).sort_values("_order", kind="stable")
     return {stage: float(part.iloc[0]["median_ms"]) for stage, part in rows.groupby("stage", sort=False)}
 
 
-def speed_ratios(contents: Contents) -> pd.DataFrame:
-    """timing_pairs.csv with the A/A rows first, and each A/B row turned so that `approach` is the faster.
+def collect_ratios(contents: Contents) -> pd.DataFrame:
+    """Return timing_pairs.csv with the A/A rows first, and the faster of the two as `approach`.
 
     `ratio` is then at least 1: how many times as fast `approach` is as `other`. Within a device, setting and
-    batch size the fastest approach stands first.
+    batch size the fastest approach comes first.
     """
     pairs = contents.timing_pairs
     same = pairs[pairs["kind"] == "A/A"].to_dict("records")
-    apart = [
-        _faster_first(row) for row in pairs[pairs["kind"] == "A/B"].to_dict("records") if row["ratio"] > 0
+    different = [
+        _put_faster_first(row) for row in pairs[pairs["kind"] == "A/B"].to_dict("records") if row["ratio"] > 0
     ]
-    frame = pd.DataFrame(apart, columns=pairs.columns)
+    frame = pd.DataFrame(different, columns=pairs.columns)
     keys = ["device", *SETTING, "batch_size"]
     frame["_measured"] = frame.groupby(keys, dropna=False, sort=False).ngroup()
     frame["_wins"] = frame.groupby(["_measured", "approach"])["other"].transform("count")
@@ -149,7 +147,7 @@ def speed_ratios(contents: Contents) -> pd.DataFrame:
     return pd.DataFrame([*same, *frame[list(pairs.columns)].to_dict("records")], columns=pairs.columns)
 
 
-def _faster_first(row: dict[str, Any]) -> dict[str, Any]:
+def _put_faster_first(row: dict[str, Any]) -> dict[str, Any]:
     if row["ratio"] >= 1:
         return row
     changed = {"approach": row["other"], "other": row["approach"], "ratio": 1 / row["ratio"]}

@@ -1,12 +1,22 @@
-"""Tables of an ablation: one for each group of rows that the spec names."""
+"""Make the tables of an ablation: one for each group of rows that the spec names."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from lungseg.report.contents import Contents
-from lungseg.report.markup import Section, Table, amount, difference, duration, interval, score
-from lungseg.report.numbers.ablation import ablation_frame
-from lungseg.report.numbers.quality import distance_unit
-from lungseg.report.sentences.notes import unit_of
+from lungseg.report.markup import (
+    Section,
+    Table,
+    format_amount,
+    format_difference,
+    format_duration,
+    format_interval,
+    format_score,
+)
+from lungseg.report.numbers.ablation import collect_ablation
+from lungseg.report.numbers.quality import find_distance_unit
+from lungseg.report.sentences.images import find_unit
 
 _TEXT = (
     "Rows of a group in the order of the spec. Intervals: 95 %, bootstrap-t over {unit}s. Differences are "
@@ -15,28 +25,28 @@ _TEXT = (
 )
 
 
-def ablation_sections(contents: Contents) -> list[Section]:
-    """A section for each group with results; none where the spec has no groups."""
-    frame = ablation_frame(contents)
-    header = ["Approach", "Dice [95 % interval]", "Pixel accuracy", f"HD95, {distance_unit(contents)}"]
+def make_ablation_sections(contents: Contents) -> list[Section]:
+    """Make a section for each group with results; [] if the spec has no groups."""
+    frame = collect_ablation(contents)
+    header = ["Approach", "Dice [95 % interval]", "Pixel accuracy", f"HD95, {find_distance_unit(contents)}"]
     header += ["Training", "Minus the row above", "Minus the first row"]
     sections = []
     for group, rows in frame.groupby("group", sort=False):
-        cells = [_cells(row) for row in rows.to_dict("records")]
-        text = "" if sections else _TEXT.format(unit=unit_of(contents))
+        cells = [_format_cells(row) for row in rows.to_dict("records")]
+        text = "" if sections else _TEXT.format(unit=find_unit(contents))
         sections.append(Section(f"Ablation: {group}", Table(header, cells), text))
     return sections
 
 
-def _cells(row: dict) -> list[str]:
+def _format_cells(row: dict[str, Any]) -> list[str]:
     return [
         row["approach"],
-        interval(score, row["dice"], row["dice_low"], row["dice_high"]),
-        score(row["accuracy"]),
-        amount(row["hd95"]),
-        duration(row["training_seconds"]),
+        format_interval(format_score, row["dice"], row["dice_low"], row["dice_high"]),
+        format_score(row["accuracy"]),
+        format_amount(row["hd95"]),
+        format_duration(row["training_seconds"]),
         *(
-            interval(difference, row[kind], row[f"{kind}_low"], row[f"{kind}_high"])
-            for kind in ("above", "first")
+            format_interval(format_difference, row[column], row[f"{column}_low"], row[f"{column}_high"])
+            for column in ("above", "first")
         ),
     ]

@@ -1,4 +1,4 @@
-"""Tables of paired differences between approaches."""
+"""Make the tables of paired differences between approaches."""
 
 from __future__ import annotations
 
@@ -9,59 +9,52 @@ from lungseg.report.markup import (
     EMPTY,
     Section,
     Table,
-    count,
-    difference,
-    interval,
-    p_equals,
-    p_value,
-    signed,
+    format_count,
+    format_difference,
+    format_interval,
+    format_p,
+    format_signed,
+    state_p,
 )
-from lungseg.report.numbers.comparisons import family_size, paired_frame, ranking
-from lungseg.report.numbers.quality import distance_unit
-from lungseg.report.sentences.notes import unit_of
+from lungseg.report.numbers.comparisons import collect_pairs, count_comparisons, read_ranking
+from lungseg.report.numbers.quality import find_distance_unit
+from lungseg.report.sentences.images import find_unit
 
 _SECONDARY = [
-    ("hd95", "HD95, {unit}", signed),
-    ("assd", "ASSD, {unit}", signed),
-    ("brier", "Brier score", difference),
+    ("hd95", "HD95, {unit}", format_signed),
+    ("assd", "ASSD, {unit}", format_signed),
+    ("brier", "Brier score", format_difference),
 ]
 
 
-def comparison_sections(contents: Contents) -> list[Section]:
-    """The primary endpoint, then the secondary ones; nothing where no two approaches were compared."""
-    found = [primary_section(contents), secondary_section(contents)]
+def make_comparison_sections(contents: Contents) -> list[Section]:
+    """Make the table of the primary endpoint, then that of the secondary ones; [] without comparisons."""
+    found = [_make_primary_section(contents), _make_secondary_section(contents)]
     return [section for section in found if section]
 
 
-def primary_section(contents: Contents) -> Section | None:
-    """A row per pair on the endpoint fixed in advance."""
-    frame = paired_frame(contents, "dice")
+def _make_primary_section(contents: Contents) -> Section | None:
+    """Make a row per pair on the endpoint fixed in advance."""
+    frame = collect_pairs(contents, "dice")
     if frame.empty:
         return None
-    unit = unit_of(contents)
-    header = [
-        "Approach",
-        "Other",
-        "Mean difference [95 % interval]",
-        "p (sign-flip)",
-        "p (Holm)",
-        "p (Wilcoxon)",
-    ]
-    header += ["Rank-biserial", "Better on", "Worse on"]
+    unit = find_unit(contents)
+    header = ["Approach", "Other", "Mean difference [95 % interval]"]
+    header += ["p (sign-flip)", "p (Holm)", "p (Wilcoxon)", "Rank-biserial", "Better on", "Worse on"]
     rows = [
         [
             row["approach"],
             row["other"],
-            interval(difference, row["value"], row["low"], row["high"]),
-            *(p_value(row[name]) for name in ("p_value", "p_holm", "wilcoxon_p")),
+            format_interval(format_difference, row["value"], row["low"], row["high"]),
+            *(format_p(row[name]) for name in ("p_value", "p_holm", "wilcoxon_p")),
             EMPTY if pd.isna(row["rank_biserial"]) else f"{row['rank_biserial']:+z.3f}",
-            _of(row["better"], row["n"]),
-            _of(row["worse"], row["n"]),
+            _format_of(row["better"], row["n"]),
+            _format_of(row["worse"], row["n"]),
         ]
         for row in frame.to_dict("records")
     ]
     table = Table(header, rows, text={0, 1})
-    parts = (_PRIMARY.format(unit=unit), _family(contents), _ranks(contents))
+    parts = (_PRIMARY.format(unit=unit), _describe_family(contents), _describe_ranks(contents))
     text = "\n\n".join(part for part in parts if part)
     return Section("Paired differences in Dice", table, text)
 
@@ -76,37 +69,37 @@ _PRIMARY = (
 )
 
 
-def _of(value: float, n: float) -> str:
+def _format_of(value: float, n: float) -> str:
     return EMPTY if pd.isna(value) else f"{int(value):,} of {int(n):,}"
 
 
-def _family(contents: Contents) -> str:
-    if size := family_size(contents):
-        return f"Holm's correction is over the family of {count(size, 'comparison')} in this table."
+def _describe_family(contents: Contents) -> str:
+    if size := count_comparisons(contents):
+        return f"Holm's correction is over the family of {format_count(size, 'comparison')} in this table."
     if contents.other_datasets:
         return "Holm's correction is over a family that takes in the comparisons on other stored datasets."
     return ""
 
 
-def _ranks(contents: Contents) -> str:
-    found = ranking(contents)
+def _describe_ranks(contents: Contents) -> str:
+    found = read_ranking(contents)
     if not found:
         return ""
     ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in found["ranks"].items())
     return (
         f"Mean ranks in Dice (1 is best): {ranks}. Friedman's test of equal ranks: "
-        f"{p_equals(found['p_value'])}; ranks less than {found['critical_difference']:.2f} apart are not "
-        "told apart (Nemenyi, level .05)."
+        f"{state_p(found['p_value'])}; ranks that differ by less than {found['critical_difference']:.2f} are "
+        "not distinguishable (Nemenyi, level .05)."
     )
 
 
-def secondary_section(contents: Contents) -> Section | None:
-    """The same pairs on boundary distances and the Brier score, uncorrected."""
-    frames = {metric: paired_frame(contents, metric) for metric, _, _ in _SECONDARY}
+def _make_secondary_section(contents: Contents) -> Section | None:
+    """Make a row per pair on boundary distances and the Brier score, uncorrected."""
+    frames = {metric: collect_pairs(contents, metric) for metric, _, _ in _SECONDARY}
     stored = [column for column in _SECONDARY if len(frames[column[0]])]
     if not stored:
         return None
-    unit = distance_unit(contents)
+    unit = find_distance_unit(contents)
     header = ["Approach", "Other"]
     by_pair: dict[tuple[str, str], list[str]] = {}
     for number, (metric, title, show) in enumerate(stored):
@@ -114,7 +107,7 @@ def secondary_section(contents: Contents) -> Section | None:
         for row in frames[metric].to_dict("records"):
             cells = by_pair.setdefault((row["approach"], row["other"]), [])
             cells += [EMPTY] * (2 * number - len(cells))
-            cells += [interval(show, row["value"], row["low"], row["high"]), p_value(row["p_value"])]
+            cells += [format_interval(show, row["value"], row["low"], row["high"]), format_p(row["p_value"])]
     width = 2 * len(stored)
     rows = [[*pair, *cells, *[EMPTY] * (width - len(cells))] for pair, cells in by_pair.items()]
     return Section("Secondary endpoints, exploratory", Table(header, rows, text={0, 1}), _SECONDARY_TEXT)

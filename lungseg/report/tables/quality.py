@@ -1,33 +1,33 @@
-"""Tables of how good the masks are: boundaries, lungs, probabilities, spread, sources."""
+"""Make the tables of how good the masks are: spread, boundaries, lungs, probabilities, sources."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from lungseg.report.contents import Contents
-from lungseg.report.markup import EMPTY, Section, Table, amount, interval, score
-from lungseg.report.numbers.quality import quality_frame, seed_means, source_frame
-from lungseg.report.sentences.notes import unit_of
+from lungseg.report.markup import EMPTY, Section, Table, format_amount, format_interval, format_score
+from lungseg.report.numbers.quality import average_by_seed, average_by_source, collect_quality
+from lungseg.report.sentences.images import find_unit
 
 UNNAMED = "unnamed source"
 
-# Column of `quality_frame`, its title, and how a number of it is shown.
+# Column of `collect_quality`, its title, and the format of its numbers.
 _BOUNDARIES = [
-    ("hd95", "HD95, {unit} [95 % interval]", amount),
-    ("assd", "ASSD, {unit} [95 % interval]", amount),
-    ("hausdorff", "Hausdorff, {unit}", amount),
-    ("surface_dice_1", "Surface Dice 1 %", score),
-    ("surface_dice_2", "Surface Dice 2 %", score),
-    ("dice_left", "Dice, left lung", score),
-    ("dice_right", "Dice, right lung", score),
-    ("area_error", "Area error", score),
+    ("hd95", "HD95, {unit} [95 % interval]", format_amount),
+    ("assd", "ASSD, {unit} [95 % interval]", format_amount),
+    ("hausdorff", "Hausdorff, {unit}", format_amount),
+    ("surface_dice_1", "Surface Dice 1 %", format_score),
+    ("surface_dice_2", "Surface Dice 2 %", format_score),
+    ("dice_left", "Dice, left lung", format_score),
+    ("dice_right", "Dice, right lung", format_score),
+    ("area_error", "Area error", format_score),
 ]
 _PIXELS = [
-    ("precision", "Precision", score),
-    ("recall", "Recall", score),
-    ("specificity", "Specificity", score),
-    ("brier", "Brier score", score),
-    ("calibration_error", "Calibration error", score),
+    ("precision", "Precision", format_score),
+    ("recall", "Recall", format_score),
+    ("specificity", "Specificity", format_score),
+    ("brier", "Brier score", format_score),
+    ("calibration_error", "Calibration error", format_score),
 ]
 _BOUNDARIES_TEXT = (
     "Means over patients, intervals bootstrap-t over patients. HD95 and Hausdorff: the larger of both "
@@ -43,52 +43,51 @@ _PIXELS_TEXT = (
 )
 
 
-def quality_sections(contents: Contents) -> list[Section]:
-    """All tables of this module that the stored results have numbers for."""
-    frame = quality_frame(contents)
+def make_quality_sections(contents: Contents) -> list[Section]:
+    """Make all tables of this module that the stored results have numbers for."""
+    frame = collect_quality(contents)
     found = [
-        _means("Boundaries and lungs", frame, _BOUNDARIES, _BOUNDARIES_TEXT),
-        _means("Pixels and probabilities", frame, _PIXELS, _PIXELS_TEXT),
-        source_section(contents),
+        _make_spread_section(contents, frame),
+        _make_means_section("Boundaries and lungs", frame, _BOUNDARIES, _BOUNDARIES_TEXT),
+        _make_means_section("Pixels and probabilities", frame, _PIXELS, _PIXELS_TEXT),
+        _make_source_section(contents),
     ]
     return [section for section in found if section]
 
 
-def _means(title: str, frame: pd.DataFrame, wanted: list[tuple], text: str) -> Section | None:
-    """A row per approach, of those columns that any approach has a number in."""
+def _make_means_section(title: str, frame: pd.DataFrame, wanted: list[tuple], text: str) -> Section | None:
+    """Make a row per approach, with the wanted columns in which any approach has a number."""
     columns = [column for column in wanted if frame[column[0]].notna().any()]
     if not columns:
         return None
     rows = []
     for row in frame.to_dict("records"):
         cells = [
-            interval(show, row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+            format_interval(show, row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
             for name, _, show in columns
         ]
         rows.append([row["approach"], *cells])
     unit = frame["distance_unit"].iloc[0]
-    return Section(
-        title, Table(["Approach", *(head.format(unit=unit) for _, head, _ in columns)], rows), text
-    )
+    header = ["Approach", *(head.format(unit=unit) for _, head, _ in columns)]
+    return Section(title, Table(header, rows), text)
 
 
-def spread_section(contents: Contents) -> Section | None:
-    """How Dice varies over images, and the mean over seeds; None without results."""
-    frame = quality_frame(contents)
+def _make_spread_section(contents: Contents, frame: pd.DataFrame) -> Section | None:
+    """Show how Dice varies over images, and the means of the seeds; None without results."""
     if frame.empty:
         return None
-    who = f"{unit_of(contents)}s"
+    who = f"{find_unit(contents)}s"
     header = ["Approach", who.capitalize(), "Mean", "Median", "SD", "5th to 95th percentile", "Seeds"]
     several = frame["seeds"].max() > 1
     header += ["SD of seeds' means", "Range of seeds' means"] if several else []
     rows = []
     for row in frame.to_dict("records"):
-        cells = [f"{row['n']:.0f}", *(score(row[f"dice{name}"]) for name in ("", "_median", "_sd"))]
-        cells += [_range(row["dice_p5"], row["dice_p95"]), f"{row['seeds']:.0f}"]
+        cells = [f"{row['n']:.0f}", *(format_score(row[f"dice{name}"]) for name in ("", "_median", "_sd"))]
+        cells += [_format_range(row["dice_p5"], row["dice_p95"]), f"{row['seeds']:.0f}"]
         if several:
-            means = seed_means(contents, row["approach"])
-            spread = _range(means.min(), means.max()) if row["seeds"] > 1 else EMPTY
-            cells += [score(row["dice_seed_sd"]), spread]
+            means = average_by_seed(contents, row["approach"])
+            spread = _format_range(means.min(), means.max()) if row["seeds"] > 1 else EMPTY
+            cells += [format_score(row["dice_seed_sd"]), spread]
         rows.append([row["approach"], *cells])
     text = f"Of the Dice of {who}."
     if several:
@@ -96,15 +95,15 @@ def spread_section(contents: Contents) -> Section | None:
     return Section("Spread over images", Table(header, rows), text)
 
 
-def _range(low: float, high: float) -> str:
-    return EMPTY if pd.isna(low) or pd.isna(high) else f"{score(low)} to {score(high)}"
+def _format_range(low: float, high: float) -> str:
+    return EMPTY if pd.isna(low) or pd.isna(high) else f"{format_score(low)} to {format_score(high)}"
 
 
-def source_section(contents: Contents) -> Section | None:
-    """Mean Dice by source; None if all images come from one."""
-    frame, counts = source_frame(contents), contents.sources().value_counts()
+def _make_source_section(contents: Contents) -> Section | None:
+    """Show the mean Dice by source; None if all images come from one."""
+    frame, counts = average_by_source(contents), contents.sources.value_counts()
     if len(counts) < 2 or frame.empty:
         return None
     header = ["Approach", *(f"{source or UNNAMED} (n = {counts[source]})" for source in frame)]
-    rows = [[name, *(score(value) for value in frame.loc[name])] for name in frame.index]
+    rows = [[name, *(format_score(value) for value in frame.loc[name])] for name in frame.index]
     return Section("Dice by source", Table(header, rows), "Mean over the images of each source.")

@@ -1,28 +1,31 @@
-"""The generated blocks of a README: no number in it is typed by hand."""
+"""Fill the generated block of a README: no number in it is typed by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lungseg.report.contents import read_contents
+from lungseg.report.contents import Contents
 from lungseg.report.markup import escape_markdown
-from lungseg.report.numbers.quality import main_frame
-from lungseg.report.sentences import notes
-from lungseg.report.tables.summary import main_section
+from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.sentences.images import describe_images
+from lungseg.report.sentences.provenance import list_provenance
+from lungseg.report.tables.main import make_main_section
 from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
 
 
-def fill_readme(readme: Path, name: str, directory: Path) -> bool:
-    """Puts the main table of the results in `directory` between two marks of a README.
+def fill_readme(readme: Path, contents: Contents) -> bool:
+    """Put the main table of a benchmark between the two marks of a README that have its name.
 
-    The marks are `<!-- results:NAME -->` and `<!-- /results:NAME -->`; what stands between them is replaced.
+    The marks are `<!-- results:NAME -->` and `<!-- /results:NAME -->`. What is between them is replaced.
 
     Returns:
         True if it was filled, False if the README has no such marks.
 
-    Raises InputError if the README can't be read or only one of the marks is there, in this order.
+    Raises:
+        InputError: the README can't be read or written, or has only one of the marks or both in wrong order.
     """
+    name = contents.run["name"]
     start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
     try:
         text = readme.read_text(encoding="utf-8")
@@ -36,13 +39,12 @@ def fill_readme(readme: Path, name: str, directory: Path) -> bool:
         raise InputError(
             f"{readme} has one of the marks '{start}' and '{end}' but not both: add the other one"
         )
-    write_atomically(readme, f"{before}{start}\n{readme_block(directory)}{end}{after}")
+    write_atomically(readme, f"{before}{start}\n{_make_block(contents)}{end}{after}")
     return True
 
 
-def readme_block(directory: Path) -> str:
-    """The Markdown of such a block: what was compared, the main table, and how it was measured."""
-    contents = read_contents(directory)
-    compared = escape_markdown(notes.compared(contents))
-    source = escape_markdown(" ".join(notes.provenance(contents)))
-    return f"\n{compared}\n\n{main_section(contents, main_frame(contents))}\n{source}\n\n"
+def _make_block(contents: Contents) -> str:
+    """Write what was compared, the main table, and how it was measured."""
+    images = escape_markdown(describe_images(contents))
+    source = escape_markdown(" ".join(list_provenance(contents)))
+    return f"\n{images}\n\n{make_main_section(contents, collect_main_rows(contents))}\n{source}\n\n"

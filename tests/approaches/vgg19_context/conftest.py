@@ -46,21 +46,23 @@ def small() -> Callable[..., Vgg19ContextSettings]:
 
 
 @pytest.fixture
-def fitted(small, runtime, discs, new_run):
-    """A fitted approach and its run, whose `report` is what the fit returned; keys are settings."""
+def fitted(small, runtime, discs, new_fit_context):
+    """A fitted approach and the context of its fit, with the `report` of the fit; keys are settings."""
 
     def make(seed: int = 0, folder: str = "checkpoints", train: int = 6, held: int = 2, **values):
         approach, validation = Vgg19Context(small(**values), runtime), discs(held, seed=9)
-        run = new_run(seed, folder, lambda maps: mean_dice(maps, (sample.mask() for sample in validation)))
-        run.report = approach.fit(discs(train), validation, run)
-        return approach, run
+        fit_context = new_fit_context(
+            seed, folder, lambda maps: mean_dice(maps, (sample.mask() for sample in validation))
+        )
+        fit_context.report = approach.fit(discs(train), validation, fit_context)
+        return approach, fit_context
 
     return make
 
 
 @pytest.fixture
 def shared(fitted):
-    """As `fitted`, but fitted only once for all tests: they must not change it, nor read its run's files."""
+    """As `fitted`, but fitted only once for all tests: they must not change it, nor read its checkpoints."""
 
     def make(**values):
         key = json.dumps(values)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungseg.approaches.vgg19_context import fitting
+from lungseg.approaches.vgg19_context import resumable_fit
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
-from lungseg.approaches.vgg19_context.base import BasePlanes
-from lungseg.approaches.vgg19_context.cascade import believed, run_cascade
+from lungseg.approaches.vgg19_context.cascade import run_cascade
+from lungseg.approaches.vgg19_context.code_tables import CodeTables
+from lungseg.approaches.vgg19_context.context_planes import compute_context_planes
+from lungseg.approaches.vgg19_context.image_planes import ImagePlanes
 from lungseg.approaches.vgg19_context.stage_models import BoostedStage
-from lungseg.approaches.vgg19_context.tables import BaseTables
 from lungseg.harness.run import benchmark
 from lungseg.learning.regressors.base import as_rows
 from lungseg.results import read_table
@@ -38,7 +39,7 @@ def differ(one: list[np.ndarray], two: list[np.ndarray]) -> bool:
         {},
         {"layers": ("relu1_2", "relu2_2"), "components": 0, "scales": (32,), "contexts": 0},
         {"regressor": "ridge", **GREY},
-        {"regressor": "hist-gradient-boosting", "contexts": 0, **GREY},
+        {"regressor": "sklearn.tree:ExtraTreeRegressor", "contexts": 0, **GREY},
         {"regressor": "mlp", "contexts": 0, **GREY},
         {"contexts": 0, **GREY},
         {"contexts": 2, **GREY},
@@ -48,23 +49,24 @@ def differ(one: list[np.ndarray], two: list[np.ndarray]) -> bool:
     ids=json.dumps,
 )
 def test_it_learns_and_is_stored(values, shared, discs, runtime, tmp_path):
-    approach, run = shared(**values)
+    approach, fit_context = shared(**values)
     samples = discs(3, seed=5)
     images = [sample.image() for sample in samples]
     maps = approach.predict(images)
     assert mean_dice(maps, (sample.mask() for sample in samples)) > 0.8
-    assert [row["step"] for row in run.rows] == list(range(1, approach.settings.contexts + 2))
-    for row in run.rows:
+    assert [row["step"] for row in fit_context.rows] == list(range(1, approach.settings.contexts + 2))
+    for row in fit_context.rows:
         assert row["unit"] == "stage"
         assert 0 < row["validation_dice"] <= 1
         assert np.isfinite([row["train_loss"], row["validation_loss"]]).all()
-    assert run.report.unit == "rows"
-    assert run.report.parameters > 0
+    assert fit_context.report.unit == "rows"
+    assert (fit_context.report.parameters is None) == (":" in approach.settings.regressor)
+    assert fit_context.report.parameters is None or fit_context.report.parameters > 0
     approach.save(tmp_path / "model")
     assert_same(Vgg19Context.load(tmp_path / "model", approach.settings, runtime).predict(images), maps)
 
 
-@pytest.mark.parametrize("regressor", ["lightgbm", "ridge", "hist-gradient-boosting", "mlp"])
+@pytest.mark.parametrize("regressor", ["lightgbm", "ridge", "sklearn.tree:ExtraTreeRegressor", "mlp"])
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(regressor, shared, fitted, images):
     values = {"regressor": regressor, "contexts": 1 if regressor == "ridge" else 0, **GREY}
     maps = shared(**values)[0].predict(images)
@@ -72,11 +74,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(regressor, sha
     assert differ(fitted(seed=1, folder="other", **values)[0].predict(images), maps)
 
 
-def test_the_number_of_threads_has_no_part_in_what_is_fitted(small, discs, runtime, new_run):
+def test_the_number_of_threads_has_no_part_in_what_is_fitted(small, discs, runtime, new_fit_context):
     texts = []
     for threads in (1, 3):
         approach = Vgg19Context(small(**GREY), replace(runtime, threads=threads))
-        approach.fit(discs(6), discs(2, seed=9), new_run(folder=str(threads)))
+        approach.fit(discs(6), discs(2, seed=9), new_fit_context(folder=str(threads)))
         texts.append([stage.model.text for stage in approach.cascade])
     trees = [[text[: text.index("parameters:")] for text in each] for each in texts]
     assert trees[0] == trees[1]
@@ -130,32 +132,32 @@ def test_an_image_without_contrast_is_no_trouble(value, shared):
 @pytest.mark.parametrize("values", [{"contexts": 2}, {"shape_prior": False}], ids=str)
 def test_prediction_is_what_the_stages_learnt_on(values, fitted, images, monkeypatch):
     """Values at prediction, codes in training: the same maps on either way."""
-    fit, models, spied, rows = BoostedStage.fit, [], fitting.stage_rows, []
+    fit, models, spied, rows = BoostedStage.fit, [], resumable_fit.make_stage_rows, []
     monkeypatch.setattr(BoostedStage, "fit", lambda model, *rest: (models.append(model), fit(model, *rest)))
-    monkeypatch.setattr(BoostedStage, "side_by_side", False)  # else in whatever order
-    monkeypatch.setattr(fitting, "stage_rows", lambda *rest: rows.append(spied(*rest)) or rows[-1])
-    approach, run = fitted(**values)
-    bins = BaseTables(run.checkpoints / "tables").bins
+    monkeypatch.setattr(BoostedStage, "fits_in_parallel", False)  # else in whatever order
+    monkeypatch.setattr(resumable_fit, "make_stage_rows", lambda *rest: rows.append(spied(*rest)) or rows[-1])
+    approach, fit_context = fitted(**values)
+    bins = CodeTables(fit_context.checkpoints / "tables").bins
     of_all = models[2::3]  # two folds, then all of them; the last stage is fitted once
     of_all += models[-1:]
-    shared = approach.base(approach.prepare(images))
+    shared = approach.image_planes(approach.prepare(images))
     earlier = [] if shared.prior is None else [shared.prior]
     for stage, own, model in zip(approach.cascade, rows, of_all, strict=True):
-        codes = bins.encode(as_rows(shared.planes[stage.grid][:, : shared.own]))
+        codes = bins.encode(as_rows(shared.planes[stage.grid][:, : shared.image_count]))
         if earlier:
-            context = own.context_bins.encode(as_rows(believed(earlier, stage.grid)))
+            context = own.context_bins.encode(as_rows(compute_context_planes(earlier, stage.grid)))
             codes = torch.cat([codes, context], 1)
-        values = torch.from_numpy(model.of_codes(codes.numpy()))
+        values = torch.from_numpy(model.predict_codes(codes.numpy()))
         earlier.append(values.view(len(images), 1, stage.grid, stage.grid).clamp(0, 1))
     found = run_cascade(approach.cascade, shared)
     torch.testing.assert_close(found, earlier[-1], atol=1e-5, rtol=0)
 
 
 def test_the_recorded_dice_is_that_of_what_it_predicts(shared, discs):
-    approach, run = shared(**GREY)
+    approach, fit_context = shared(**GREY)
     held = discs(2, seed=9)
     maps = approach.predict([sample.image() for sample in held])
-    assert run.rows[-1]["validation_dice"] == mean_dice(maps, (sample.mask() for sample in held))
+    assert fit_context.rows[-1]["validation_dice"] == mean_dice(maps, (sample.mask() for sample in held))
 
 
 def test_rows_of_validation_images_are_not_counted_as_learnt_from(fitted):
@@ -173,18 +175,14 @@ def test_stages_before_the_last_can_have_other_trees(fitted, runtime, images, tm
     approach.save(tmp_path / "model")
     again = Vgg19Context.load(tmp_path / "model", approach.settings, runtime)
     assert_same(again.predict(images), approach.predict(images))
-    regressors = {**values, "regressor": "hist-gradient-boosting"}
-    approach, _ = fitted(folder="other", **regressors)
-    trees = [stage.model.regressor.model.max_iter for stage in approach.cascade]
-    assert trees == [3, 3, 12]
 
 
-def test_fitting_again_replaces_what_was_fitted(fitted, small, discs, runtime, new_run, images):
+def test_fitting_again_replaces_what_was_fitted(fitted, small, discs, runtime, new_fit_context, images):
     approach, _ = fitted(train=3, **GREY)
     train, held = discs(4, seed=3), discs(2, seed=9)
     fresh = Vgg19Context(approach.settings, runtime)
     for each, folder in ((approach, "second"), (fresh, "fresh")):
-        each.fit(train, held, new_run(folder=folder))
+        each.fit(train, held, new_fit_context(folder=folder))
     assert len(approach.cascade) == 2
     assert_same(approach.predict(images), fresh.predict(images))
 
@@ -201,8 +199,8 @@ def test_weights_feature_maps_and_estimate(small, shared, runtime, images):
     assert approach.weights().kind == "random"
     assert Vgg19Context(small(**GREY), runtime).weights() is None
     planes = approach.feature_maps(images[0])
-    assert planes.shape == (len(approach.base.names) + 1, 32, 32)  # and the shape prior's map
-    assert len(BasePlanes(small(), runtime).names) == 2 * 6 + 3 + 5
+    assert planes.shape == (len(approach.image_planes.names) + 1, 32, 32)  # and the shape prior's map
+    assert len(ImagePlanes(small(), runtime).names) == 2 * 6 + 3 + 5
     for values in ({}, {"regressor": "ridge"}, {"regressor": "mlp"}, {"contexts": 0}):
         short, long = (Vgg19Context(small(**values), runtime).estimate(count, 2) for count in (10, 10_000))
         assert 0 < short < long
@@ -215,8 +213,8 @@ def test_importance_is_each_columns_share_of_its_stages_gain(shared):
         own = {column: share for name, column, share in rows if name == f"stage {number}"}
         gains = lightgbm.Booster(model_str=stage.model.text).feature_importance("gain")
         np.testing.assert_allclose(list(own.values()), gains / gains.sum(), rtol=1e-6)
-    assert list(own)[: len(approach.base.names)] == approach.base.names
-    context = list(own)[len(approach.base.names) :]
+    assert list(own)[: len(approach.image_planes.names)] == approach.image_planes.names
+    context = list(own)[len(approach.image_planes.names) :]
     assert {column.split(":")[0] for column in context} == {"map 1", "map 2"}
     assert shared(regressor="ridge", **GREY)[0].importance() == []
 
@@ -231,12 +229,14 @@ def test_bfloat16_is_close_to_float32(shared, runtime, images, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_fits_stores_and_predicts_as_the_cpu_does(shared, small, discs, runtime, new_run, tmp_path):
+def test_a_gpu_fits_stores_and_predicts_as_the_cpu_does(
+    shared, small, discs, runtime, new_fit_context, tmp_path
+):
     on_cpu, _ = shared()
     device = replace(runtime, device=torch.device("cuda"))
     held = discs(2, seed=9)
     approach = Vgg19Context(small(), device)
-    approach.fit(discs(6), held, new_run(folder="cuda"))
+    approach.fit(discs(6), held, new_fit_context(folder="cuda"))
     approach.save(tmp_path / "model")
     maps = Vgg19Context.load(tmp_path / "model", approach.settings, device).predict([s.image() for s in held])
     for one, two in zip(maps, on_cpu.predict([s.image() for s in held]), strict=True):
@@ -267,11 +267,10 @@ enabled = false
 """
 
 
-def test_a_benchmark_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("lungseg.harness.run.draw_figures", lambda directory: None)  # for their time alone
+def test_a_benchmark_of_it(tmp_path, without_figures):
     (tmp_path / "context.toml").write_text(SPEC)
     spec = read_spec(tmp_path / "context.toml", ["approach.vgg19-context.contexts=1"])
-    assert "vgg19-context" in benchmark(spec, tmp_path / "out")
+    assert "vgg19-context" in benchmark(spec, tmp_path / "out").summary
     history = read_table(tmp_path / "out", "history")
     assert list(history["unit"]) == ["stage", "stage"]
     assert read_table(tmp_path / "out", "scores")["dice"].mean() > 0.5

@@ -74,14 +74,14 @@ def test_it_is_known_by_its_name():
 
 def test_trees_that_a_spec_gives_are_meant_for_all_stages_if_it_gives_no_others():
     one = Vgg19ContextSettings(boosting={"rounds": 7, "leaves": 5})
-    early, last = one.boosting_of(last=False), one.boosting_of(last=True)
+    early, last = one.get_boosting(last=False), one.get_boosting(last=True)
     assert (early.rounds, early.leaves) == (last.rounds, last.leaves) == (7, 5)
     default = Vgg19ContextSettings()
     # A key that isn't given stays what it is by default at each stage.
     assert early.learning_rate == default.context_boosting.learning_rate
     assert last.learning_rate == default.boosting.learning_rate != early.learning_rate
     both = Vgg19ContextSettings(boosting={"rounds": 7}, context_boosting={"rounds": 3})
-    assert [both.boosting_of(last).rounds for last in (False, True)] == [3, 7]
+    assert [both.get_boosting(last).rounds for last in (False, True)] == [3, 7]
     assert both.context_boosting.leaves == default.context_boosting.leaves
     only = Vgg19ContextSettings(context_boosting={"rounds": 3})
     assert only.boosting == default.boosting

@@ -12,16 +12,16 @@ from torchvision.models import vgg19
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.sampling import build_table, sample_pixels
-from lungseg.learning.regressors.base import PixelTable, column_moments
+from lungseg.learning.regressors.base import PixelTable, compute_column_moments
 from lungseg.learning.regressors.boosting import BoostingSettings, LightGBM
 from lungseg.learning.regressors.mlp import Dropout
 from lungseg.learning.regressors.ridge import RidgeRegressor, RidgeSettings
-from lungseg.learning.vgg19.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, random_state
+from lungseg.learning.vgg19.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, make_random_weights
 from lungseg.scoring.overlap import mean_dice
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import validate
 
-REGRESSORS = ("lightgbm", "ridge", "hist-gradient-boosting", "mlp")
+REGRESSORS = ("lightgbm", "ridge", "sklearn.tree:ExtraTreeRegressor", "mlp")
 SMALL = {"boosting": {"rounds": 15}, "mlp": {"epochs": 3, "hidden": 32, "learning_rate": 0.01}}
 
 
@@ -31,7 +31,7 @@ def settings(**values) -> Vgg19PixelsSettings:
 
 def test_maps_are_those_of_torchvisions_vgg19_up_to_its_second_relu():
     network = vgg19(weights=None).features[:4].eval()
-    state = random_state(seed=3)
+    state = make_random_weights(seed=3)
     network.load_state_dict({name.removeprefix("features."): value for name, value in state.items()})
     ours = PixelFeatures("random", seed=3)
     images = torch.rand(2, 1, 17, 23)
@@ -78,41 +78,47 @@ def test_shrunken_masks_are_learnt_as_area_shares(discs, runtime):
 
 
 @pytest.mark.parametrize("regressor", REGRESSORS)
-def test_every_regressor_learns_is_stored_and_repeats_its_bits(regressor, discs, runtime, new_run, tmp_path):
+def test_every_regressor_learns_is_stored_and_repeats_its_bits(
+    regressor, discs, runtime, new_fit_context, tmp_path
+):
     train, held = discs(8), discs(3, seed=9)
     truths = [sample.mask() for sample in held]
     images = [sample.image() for sample in held]
-    run = new_run()
+    fit_context = new_fit_context()
     approach = Vgg19Pixels(settings(regressor=regressor), runtime)
-    fitted = approach.fit(train, held, run)
+    fitted = approach.fit(train, held, fit_context)
     maps = approach.predict(images)
     assert mean_dice(maps, truths) > 0.8
     assert all(m.shape == t.shape and m.dtype == np.float32 for m, t in zip(maps, truths, strict=True))
-    assert run.rows[0]["step"] == 1
-    assert all(np.isfinite(row["validation_loss"]) and 0 <= row["train_accuracy"] <= 1 for row in run.rows)
-    assert fitted.parameters > 0
+    assert fit_context.rows[0]["step"] == 1
+    assert all(
+        np.isfinite(row["validation_loss"]) and 0 <= row["train_accuracy"] <= 1 for row in fit_context.rows
+    )
+    assert fitted.parameters is None if ":" in regressor else fitted.parameters > 0
 
     approach.save(tmp_path)
     loaded = Vgg19Pixels.load(tmp_path, approach.settings, runtime)
     again = Vgg19Pixels(approach.settings, runtime)
-    again.fit(train, held, new_run(folder="again"))
+    again.fit(train, held, new_fit_context(folder="again"))
     for other in (loaded, again):
         for one, two in zip(maps, other.predict(images), strict=True):
             np.testing.assert_array_equal(one, two)
 
 
-def test_lightgbm_keeps_the_round_with_the_least_validation_loss(discs, runtime, new_run):
-    run = new_run()
+def test_lightgbm_keeps_the_round_with_the_least_validation_loss(discs, runtime, new_fit_context):
+    fit_context = new_fit_context()
     approach = Vgg19Pixels(settings(regressor="lightgbm"), runtime)
-    fitted = approach.fit(discs(4), discs(2, seed=5), run)
-    losses = [row["validation_loss"] for row in run.rows]
+    fitted = approach.fit(discs(4), discs(2, seed=5), fit_context)
+    losses = [row["validation_loss"] for row in fit_context.rows]
     assert fitted.best_step == int(np.argmin(losses)) + 1
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_maps_are_what_lightgbm_predicts_from_the_stored_file(layout, discs, runtime, new_run, tmp_path):
+def test_maps_are_what_lightgbm_predicts_from_the_stored_file(
+    layout, discs, runtime, new_fit_context, tmp_path
+):
     approach = Vgg19Pixels(settings(regressor="lightgbm"), runtime)
-    approach.fit(discs(4), discs(2, seed=5), new_run())
+    approach.fit(discs(4), discs(2, seed=5), new_fit_context())
     approach.save(tmp_path)
     stored = lightgbm.Booster(model_file=tmp_path / "lightgbm.txt")
     features, regression = approach.stages()
@@ -123,10 +129,10 @@ def test_maps_are_what_lightgbm_predicts_from_the_stored_file(layout, discs, run
     np.testing.assert_allclose(found.flatten(), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("regressor", ["ridge", "hist-gradient-boosting", "mlp"])
-def test_each_pixel_of_a_map_is_the_prediction_of_its_row(regressor, discs, runtime, new_run):
+@pytest.mark.parametrize("regressor", ["ridge", "sklearn.tree:ExtraTreeRegressor", "mlp"])
+def test_each_pixel_of_a_map_is_the_prediction_of_its_row(regressor, discs, runtime, new_fit_context):
     approach = Vgg19Pixels(settings(regressor=regressor), runtime)
-    approach.fit(discs(4), discs(2, seed=5), new_run())
+    approach.fit(discs(4), discs(2, seed=5), new_fit_context())
     features, regression = approach.stages()
     maps = features.run(approach.prepare([sample.image() for sample in discs(3, seed=7)]))
     rows = np.stack([maps[image, :, y, x].numpy() for image, y, x in np.ndindex(3, 24, 24)])
@@ -134,7 +140,7 @@ def test_each_pixel_of_a_map_is_the_prediction_of_its_row(regressor, discs, runt
     np.testing.assert_allclose(regression.run(maps).flatten(), expected, rtol=0, atol=1e-6)
 
 
-def test_a_model_without_a_split_and_one_of_large_trees_are_evaluated_too(runtime, new_run, tmp_path):
+def test_a_model_without_a_split_and_one_of_large_trees_are_evaluated_too(runtime, new_fit_context, tmp_path):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(3000, 3)).astype(np.float32)
     targets = (features[:, 0] > 0).astype(np.float32) + rng.random(3000).astype(np.float32)
@@ -143,7 +149,7 @@ def test_a_model_without_a_split_and_one_of_large_trees_are_evaluated_too(runtim
         (PixelTable(features, targets), 300),  # more than the CPU's faster engine takes
     ):
         regressor = LightGBM(BoostingSettings(rounds=5, leaves=leaves, min_leaf=1), runtime)
-        regressor.fit(table, table, new_run())
+        regressor.fit(table, table, new_fit_context())
         regressor.save(tmp_path)
         expected = lightgbm.Booster(model_file=tmp_path / "lightgbm.txt").predict(table.features)
         loaded = LightGBM.load(tmp_path, regressor.settings, runtime)
@@ -152,21 +158,21 @@ def test_a_model_without_a_split_and_one_of_large_trees_are_evaluated_too(runtim
             np.testing.assert_allclose(one.predict(table.features), expected, rtol=0, atol=1e-6)
 
 
-def test_features_that_are_no_numbers_are_refused_before_trees_grow(runtime, new_run):
+def test_features_that_are_no_numbers_are_refused_before_trees_grow(runtime, new_fit_context):
     features = np.ones((100, 2), np.float32)
     features[7, 1] = np.nan
-    table, run = PixelTable(features, np.ones(100, np.float32)), new_run()
+    table, fit_context = PixelTable(features, np.ones(100, np.float32)), new_fit_context()
     with pytest.raises(InputError, match="NaN or infinite"):
-        LightGBM(BoostingSettings(), runtime).fit(table, table, run)
-    assert run.rows == []
+        LightGBM(BoostingSettings(), runtime).fit(table, table, fit_context)
+    assert fit_context.rows == []
 
 
-def test_a_gpus_time_includes_copies_only_where_the_regressor_leaves_it(discs, runtime, new_run):
+def test_a_gpus_time_includes_copies_only_where_the_regressor_leaves_it(discs, runtime, new_fit_context):
     elsewhere = replace(runtime, device=torch.device("cuda"))
     copies = {}
     for regressor in ("lightgbm", "ridge", "mlp"):
         approach = Vgg19Pixels(settings(regressor=regressor), runtime)
-        approach.fit(discs(2), discs(2, seed=1), new_run())
+        approach.fit(discs(2), discs(2, seed=1), new_fit_context())
         approach.runtime = approach.regressor.runtime = elsewhere
         copies[regressor] = [stage.copies for stage in approach.stages()]
     assert copies == {"lightgbm": [False, True], "ridge": [False, True], "mlp": [False, False]}
@@ -202,27 +208,27 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 def test_column_moments_agree_with_numpy():
     table = (np.random.default_rng(0).normal(1000, 0.01, (5000, 3))).astype(np.float32)
-    mean, sd = column_moments(table)
+    mean, sd = compute_column_moments(table)
     np.testing.assert_allclose(mean, table.astype(np.float64).mean(0), rtol=1e-9)
     np.testing.assert_allclose(sd, table.astype(np.float64).std(0), rtol=1e-6)
 
 
-def test_ridge_agrees_with_scikit_learns_pipeline(runtime, new_run):
+def test_ridge_agrees_with_scikit_learns_pipeline(runtime, new_fit_context):
     rng = np.random.default_rng(0)
     features = rng.gamma(2, 3, (4000, 64)).astype(np.float32)
     features[:, 5] = 0  # a map that never fires
     targets = (features[:, 0] / 12 + rng.normal(0, 0.1, 4000)).astype(np.float32)
     table = PixelTable(features, targets)
     ours = RidgeRegressor(RidgeSettings(alpha=10.0), runtime)
-    ours.fit(table, table, new_run())
+    ours.fit(table, table, new_fit_context())
     theirs = make_pipeline(StandardScaler(), Ridge(alpha=10.0)).fit(features.astype(np.float64), targets)
     np.testing.assert_allclose(ours.predict(features), theirs.predict(features), atol=2e-4)
 
 
 @pytest.mark.parametrize("regressor", REGRESSORS)
-def test_a_damaged_model_is_refused_in_a_sentence(regressor, discs, runtime, new_run, tmp_path):
+def test_a_damaged_model_is_refused_in_a_sentence(regressor, discs, runtime, new_fit_context, tmp_path):
     approach = Vgg19Pixels(settings(regressor=regressor), runtime)
-    approach.fit(discs(2), discs(2, seed=1), new_run())
+    approach.fit(discs(2), discs(2, seed=1), new_fit_context())
     approach.save(tmp_path / "checkpoints")
     (file,) = (tmp_path / "checkpoints").iterdir()
     file.write_bytes(file.read_bytes()[:40])

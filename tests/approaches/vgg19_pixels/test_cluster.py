@@ -14,7 +14,8 @@ from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19PixelsSettings
-from lungseg.approaches.vgg19_pixels.cluster import _workers, fit_distributed, fit_locally
+from lungseg.approaches.vgg19_pixels.cluster import fit_distributed, fit_locally
+from lungseg.approaches.vgg19_pixels.worker_watch import list_workers
 from lungseg.data.sample import Sample
 from lungseg.learning.vgg19.features import PixelFeatures
 from lungseg.system.errors import InputError
@@ -88,7 +89,7 @@ def test_workers_that_are_there_are_seen_at_each_look(client):
         dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
         Client(client.scheduler.address) as restless,
     ):
-        assert {len(_workers(restless)) for _ in range(300)} == {2}
+        assert {len(list_workers(restless)) for _ in range(300)} == {2}
 
 
 def test_two_workers_give_the_local_model(client, samples, unseen):
@@ -143,7 +144,7 @@ def test_a_worker_killed_while_trees_grow_ends_the_run_and_the_cluster_is_fit_fo
 
     def kill() -> None:
         begun.wait(30)
-        time.sleep(1)  # trees grow by then; a death just before is no other to the caller
+        time.sleep(0.3)  # trees grow by then; a death just before is no other to the caller
         os.kill(min(pids.values()), signal.SIGKILL)
 
     monkeypatch.setattr(lightgbm.dask, "_train", begin)

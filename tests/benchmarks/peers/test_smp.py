@@ -16,12 +16,13 @@ from lungseg.approaches.base import Approach
 from lungseg.approaches.network import NetworkApproach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.harness.run import benchmark
-from lungseg.learning.networks.inference import folded
+from lungseg.learning.networks.inference import fold_norms
 from lungseg.learning.networks.settings import TrainingSettings
-from lungseg.results import read_json, read_table
+from lungseg.results import read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
-from lungseg.system.hashing import libraries
+from lungseg.system.files import read_json
+from lungseg.system.hashing import find_libraries
 from lungseg.system.plugins import load_class, validate
 from lungseg.system.runtime import Runtime
 
@@ -85,7 +86,7 @@ def network(request) -> nn.Module:
     """Each network in evaluation mode, with batch norms that do something."""
     pytest.importorskip(peers.LIBRARY, reason=f"{peers.LIBRARY} isn't installed: {INSTALL}")
     torch.manual_seed(0)
-    found = new_approach(request.param).empty_network().train()
+    found = new_approach(request.param).build_network().train()
     for norm in norms(found):
         norm.momentum = None  # its statistics become those of the one batch below
         nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -108,7 +109,7 @@ def test_without_the_library_one_sentence_says_how_to_install_it(name, no_librar
     assert f"{peers.LIBRARY} can't be imported" in approach.skip()
     assert INSTALL in approach.skip()
     with pytest.raises(InputError) as caught:
-        approach.empty_network()
+        approach.build_network()
     assert str(caught.value) == approach.skip()
 
 
@@ -168,7 +169,7 @@ def test_a_size_that_a_network_can_not_take_is_refused_with_those_that_it_can(na
 )
 def test_a_size_that_is_accepted_comes_back_as_it_went_in(name, size, library, monkeypatch):
     monkeypatch.setattr(peers, "ENCODER", "mobilenet_v2")  # smaller, with the same strides
-    network = new_approach(name, size=size).empty_network().eval()
+    network = new_approach(name, size=size).build_network().eval()
     assert network(torch.rand(1, 1, size, size)).shape == (1, 1, size, size)
 
 
@@ -190,9 +191,9 @@ def test_a_key_that_is_the_librarys_is_refused():
 def test_networks_are_the_librarys_defaults_on_a_whole_resnet50(name, head, library):
     approach = new_approach(name)
     with torch.device("meta"):
-        network = approach.empty_network()
+        network = approach.build_network()
         whole = resnet50(weights=None)
-    backbone, rest = approach.groups(network)
+    backbone, rest = approach.group_parameters(network)
     classifier = sum(parameter.numel() for parameter in whole.fc.parameters())
     assert sum(p.numel() for p in backbone) == sum(p.numel() for p in whole.parameters()) - classifier
     assert sum(p.numel() for p in rest) == head
@@ -219,7 +220,7 @@ def test_an_image_alone_has_the_logits_that_it_has_in_a_batch(network):
 @pytest.mark.parametrize("count", [1, 3])
 def test_folding_takes_in_every_batch_norm_and_keeps_the_logits(network, count):
     images = torch.rand(count, 1, 64, 64)
-    without = folded(network)
+    without = fold_norms(network)
     assert len(norms(network)) > len(norms(without)) == 0
     assert_near(without(images), network(images))
 
@@ -248,7 +249,7 @@ def test_the_encoder_starts_from_the_file_that_ours_starts_from(library, tmp_pat
     approach = new_approach("SmpDeepLabV3Plus", weights="imagenet")
     info = approach.weights()
     assert (info.network, info.kind, info.file) == ("resnet50", "imagenet", "resnet50.safetensors")
-    encoder = approach.new_network(seed=0).model.encoder.state_dict()
+    encoder = approach.make_network(seed=0).model.encoder.state_dict()
     assert encoder.keys() == {name for name in given if not name.startswith("fc.")}
     assert [name for name in encoder if not torch.equal(encoder[name], given[name])] == []
 
@@ -264,14 +265,14 @@ def test_random_weights_are_called_so_and_follow_the_seed(library, monkeypatch):
     monkeypatch.setattr(peers, "ENCODER", "mobilenet_v2")
     approach = new_approach("SmpUnetPlusPlus")
     assert approach.weights().kind == "random"
-    first, again, other = (approach.new_network(seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (approach.make_network(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = "model.decoder.blocks.x_0_0.conv1.0.weight"
     assert not torch.equal(first[name], other[name])
 
 
 def test_a_fit_depends_on_the_librarys_code(library):
-    assert peers.LIBRARY in libraries(peers.SmpUnet)
+    assert peers.LIBRARY in find_libraries(peers.SmpUnet)
 
 
 @pytest.mark.usefixtures("without_figures", "library")

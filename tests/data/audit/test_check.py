@@ -50,12 +50,12 @@ def test_rows_are_what_is_printed(tmp_path, make_cxr704):
     assert rows["empty masks"] == "0"
 
 
-def test_pictures_that_stand_there_twice_are_noted_and_no_problem(tmp_path, make_cxr704):
+def test_duplicate_pictures_are_noted_and_no_problem(tmp_path, make_cxr704):
     make_cxr704(tmp_path)  # four of its five X-rays are one file: six pairs
     report = check(tmp_path)
     assert report.ok
-    assert len(report.twins) == 6
-    assert {name for twin in report.twins for _, name in (twin.first, twin.second)} == {
+    assert len(report.duplicates) == 6
+    assert {name for pair in report.duplicates for _, name in (pair.first, pair.second)} == {
         "CHNCXR_0001_0",
         "CHNCXR_0003_1",
         "MCUCXR_0001_0",
@@ -65,10 +65,9 @@ def test_pictures_that_stand_there_twice_are_noted_and_no_problem(tmp_path, make
         "CHNCXR_0001_0 = CHNCXR_0003_1, CHNCXR_0001_0 = MCUCXR_0001_0, "
         "CHNCXR_0001_0 = MCUCXR_0002_1 and 3 more"
     )
-    assert dict(report.rows())["pictures that stand there twice"] == f"6: {shown}"
+    assert dict(report.rows())["duplicate pictures"] == f"6: {shown}"
     assert report.notes[1] == (
-        f"pictures that stand there twice (same file): {shown}; "
-        "keep each pair on one side of a split, or remove one"
+        f"duplicate pictures (same file): {shown}; keep each pair on one side of a split, or remove one"
     )
     assert "5 images are too small, blank or blurred to look for near-duplicates" in report.notes[2]
 
@@ -81,9 +80,7 @@ def test_a_mirrored_copy_is_noted_with_its_similarity(tmp_path, make_cxr704):
         overwrite_mask(tmp_path, f"{name}.png", 255 * np.eye(128))
     report = check(tmp_path, sources=["montgomery"])
     assert report.ok
-    assert dict(report.rows())["pictures that stand there twice"] == (
-        "1: MCUCXR_0001_0 = MCUCXR_0002_1 (1.00)"
-    )
+    assert dict(report.rows())["duplicate pictures"] == ("1: MCUCXR_0001_0 = MCUCXR_0002_1 (1.00)")
 
 
 def test_each_kind_of_damage_is_found_and_the_rest_still_checked(tmp_path, make_cxr704, save_pair):
@@ -138,7 +135,7 @@ def test_a_missing_set_is_an_error(tmp_path):
         check(tmp_path)
 
 
-def test_a_dataset_of_ones_own_with_an_id_twice_and_masks_of_another_size(tmp_path, make_cxr704):
+def test_a_dataset_of_ones_own_with_a_duplicate_id_and_masks_of_another_size(tmp_path, make_cxr704):
     make_cxr704(tmp_path)
     first, second = find_dataset("cxr704", {}, tmp_path).samples()[:2]
 

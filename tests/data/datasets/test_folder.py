@@ -159,8 +159,8 @@ def test_a_class_of_ones_own(pairs):
 
 def test_every_listed_dataset_keeps_the_protocol():
     for name in DATASETS:
-        kind = load_class(name, DATASETS, Dataset, "dataset")
-        assert kind.Settings.model_config["extra"] == "forbid"
+        dataset_class = load_class(name, DATASETS, Dataset, "dataset")
+        assert dataset_class.Settings.model_config["extra"] == "forbid"
 
 
 def test_data_needs_no_torch():

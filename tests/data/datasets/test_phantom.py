@@ -1,4 +1,4 @@
-"""Phantoms: what a benchmark that stands on them relies on."""
+"""Properties of phantoms that benchmarks rely on."""
 
 import hashlib
 
@@ -90,7 +90,7 @@ def test_lungs_are_darker_than_the_mediastinum(phantoms):
     assert darker >= 38
 
 
-def test_the_left_lung_makes_room_for_the_heart():
+def test_the_left_lung_is_smaller_because_of_the_heart():
     """On the picture's right; a mirrored phantom would teach a network a wrong anatomy."""
     masks = np.mean([render(8, index, 64)[1] for index in range(24)], axis=0)
     assert masks[:, :32].sum() > 1.05 * masks[:, 32:].sum()

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from lungseg.learning.images.augmentation import Augmentation, AugmentationSettings, Changes
-from lungseg.learning.images.clahe import clahe
+from lungseg.learning.images.clahe import apply_clahe
 from lungseg.learning.images.geometry import KNOTS
 
 OFF = {
@@ -96,8 +96,8 @@ def test_a_seed_gives_what_it_always_gave(padding):
     theta[:, :, :2] = theta[:, :, :2] @ torch.diag_embed(torch.stack([1 / stretch, stretch], 1))
     places = functional.affine_grid(theta, [5, 1, 12, 20], align_corners=False)
     read = {
-        kind: functional.grid_sample(images, places, padding_mode=kind, align_corners=False)
-        for kind in ("zeros", "border")
+        padding: functional.grid_sample(images, places, padding_mode=padding, align_corners=False)
+        for padding in ("zeros", "border")
     }
     expected = torch.where(black.view(5, 1, 1, 1), read["zeros"], read["border"]).clamp(0, 1) ** gamma
     means = expected.mean(dim=(1, 2, 3), keepdim=True)
@@ -243,7 +243,7 @@ def test_behind_a_collimator_it_is_black_and_there_is_no_lung():
 def test_local_contrast_changes_the_chosen_images_alone():
     images, masks = torch.rand(2, 3, 1, 20, 33, generator=generator())
     found, same = apply(images, masks, local_contrast=torch.tensor([True, False, True]))
-    assert torch.equal(found[[0, 2]], clahe(images[[0, 2]]))
+    assert torch.equal(found[[0, 2]], apply_clahe(images[[0, 2]]))
     assert torch.equal(found[1], images[1])
     assert not torch.equal(found[0], images[0])
     assert torch.equal(same, masks)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.learning.images.clahe import clahe
+from lungseg.learning.images.clahe import apply_clahe
 
 
 def random(*shape, seed=0):
@@ -50,7 +50,7 @@ def test_agrees_with_loops_over_tiles_and_pixels(height, width, tiles, limit):
     # Squared and partly flat: levels that are frequent in one tile and rare in another.
     images = random(2, 1, height, width) ** 2
     images[:, :, : height // 3] = 0.31
-    found = clahe(images, tiles, limit)
+    found = apply_clahe(images, tiles, limit)
     assert found.shape == images.shape
     assert found.dtype == torch.float32
     for one, image in zip(found, images, strict=True):
@@ -64,7 +64,7 @@ def test_agrees_with_opencv():
     levels = (120 + 20 * np.sin(x / 40) + 10 * np.cos(y / 25) + noise).astype(np.uint8)
     image = torch.from_numpy(levels / np.float32(255))[None, None]
     expected = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4)).apply(levels) / 255
-    found = clahe(image, tiles=4, limit=2.0)[0, 0].numpy()
+    found = apply_clahe(image, tiles=4, limit=2.0)[0, 0].numpy()
     # OpenCV rounds to levels, shares whole pixels out, and measures places from pixels' corners.
     difference = np.abs(found - expected)
     assert difference.max() < 0.03
@@ -76,33 +76,33 @@ def test_agrees_with_opencv():
 def test_a_constant_image_stays_constant(shape):
     # Level 102: twice a fair share stays there, 254 of 256 parts are shared out, 103 of 256 up to it.
     expected = torch.full((1, 1, *shape), 2 / 256 + 254 / 256 * 103 / 256)
-    torch.testing.assert_close(clahe(torch.full((1, 1, *shape), 0.4)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(apply_clahe(torch.full((1, 1, *shape), 0.4)), expected, atol=1e-6, rtol=0)
 
 
 def test_faint_detail_gains_contrast_but_not_without_limit():
     faint = 0.1 + 0.05 * random(1, 1, 64, 80)
     # The clipped level and what all levels get: at most limit + 1 times as steep.
-    assert 2 < clahe(faint, limit=2.0).std() / faint.std() < 3.5
+    assert 2 < apply_clahe(faint, limit=2.0).std() / faint.std() < 3.5
 
 
 def test_what_is_brighter_in_a_tile_stays_brighter():
     image = random(1, 1, 40, 30)
     order = image.flatten().argsort()
-    brighter = clahe(image, tiles=1).flatten()[order].diff()
+    brighter = apply_clahe(image, tiles=1).flatten()[order].diff()
     assert brighter.min() >= -1e-6  # rounding between pixels of one level
     assert brighter.max() > 1 / 300
 
 
 def test_an_image_does_not_depend_on_its_batch():
     images = random(8, 1, 40, 24)
-    whole = clahe(images)
-    assert torch.equal(torch.cat([clahe(images[:3]), clahe(images[3:])]), whole)
-    assert torch.equal(clahe(images[5:6]), whole[5:6])
+    whole = apply_clahe(images)
+    assert torch.equal(torch.cat([apply_clahe(images[:3]), apply_clahe(images[3:])]), whole)
+    assert torch.equal(apply_clahe(images[5:6]), whole[5:6])
 
 
 def test_values_stay_between_0_and_1():
     black_and_white = random(4, 1, 37, 50).round()
-    found = clahe(black_and_white)
+    found = apply_clahe(black_and_white)
     assert found.min() >= 0
     assert found.max() <= 1
     assert found[black_and_white == 1].min() > 1 - 1e-6

@@ -5,7 +5,13 @@ import torch
 from scipy.interpolate import BSpline
 from torch.nn import functional
 
-from lungseg.learning.images.geometry import KNOTS, affine_matrices, cropped, displacements, stretched
+from lungseg.learning.images.geometry import (
+    KNOTS,
+    crop_matrices,
+    interpolate_displacements,
+    make_affine_matrices,
+    stretch_matrices,
+)
 
 
 def moved(
@@ -20,14 +26,14 @@ def moved(
     padding="zeros",
 ):
     """An image H x W, moved by known amounts; the angle is in degrees."""
-    theta = affine_matrices(
+    theta = make_affine_matrices(
         torch.tensor([math.radians(angle)]),
         torch.tensor([scale]),
         torch.tensor([[right, down]]),
         torch.tensor([flip]),
         *image.shape,
     )
-    theta = cropped(stretched(theta, torch.tensor([stretch])), torch.tensor([borders]))
+    theta = crop_matrices(stretch_matrices(theta, torch.tensor([stretch])), torch.tensor([borders]))
     places = functional.affine_grid(theta, [1, 1, *image.shape], align_corners=False)
     return functional.grid_sample(image[None, None], places, "bilinear", padding, align_corners=False)[0, 0]
 
@@ -114,12 +120,12 @@ def test_displacements_are_those_of_scipy_s_cubic_spline():
     y, x = ((np.arange(side) + 0.5) / side * (KNOTS - 3) for side in (12, 21))
     along = BSpline(breaks, knots.numpy(), 3, axis=2)(y)
     expected = BSpline(breaks, along, 3, axis=3)(x)
-    np.testing.assert_allclose(displacements(knots, 12, 21).numpy(), expected, atol=2e-6)
+    np.testing.assert_allclose(interpolate_displacements(knots, 12, 21).numpy(), expected, atol=2e-6)
 
 
 def test_displacements_stay_within_the_knots_and_are_smooth():
     knots = random(50, 2, KNOTS, KNOTS).round() * 2 - 1  # the largest there are, of either sign
-    found = displacements(knots, 32, 64)
+    found = interpolate_displacements(knots, 32, 64)
     assert 0.5 < found.abs().max() <= 1 + 1e-6
     # Neighbouring knots, 8 rows or 16 columns apart, differ by 2 at most, and their differences by 4.
     for axis, spacing in ((2, 8), (3, 16)):
@@ -129,4 +135,4 @@ def test_displacements_stay_within_the_knots_and_are_smooth():
 
 def test_equal_knots_displace_everything_alike():
     knots = torch.full((1, 2, KNOTS, KNOTS), 0.3)
-    torch.testing.assert_close(displacements(knots, 7, 10), torch.full((1, 2, 7, 10), 0.3))
+    torch.testing.assert_close(interpolate_displacements(knots, 7, 10), torch.full((1, 2, 7, 10), 0.3))

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.learning.images.resize import axis_weights, resize_maps, shrink_mask, to_batch
+from lungseg.learning.images.resize import compute_axis_weights, resize_maps, shrink_mask, to_batch
 
 
 def test_three_pixels_shrink_to_two_by_their_shares_of_the_area():
     # Each new pixel covers one and a half old ones: (a + b / 2) / 1.5 and (b / 2 + c) / 1.5.
     expected = [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]
-    np.testing.assert_allclose(axis_weights(3, 2).toarray(), expected, atol=1e-7)
+    np.testing.assert_allclose(compute_axis_weights(3, 2).toarray(), expected, atol=1e-7)
 
 
 def test_the_value_of_a_shrunk_mask_is_the_share_of_lung():

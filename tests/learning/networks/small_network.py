@@ -7,10 +7,10 @@ from lungseg.approaches.network import NetworkApproach
 
 
 class SmallNetwork(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.5) -> None:
         super().__init__()
         self.stem = self._block(1, 4)
-        self.head = nn.Sequential(self._block(4, 8), nn.Dropout(0.5), nn.Conv2d(8, 1, 1))
+        self.head = nn.Sequential(self._block(4, 8), nn.Dropout(dropout), nn.Conv2d(8, 1, 1))
 
     @staticmethod
     def _block(given: int, made: int) -> nn.Sequential:
@@ -23,11 +23,18 @@ class SmallNetwork(nn.Module):
 
 
 class SmallApproach(NetworkApproach):
-    def empty_network(self) -> SmallNetwork:
+    def build_network(self) -> SmallNetwork:
         return SmallNetwork()
 
-    def start(self, network: nn.Module) -> None:
+    def load_pretrained(self, network: nn.Module) -> None:
         pass
 
-    def groups(self, network: SmallNetwork) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def group_parameters(self, network: SmallNetwork) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         return list(network.stem.parameters()), list(network.head.parameters())
+
+
+class ApproachWithoutDropout(SmallApproach):
+    """Processes that share a batch draw dropout each for itself; without it they learn what one does."""
+
+    def build_network(self) -> SmallNetwork:
+        return SmallNetwork(dropout=0)

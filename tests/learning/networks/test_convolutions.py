@@ -7,7 +7,7 @@ from lungseg.learning.networks.convolutions import (
     AtrousConv2d,
     DenseConv2d,
     PointwiseConv2d,
-    use_products,
+    use_matrix_products,
 )
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -18,8 +18,8 @@ SIZES = [(4, 4), (4, 9), (9, 5), (6, 6), (9, 9), (8, 24)]
 def maps_and_gradients(convolution, size, layout, autocast=False):
     """Output, and gradients of the input, the weight and the bias, of the same random images."""
     generator = torch.Generator().manual_seed(1)
-    kind = torch.float32 if autocast else convolution.weight.dtype
-    images = torch.randn(2, convolution.in_channels, *size, generator=generator).to(kind)
+    dtype = torch.float32 if autocast else convolution.weight.dtype
+    images = torch.randn(2, convolution.in_channels, *size, generator=generator).to(dtype)
     images = images.contiguous(memory_format=layout).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         maps = convolution(images)
@@ -33,8 +33,8 @@ def everything_gains(monkeypatch):
     monkeypatch.setattr(convolutions, "LEAST_CHANNELS", 1)
 
 
-def like(convolution, kind):
-    twin = nn.Conv2d.__new__(kind)
+def like(convolution, convolution_class):
+    twin = nn.Conv2d.__new__(convolution_class)
     twin.__dict__ = convolution.__dict__
     return twin
 
@@ -103,17 +103,19 @@ def test_a_dense_convolution_of_images_that_learn_nothing(everything_gains):
     ],
 )
 def test_small_maps_few_channels_and_bfloat16_are_left_to_torch(channels, size, autocast, gains, monkeypatch):
-    calls, products = [], convolutions._of_weight
-    monkeypatch.setattr(convolutions, "_of_weight", lambda *maps: (calls.append(1), products(*maps))[1])
+    calls, compute = [], convolutions._compute_weight_gradient
+    monkeypatch.setattr(
+        convolutions, "_compute_weight_gradient", lambda *maps: (calls.append(1), compute(*maps))[1]
+    )
     dense = DenseConv2d(*channels, 3, padding=1).to(memory_format=torch.channels_last)
     maps_and_gradients(dense, size, torch.channels_last, autocast)
     assert bool(calls) == gains
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [(AtrousConv2d, {"padding": 3, "dilation": 3}), (PointwiseConv2d, {})]
+    ("convolution_class", "options"), [(AtrousConv2d, {"padding": 3, "dilation": 3}), (PointwiseConv2d, {})]
 )
-def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(kind, options):
+def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(convolution_class, options):
     torch.manual_seed(0)
     kernel = 3 if options else 1
     whole = nn.Conv2d(64, 64, kernel, bias=False, **options).to(memory_format=torch.channels_last)
@@ -121,7 +123,7 @@ def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(kind, options):
     exact.load_state_dict(whole.state_dict())
     truth = maps_and_gradients(exact, (10, 10), torch.channels_last)
     theirs = maps_and_gradients(whole, (10, 10), torch.channels_last, autocast=True)
-    ours = maps_and_gradients(like(whole, kind), (10, 10), torch.channels_last, autocast=True)
+    ours = maps_and_gradients(like(whole, convolution_class), (10, 10), torch.channels_last, autocast=True)
     assert ours[0].dtype == torch.bfloat16
     assert ours[1].dtype == ours[2].dtype == torch.float32
     for true, one, two in zip(truth, theirs, ours, strict=True):
@@ -129,10 +131,12 @@ def test_bfloat16_is_as_near_to_the_truth_as_torchs_convolution(kind, options):
         assert 0 < apart < 1.5 * usual
 
 
-@pytest.mark.parametrize("kind", [AtrousConv2d, DenseConv2d, PointwiseConv2d])
-def test_maps_and_gradients_stay_channels_last(kind, everything_gains):
-    options = {AtrousConv2d: {"padding": 3, "dilation": 3}, DenseConv2d: {"padding": 1}}.get(kind)
-    convolution = kind(4, 8, 3 if options else 1, bias=False, **(options or {}))
+@pytest.mark.parametrize("convolution_class", [AtrousConv2d, DenseConv2d, PointwiseConv2d])
+def test_maps_and_gradients_stay_channels_last(convolution_class, everything_gains):
+    options = {AtrousConv2d: {"padding": 3, "dilation": 3}, DenseConv2d: {"padding": 1}}.get(
+        convolution_class
+    )
+    convolution = convolution_class(4, 8, 3 if options else 1, bias=False, **(options or {}))
     convolution = convolution.to(memory_format=torch.channels_last)
     maps, *gradients = maps_and_gradients(convolution, (5, 6), torch.channels_last)
     for one in (maps, *gradients):
@@ -150,9 +154,9 @@ def test_only_convolutions_that_gain_are_replaced_and_they_keep_their_weights():
         nn.Conv2d(4, 4, 3, padding=2, dilation=2, padding_mode="reflect"),
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    use_products(network)
-    kinds = [type(module) for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert kinds == [PointwiseConv2d, AtrousConv2d, nn.Conv2d, DenseConv2d, *[nn.Conv2d] * 4]
+    use_matrix_products(network)
+    classes = [type(module) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert classes == [PointwiseConv2d, AtrousConv2d, nn.Conv2d, DenseConv2d, *[nn.Conv2d] * 4]
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())

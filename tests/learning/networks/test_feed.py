@@ -16,7 +16,7 @@ def test_batches_come_in_their_order_with_names(noise_images):
     found = list(Feed(data, order, CPU))
     assert [batch.names for batch in found] == [[f"picture-{i}" for i in part.tolist()] for part in order]
     for batch, part in zip(found, order, strict=True):
-        images, masks = data.batch(part.tolist())
+        images, masks = data.read_batch(part.tolist())
         assert torch.equal(batch.images, images)
         assert torch.equal(batch.masks, masks)
         assert (batch.first, batch.whole) == (0, len(part))
@@ -37,13 +37,13 @@ def test_a_process_reads_its_own_part(noise_images, monkeypatch):
 
 def test_time_waited_is_that_of_reading_and_not_of_computing(noise_images):
     data = noise_images()
-    read = data.batch
+    read = data.read_batch
 
     def slow(chosen):
         time.sleep(0.05)
         return read(chosen)
 
-    data.batch = slow
+    data.read_batch = slow
     waiting, busy = (Feed(data, [torch.tensor([0, 1])] * 6, CPU) for _ in range(2))
     for _ in waiting:
         pass
@@ -68,6 +68,6 @@ def test_an_image_that_cannot_be_read_ends_the_epoch(noise_images):
     def fail(chosen):
         raise OSError("gone")
 
-    data.batch = fail
+    data.read_batch = fail
     with pytest.raises(OSError, match="gone"):
         list(Feed(data, [torch.tensor([0, 1])], CPU))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings
-from lungseg.learning.networks.inference import Predictor, folded
+from lungseg.learning.networks.inference import Predictor, fold_norms
 from lungseg.learning.networks.settings import TrainingSettings
 
 
@@ -39,7 +39,7 @@ def test_folding_leaves_no_norm_and_the_same_logits(network):
     images = torch.rand(2, 1, 48, 48)
     expected = network(images)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = folded(network)
+    found = fold_norms(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
     scale = expected.std()
     torch.testing.assert_close(found(images) / scale, expected / scale, atol=1e-4, rtol=0)
@@ -48,7 +48,7 @@ def test_folding_leaves_no_norm_and_the_same_logits(network):
 
 def test_a_norm_that_reads_something_else_is_left_alone():
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.BatchNorm2d(2))
-    assert isinstance(folded(network)[2], nn.BatchNorm2d)
+    assert isinstance(fold_norms(network)[2], nn.BatchNorm2d)
 
 
 class Small(nn.Module):
@@ -72,10 +72,10 @@ def test_a_compiler_that_fails_costs_a_warning(runtime, monkeypatch):
     predictor = Predictor(network, TrainingSettings(), replace(runtime, compiled=True))
     images = torch.rand(1, 1, 8, 8)
     with pytest.warns(UserWarning, match=r"failed \(no compiler here\): the network runs without it"):
-        first = predictor.logits(images)
+        first = predictor.predict_logits(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(predictor.logits(images), first)  # it is not tried again
+        assert torch.equal(predictor.predict_logits(images), first)  # it is not tried again
     assert predictor.compile_seconds is None
     torch.testing.assert_close(first, network(images), atol=1e-5, rtol=0)
 
@@ -83,7 +83,7 @@ def test_a_compiler_that_fails_costs_a_warning(runtime, monkeypatch):
 def test_the_time_to_compile_is_kept_apart(runtime, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network: network)
     predictor = Predictor(lived_in(Small()), TrainingSettings(), replace(runtime, compiled=True))
-    predictor.logits(torch.rand(1, 1, 8, 8))
+    predictor.predict_logits(torch.rand(1, 1, 8, 8))
     assert predictor.compile_seconds > 0
 
 
@@ -99,11 +99,11 @@ def test_a_shape_that_can_not_be_compiled_costs_a_warning_too(runtime, monkeypat
     monkeypatch.setattr(torch, "compile", only_of_one)
     network = lived_in(Small())
     predictor = Predictor(network, TrainingSettings(), replace(runtime, compiled=True))
-    predictor.logits(torch.rand(1, 1, 8, 8))
+    predictor.predict_logits(torch.rand(1, 1, 8, 8))
     assert predictor.not_compiled is None
     images = torch.rand(2, 1, 8, 8)
     with pytest.warns(UserWarning, match="no code for this shape"):
-        found = predictor.logits(images)
+        found = predictor.predict_logits(images)
     assert predictor.not_compiled == "no code for this shape"
     torch.testing.assert_close(found, network(images), atol=1e-5, rtol=0)
 
@@ -126,7 +126,7 @@ def test_a_network_that_folding_would_change_is_left_as_it_is(runtime):
     with pytest.warns(UserWarning, match="can't be folded"):
         predictor = Predictor(network, settings, runtime)
     images = torch.rand(2, 1, 32, 32)
-    torch.testing.assert_close(predictor.logits(images), network(images), atol=1e-6, rtol=0)
+    torch.testing.assert_close(predictor.predict_logits(images), network(images), atol=1e-6, rtol=0)
 
 
 def test_bfloat16_predicts_what_float32_does(runtime):
@@ -135,7 +135,7 @@ def test_bfloat16_predicts_what_float32_does(runtime):
     settings = TrainingSettings(size=64)
     images = torch.rand(2, 1, 64, 64)
     wide, narrow = (
-        Predictor(network, settings, each).logits(images)
+        Predictor(network, settings, each).predict_logits(images)
         for each in (runtime, replace(runtime, precision="bfloat16", channels_last=True))
     )
     assert narrow.dtype == torch.float32
@@ -150,5 +150,7 @@ def test_while_operations_are_counted_nothing_compiled_is_called(runtime, monkey
     network = lived_in(Small())
     predictor = Predictor(network, TrainingSettings(size=32), replace(runtime, compiled=True))
     images = torch.rand(1, 1, 8, 8)
-    assert predictor.logits(images).abs().max() == 0
-    torch.testing.assert_close(predictor.logits(images, counted=True), network(images), atol=1e-5, rtol=0)
+    assert predictor.predict_logits(images).abs().max() == 0
+    torch.testing.assert_close(
+        predictor.predict_logits(images, counted=True), network(images), atol=1e-5, rtol=0
+    )

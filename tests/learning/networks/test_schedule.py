@@ -2,42 +2,42 @@ import pytest
 import torch
 
 from lungseg.learning.networks.schedule import (
-    batches,
-    cost,
-    learning_rate_factor,
-    number_of,
-    small_epochs,
-    working_size,
+    compute_learning_rate_factor,
+    count_small_epochs,
+    count_work,
+    derive_seed,
+    draw_batches,
+    find_working_size,
 )
 from lungseg.learning.networks.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(("count", "size"), [(9, 8), (17, 8), (2, 8), (16, 8), (601, 4), (9, 2)])
 def test_no_batch_has_a_single_image(count, size):
-    found = batches(count, size, seed=0, epoch=0)
+    found = draw_batches(count, size, seed=0, epoch=0)
     assert sorted(torch.cat(found).tolist()) == list(range(count))
     assert all(2 <= len(part) <= max(size, 3) for part in found)
 
 
 def test_the_order_differs_from_epoch_to_epoch_and_seed_to_seed_and_repeats():
-    orders = [torch.cat(batches(50, 8, *words)).tolist() for words in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    orders = [torch.cat(draw_batches(50, 8, *words)).tolist() for words in ((0, 0), (0, 1), (1, 0), (0, 0))]
     assert orders[0] == orders[3]
     assert len({tuple(order) for order in orders}) == 3
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
     s = TrainingSettings(warmup_share=0.1)
-    rates = [learning_rate_factor(step, 100, s) for step in range(100)]
+    rates = [compute_learning_rate_factor(step, 100, s) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == pytest.approx(1.0)
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] < 0.001
-    assert learning_rate_factor(50, 100, TrainingSettings(schedule="constant")) == 1
+    assert compute_learning_rate_factor(50, 100, TrainingSettings(schedule="constant")) == 1
 
 
 def test_numbers_of_other_words_differ():
     words = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 1, 0, 0), (0, 1, 0, 1), (0, 1, 1, 0)]
-    numbers = {number_of(*each) for each in words}
+    numbers = {derive_seed(*each) for each in words}
     assert len(numbers) == len(words)
     assert all(0 <= number < 2**63 for number in numbers)
 
@@ -56,16 +56,16 @@ def test_numbers_of_other_words_differ():
 )
 def test_small_images_come_first(values, sizes):
     s = TrainingSettings(**{"size": 256, "epochs": 4, **values})
-    assert [working_size(epoch, s) for epoch in range(4)] == sizes
-    assert small_epochs(s) == sum(size < s.size for size in sizes)
+    assert [find_working_size(epoch, s) for epoch in range(4)] == sizes
+    assert count_small_epochs(s) == sum(size < s.size for size in sizes)
 
 
 def test_a_single_epoch_has_the_full_size():
-    assert working_size(0, TrainingSettings(size=256, epochs=1, small_share=0.9)) == 256
+    assert find_working_size(0, TrainingSettings(size=256, epochs=1, small_share=0.9)) == 256
 
 
 def test_the_cost_of_a_step_goes_by_its_pixels():
     s = TrainingSettings(size=256, epochs=5, small_share=0.6)
-    assert [cost(*at, 10, s) for at in ((0, 3), (3, 0), (3, 1), (5, 0))] == [3, 30, 34, 110]
+    assert [count_work(*at, 10, s) for at in ((0, 3), (3, 0), (3, 1), (5, 0))] == [3, 30, 34, 110]
     plain = TrainingSettings(size=256, epochs=5)
-    assert [cost(*at, 10, plain) for at in ((0, 3), (3, 1), (5, 0))] == [3, 31, 50]
+    assert [count_work(*at, 10, plain) for at in ((0, 3), (3, 1), (5, 0))] == [3, 31, 50]

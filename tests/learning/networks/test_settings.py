@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
-from lungseg.learning.networks.schedule import working_size
+from lungseg.learning.networks.schedule import find_working_size
 from lungseg.learning.networks.settings import RECIPES, TrainingSettings
 
 
@@ -16,7 +16,7 @@ def test_a_recipe_fills_what_is_not_given():
 
 def test_the_cpu_recipe_is_eight_epochs_of_small_images_and_four_of_larger_ones():
     cpu = TrainingSettings(recipe="cpu")
-    assert [working_size(epoch, cpu) for epoch in range(cpu.epochs)] == [128] * 8 + [256] * 4
+    assert [find_working_size(epoch, cpu) for epoch in range(cpu.epochs)] == [128] * 8 + [256] * 4
 
 
 def test_what_was_stored_comes_back_the_same():

@@ -1,5 +1,4 @@
-import os
-import subprocess
+import multiprocessing
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -7,16 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from lungseg import cli
 from lungseg.harness import runtime
 from lungseg.harness.run import benchmark
 from lungseg.learning.networks import data_parallel
-from lungseg.learning.networks.data_parallel import require_an_image_each, with_shared_norms
+from lungseg.learning.networks.data_parallel import require_image_per_process, share_norms
 from lungseg.results import read_table
 from lungseg.spec import RuntimeSpec, read_spec
 from lungseg.system import distributed
 from lungseg.system.errors import InputError
+from tests.learning.networks.processes import fork_processes, torchrun
+from tests.learning.networks.three_steps import train_three_steps
 
-SCRIPT = Path(__file__).with_name("three_steps.py")
+SCRIPT = Path(__file__).with_name("cli_without_figures.py")
+needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 SPEC = """
 name = "two"
 seeds = [0]
@@ -29,64 +32,48 @@ size = 32
 use = "mean-mask"
 size = 16
 [[approach]]
-use = "deeplabv3plus-resnet50"
+use = "tests.learning.networks.small_network:ApproachWithoutDropout"
 name = "network"
-weights = "random"
 size = 32
-epochs = 2
+epochs = 8
 batch_size = 4
+learning_rate = 0.02
 freeze_norms = true
-network = { topology = "seed" }
 [timing]
 enabled = false
 """
 
 
-def torchrun(count: int, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess:
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[3])}
-    return subprocess.run(
-        [sys.executable, *start, *map(str, words)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
+@needs_fork
 def test_two_processes_learn_what_one_does(tmp_path):
-    found = []
-    for count in (1, 2):
-        file = tmp_path / f"{count}.pt"
-        done = torchrun(count, SCRIPT, file, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        found.append(torch.load(file, weights_only=True))
-    one, two = found
+    files = [tmp_path / "one.pt", tmp_path / "two.pt"]
+    train_three_steps(files[0])
+    done = fork_processes(2, lambda: train_three_steps(files[1]), cwd=tmp_path)
+    assert done.code == 0, done.output
+    one, two = (torch.load(file, weights_only=True) for file in files)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert len(two["everyone"]) == 2
     assert len(set(two["everyone"])) == 1  # both hold the same weights, bit for bit
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["row"] == pytest.approx(one["row"], abs=1e-5)
     # Of less, an agreement within 1e-5 would say nothing.
-    for kind in ("first", "gradients"):
-        assert min(value.abs().max().item() for value in one[kind].values()) > 5e-5
+    for what in ("first", "gradients"):
+        assert min(value.abs().max().item() for value in one[what].values()) > 5e-5
     assert 0 < one["row"]["validation_dice"] < 1
     for name, value in one["start"].items():
         moved = one["weights"][name] - value
         apart = two["weights"][name] - one["weights"][name]
         assert apart.abs().max() <= 0.01 * moved.abs().max() + 2e-7, name
     assert max((one["weights"][n] - value).abs().max() for n, value in one["start"].items()) > 100 * 1e-5
-    for kind in ("first", "gradients", "weights", "average"):
-        for name, value in one[kind].items():
-            torch.testing.assert_close(two[kind][name], value, atol=1e-5, rtol=1e-5, msg=f"{kind} {name}")
+    for what in ("first", "gradients", "weights", "average"):
+        for name, value in one[what].items():
+            torch.testing.assert_close(two[what][name], value, atol=1e-5, rtol=1e-5, msg=f"{what} {name}")
 
 
 def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path, without_figures):
     (tmp_path / "two.toml").write_text(SPEC)
     benchmark(read_spec(tmp_path / "two.toml", []), tmp_path / "out-1")
-    done = torchrun(2, "-m", "lungseg", "benchmark", "two.toml", "--out", "out-2", cwd=tmp_path)
+    done = torchrun(2, str(SCRIPT), "benchmark", "two.toml", "--out", "out-2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Benchmark two") == 1  # the other prints nothing
     scores = [read_table(tmp_path / f"out-{count}", "scores") for count in (1, 2)]
@@ -97,11 +84,14 @@ def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path, w
     assert list(scores[0]["approach"]) == list(scores[1]["approach"])
 
 
-def test_what_can_not_be_shared_is_one_sentence_from_all_processes(tmp_path):
+@needs_fork
+def test_what_can_not_be_shared_is_one_sentence_from_all_processes(tmp_path, monkeypatch):
     (tmp_path / "two.toml").write_text(SPEC.replace("freeze_norms = true\n", ""))
-    done = torchrun(2, "-m", "lungseg", "benchmark", "two.toml", cwd=tmp_path)
-    assert done.returncode != 0
-    assert done.stderr.count("lungseg: approach 'network': several processes can't share a batch norm") == 1
+    monkeypatch.setattr(sys, "argv", ["lungseg", "benchmark", "two.toml"])
+    done = fork_processes(2, cli.main, cwd=tmp_path)
+    assert done.code == 2
+    said = "".join(done.output)
+    assert said.count("lungseg: approach 'network': several processes can't share a batch norm") == 1
 
 
 def test_parts_are_whole_and_nearly_equal(monkeypatch):
@@ -117,20 +107,20 @@ def test_parts_are_whole_and_nearly_equal(monkeypatch):
 
 def test_a_batch_smaller_than_the_processes_is_refused(settings, monkeypatch):
     monkeypatch.setattr(data_parallel.distributed, "world_size", lambda: 4)
-    require_an_image_each(16, settings(batch_size=4))
+    require_image_per_process(16, settings(batch_size=4))
     with pytest.raises(InputError, match=r"batch_size = 4 makes batches of 3 images, fewer than the 4"):
-        require_an_image_each(15, settings(batch_size=4))
+        require_image_per_process(15, settings(batch_size=4))
 
 
 def test_shared_norms_are_asked_for_where_there_are_some(settings, runtime, monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
-    assert with_shared_norms(network, settings(), runtime) is network
+    assert share_norms(network, settings(), runtime) is network
     monkeypatch.setattr(data_parallel.distributed, "world_size", lambda: 2)
-    assert with_shared_norms(network, settings(freeze_norms=True), runtime) is network
+    assert share_norms(network, settings(freeze_norms=True), runtime) is network
     with pytest.raises(InputError, match="freeze_norms = true"):
-        with_shared_norms(network, settings(), runtime)
+        share_norms(network, settings(), runtime)
     cuda = replace(runtime, device=torch.device("cuda"))
-    assert isinstance(with_shared_norms(network, settings(), cuda)[1], torch.nn.SyncBatchNorm)
+    assert isinstance(share_norms(network, settings(), cuda)[1], torch.nn.SyncBatchNorm)
 
 
 @pytest.fixture
@@ -152,7 +142,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, started_by_torchrun):
 
 
 def test_processes_of_a_machine_share_its_cores(monkeypatch, started_by_torchrun):
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    monkeypatch.setattr(runtime, "count_usable_cores", lambda: 8)
     for processes, threads in ((1, 8), (3, 2), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert runtime.resolve_runtime(RuntimeSpec(), "cpu").threads == threads
@@ -163,6 +153,6 @@ def test_within_alone_a_process_counts_as_the_only_one(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
     assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (3, 2, False)
-    with distributed.alone():
+    with distributed.work_alone():
         assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     assert distributed.world_size() == 3

@@ -8,7 +8,9 @@ import torch
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.learning.networks import training as module
-from lungseg.learning.networks.training import Training, WeightAverage
+from lungseg.learning.networks.checkpoints import read_checkpoint_interval
+from lungseg.learning.networks.training import Training
+from lungseg.learning.networks.weight_average import WeightAverage
 from lungseg.system.errors import InputError
 from lungseg.system.runtime import Runtime
 from tests.learning.networks.small_network import SmallApproach
@@ -39,7 +41,7 @@ PLAIN, LAST = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), channel
 
 
 @pytest.mark.parametrize(
-    ("steps", "kind", "runtime"),
+    ("steps", "approach_class", "runtime"),
     [
         (1, SmallApproach, LAST),
         (2, SmallApproach, FAST),
@@ -49,13 +51,13 @@ PLAIN, LAST = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), channel
     ],
 )
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
-    steps, kind, runtime, network_training, noise_images, tmp_path, monkeypatch
+    steps, approach_class, runtime, network_training, noise_images, tmp_path, monkeypatch
 ):
     # `steps` of two epochs of two.
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")
-    data, path = noise_images(7), tmp_path / "last.pt"
-    network = {"topology": "seed", "dropout": 0.5}
-    values = {"count": 7, "epochs": 2, "network": network, "runtime": runtime, "kind": kind}
+    data, path = noise_images(7, size=32), tmp_path / "last.pt"
+    settings = {"size": 32, "epochs": 2, "network": {"topology": "seed", "dropout": 0.5}}
+    values = {"count": 7, "runtime": runtime, "approach_class": approach_class, **settings}
     whole = network_training(**values)
     expected = [whole.run_epoch(data, nothing) for _ in range(2)]
 
@@ -200,9 +202,7 @@ def test_a_loss_that_is_no_number_names_step_images_and_checkpoint(
     loss = module.segmentation_loss
     calls = itertools.count()
     monkeypatch.setattr(
-        module,
-        "segmentation_loss",
-        lambda *words: loss(*words) * (float("nan") if next(calls) == 1 else 1.0),
+        module, "segmentation_loss", lambda *words: loss(*words) * (float("nan") if next(calls) == 1 else 1.0)
     )
     with pytest.raises(InputError) as caught:
         training.run_epoch(data, nothing, path)
@@ -229,7 +229,7 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_alone(network_training,
 def test_seconds_between_checkpoints_that_are_none_are_refused(wrong, monkeypatch):
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", wrong)
     with pytest.raises(InputError, match=f"LUNGSEG_CHECKPOINT_SECONDS={wrong}"):
-        module.seconds_between_checkpoints()
+        read_checkpoint_interval()
 
 
 def test_frozen_norms_keep_their_statistics(network_training, noise_images):
@@ -266,30 +266,3 @@ def test_rates_fall_with_the_work_that_is_done(network_training, noise_images):
         training.run_epoch(noise_images(4, size), nothing)
         factors.append(training.optimiser.param_groups[0]["lr"] / training.top_rates[0])
     assert factors == pytest.approx([1, 1, 0.5])
-
-
-@pytest.mark.parametrize(("restart", "steps"), [(False, 4), (True, 2)])
-def test_the_mean_starts_anew_at_the_change_of_size_if_asked_for(
-    restart, steps, network_training, noise_images
-):
-    sizes = {"size": 48, "small_size": 32, "small_share": 0.34}
-    training = network_training(count=8, epochs=3, ema_restart=restart, **sizes)
-    assert training.steps == 2
-    training.run_epoch(noise_images(8, 32), nothing)
-    last_small = [p.detach().clone() for p in training.network.parameters()]
-    before = [p.clone() for p in training.average.network.parameters()]
-    weights = []
-
-    def remember(*_) -> None:
-        weights.append([p.detach().clone() for p in training.network.parameters()])
-
-    training.run_epoch(noise_images(8, 48), remember)
-    assert training.average.steps == steps
-    expected = last_small if restart else before
-    for step, new in enumerate(weights, start=steps - 1):
-        decay = (1 + step) / (10 + step)
-        expected = [decay * old + (1 - decay) * each for old, each in zip(expected, new, strict=True)]
-    for found, right in zip(training.average.network.parameters(), expected, strict=True):
-        torch.testing.assert_close(found, right)
-    training.run_epoch(noise_images(8, 48), nothing)
-    assert training.average.steps == steps + 2  # once, not at each epoch

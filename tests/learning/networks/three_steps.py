@@ -1,12 +1,7 @@
-"""Three steps of a training and its validation, in as many processes as torchrun starts.
-
-`three_steps.py FILE`: writes the gradients of the last step, the weights, and what was measured; and the
-gradients of one step of the network as it is, whose kinks make later steps go apart.
-"""
+"""Three steps of a training and its validation, by this process alone or by several together."""
 
 import copy
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +10,10 @@ from torch import nn
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50, DeepLabV3PlusSettings
 from lungseg.learning.fit import FitContext
-from lungseg.learning.networks.images import Images
+from lungseg.learning.networks.image_cache import Images
 from lungseg.scoring.overlap import image_dice, mean_dice
 from lungseg.system import distributed
-from lungseg.system.distributed import joined
+from lungseg.system.distributed import join_processes
 from lungseg.system.runtime import Runtime
 
 SIZE, TRAIN, HELD = 32, 15, 5  # three batches of five: parts of three and of two
@@ -27,8 +22,8 @@ SIZE, TRAIN, HELD = 32, 15, 5  # three batches of five: parts of three and of tw
 class Smooth(DeepLabV3PlusResNet50):
     """Without kinks: rounding that moves a unit across one changes gradients by more than rounding."""
 
-    def empty_network(self) -> nn.Module:
-        network = super().empty_network()
+    def build_network(self) -> nn.Module:
+        network = super().build_network()
         for module in list(network.modules()):
             for name, part in list(module.named_children()):
                 if isinstance(part, nn.ReLU):
@@ -58,17 +53,20 @@ def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def first_gradients(
-    settings: DeepLabV3PlusSettings, runtime: Runtime, run: FitContext
+    settings: DeepLabV3PlusSettings, runtime: Runtime, fit_context: FitContext
 ) -> dict[str, torch.Tensor]:
     """Of an epoch of one step, of the network that is shipped."""
     count = settings.batch_size
-    training = DeepLabV3PlusResNet50(settings, runtime)._training(run, count)
+    training = DeepLabV3PlusResNet50(settings, runtime)._make_training(fit_context, count)
     training.run_epoch(images(count, seed=0), lambda *_: None)
     return gradients(training.network)
 
 
-def main(file: Path) -> None:
-    torch.set_num_threads(1)
+def train_three_steps(file: Path) -> None:
+    """Write the gradients of the last step, the weights, and losses, accuracy and Dice to a file.
+
+    And the gradients of one step of the network as it is, whose kinks make later steps go apart.
+    """
     settings = DeepLabV3PlusSettings(
         weights="random",
         size=SIZE,
@@ -82,8 +80,8 @@ def main(file: Path) -> None:
     runtime = Runtime(torch.device("cpu"))
     approach = Smooth(settings, runtime)
     held = images(HELD, seed=1)
-    masks = [mask.numpy() > 0.5 for mask in held.batch(range(HELD))[1][:, 0]]
-    run = FitContext(
+    masks = [mask.numpy() > 0.5 for mask in held.read_batch(range(HELD))[1][:, 0]]
+    fit_context = FitContext(
         0,
         file.parent,
         lambda **_: None,
@@ -91,9 +89,9 @@ def main(file: Path) -> None:
         lambda maps: mean_dice(maps, masks),
         lambda maps, chosen: image_dice(maps, (masks[index] for index in chosen)),
     )
-    with joined("cpu"):
-        first = first_gradients(settings, runtime, run)
-        training = approach._training(run, TRAIN)
+    with join_processes("cpu"):
+        first = first_gradients(settings, runtime, fit_context)
+        training = approach._make_training(fit_context, TRAIN)
         # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far
         # as any other. With a larger term in the denominator such ones stay where they are.
         for group in training.optimiser.param_groups:
@@ -101,7 +99,7 @@ def main(file: Path) -> None:
         start = copy.deepcopy(training.network.state_dict())
         losses = training.run_epoch(images(TRAIN, seed=0), lambda *_: None)
         training.history.append({"unit": "epoch", "step": 1})
-        approach._validate(training, held, [(SIZE, SIZE)] * HELD, run)
+        approach._validate(training, held, [(SIZE, SIZE)] * HELD, fit_context)
         everyone = distributed.all_gather([digest(training.network)])
         if distributed.is_main():
             found = {
@@ -116,7 +114,3 @@ def main(file: Path) -> None:
                 "average": training.average.network.state_dict(),
             }
             torch.save(found, file)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

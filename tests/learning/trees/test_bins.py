@@ -184,26 +184,16 @@ def test_order_threads_and_the_cut_into_tables_dont_change_a_tree(features, targ
     np.testing.assert_array_equal(one.predict(features), two.predict(features))
 
 
-def test_a_subset_of_rows_is_what_is_learnt_from_and_validated_on(features, targets, tmp_path):
+def test_a_subset_of_rows_is_what_is_learnt_from(features, targets, tmp_path):
     bins = Bins.from_sample(features)
     path = tmp_path / "codes.npy"
     with CodeWriter(path, *features.shape) as table:
         table.write(bins.encode(features))
     codes, chosen = open_codes(path), np.arange(len(targets)) % 5 > 0
-    seen = {}
-    fitted = train_on_codes(
-        CodedRows([codes], targets, chosen),
-        bins,
-        PARAMETERS,
-        15,
-        held=CodedRows([codes], targets, np.flatnonzero(~chosen)),
-        callbacks=[lightgbm.record_evaluation(seen), lightgbm.early_stopping(3, verbose=False)],
-    )
     copied = train_on_codes(CodedRows([np.array(codes[chosen])], targets[chosen]), bins, PARAMETERS, 15)
-    np.testing.assert_array_equal(fitted.predict(features, num_iteration=-1), copied.predict(features))
-    assert 1 <= fitted.best_iteration <= 15
-    held_loss = np.mean((copied.predict(features[~chosen]) - targets[~chosen]) ** 2)
-    assert seen["validation"]["l2"][-1] == pytest.approx(held_loss, rel=1e-4)
+    for rows in (chosen, np.flatnonzero(chosen)):
+        fitted = train_on_codes(CodedRows([codes], targets, rows), bins, PARAMETERS, 15)
+        np.testing.assert_array_equal(fitted.predict(features), copied.predict(features))
 
 
 def test_a_model_without_any_split_predicts_the_mean(features, targets):

@@ -8,8 +8,8 @@ import torch
 
 from lungseg.learning.trees import evaluator as trees
 from lungseg.learning.trees import llvm as trees_llvm
-from lungseg.learning.trees.coded import code_forest
-from lungseg.learning.trees.evaluator import evaluator
+from lungseg.learning.trees.coded import encode_forest
+from lungseg.learning.trees.evaluator import make_evaluator
 from lungseg.learning.trees.forest import Forest, round_down
 from lungseg.system.errors import InputError
 
@@ -63,18 +63,20 @@ def stump(threshold: object, left: float = -1.0, right: float = 1.0) -> str:
 def test_raw_scores_are_lightgbms(parameters, engine):
     booster = fitted(**parameters)
     rows = table(1100, seed=1)[0]
-    raw = evaluator(booster.model_to_string(), engine=engine).raw(torch.from_numpy(rows))
+    raw = make_evaluator(booster.model_to_string(), engine=engine).predict_raw(torch.from_numpy(rows))
     assert raw.dtype == torch.float64
     np.testing.assert_allclose(raw.numpy(), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12)
 
 
 def test_a_column_with_more_thresholds_than_a_byte_counts_is_coded_in_parts():
     text = text_of(*(stump(value, left=value) for value in range(600)))
-    coded = code_forest(Forest.from_text(text))
+    coded = encode_forest(Forest.from_text(text))
     assert np.diff(coded.bounds).tolist() == [255, 255, 90]
     rows = np.arange(-2, 603, dtype=np.float32)[:, None]
     expected = lightgbm.Booster(model_str=text).predict(rows, raw_score=True)
-    np.testing.assert_array_equal(evaluator(text, engine="llvm").raw(torch.from_numpy(rows)), expected)
+    np.testing.assert_array_equal(
+        make_evaluator(text, engine="llvm").predict_raw(torch.from_numpy(rows)), expected
+    )
 
 
 @pytest.mark.parametrize("count", [1, 63, 512, 513, 5000])
@@ -83,13 +85,13 @@ def test_any_count_of_rows_any_strides_and_threads_give_the_same(count, threads)
     booster = fitted(num_leaves=15)
     rows = table(count, seed=2)[0]
     expected = booster.predict(rows, raw_score=True)
-    ready = evaluator(booster.model_to_string(), threads=threads, engine="llvm")
+    ready = make_evaluator(booster.model_to_string(), threads=threads, engine="llvm")
     by_row = torch.from_numpy(rows)
     by_column = torch.from_numpy(np.ascontiguousarray(rows.T)).T
     spread = torch.zeros(count * 2, 9)
     spread[::2, 3:] = by_row
     for same in (by_row, by_column, spread[::2, 3:]):
-        np.testing.assert_allclose(ready.raw(same), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(ready.predict_raw(same), expected, rtol=0, atol=1e-12)
 
 
 def test_a_row_at_a_threshold_or_next_to_it_takes_lightgbms_branch():
@@ -116,7 +118,7 @@ def test_a_row_at_a_threshold_or_next_to_it_takes_lightgbms_branch():
     text = text_of(*(stump(repr(float(t)), left=2.0**k) for k, t in enumerate(exact)))
     expected = lightgbm.Booster(model_str=text).predict(rows, raw_score=True)
     for engine in ("llvm", "lightgbm"):
-        raw = evaluator(text, engine=engine).raw(torch.from_numpy(rows))
+        raw = make_evaluator(text, engine=engine).predict_raw(torch.from_numpy(rows))
         np.testing.assert_array_equal(raw.numpy(), expected)
 
 
@@ -133,7 +135,7 @@ def test_nan_counts_as_zero_as_it_does_in_lightgbm():
     rows = table(700, seed=3)[0]
     rows[::3, 0] = rows[1::7, 4] = np.nan
     rows[::5, 3], rows[1::5, 3] = np.inf, -np.inf
-    raw = evaluator(booster.model_to_string(), engine="llvm").raw(torch.from_numpy(rows))
+    raw = make_evaluator(booster.model_to_string(), engine="llvm").predict_raw(torch.from_numpy(rows))
     np.testing.assert_allclose(raw.numpy(), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12)
 
 
@@ -141,14 +143,14 @@ def test_trees_of_a_single_leaf_add_their_value():
     constant = "num_leaves=1\nnum_cat=0\nleaf_value=0.25\nis_linear=0\nshrinkage=1\n"
     rows = torch.tensor([[0.0], [1.0]])
     for engine in ("llvm", "lightgbm"):
-        mixed = evaluator(text_of(constant, stump(0.5), constant), engine=engine)
-        assert mixed.raw(rows).tolist() == [-0.5, 1.5]
-        assert evaluator(text_of(constant), engine=engine).raw(rows).tolist() == [0.25, 0.25]
+        mixed = make_evaluator(text_of(constant, stump(0.5), constant), engine=engine)
+        assert mixed.predict_raw(rows).tolist() == [-0.5, 1.5]
+        assert make_evaluator(text_of(constant), engine=engine).predict_raw(rows).tolist() == [0.25, 0.25]
 
 
 def test_the_columns_that_trees_read():
     forest = Forest.from_text(fitted(num_leaves=8, interaction_constraints=[[1, 3, 4]]).model_to_string())
-    read = forest.features_read()
+    read = forest.list_columns_read()
     assert set(read) <= {1, 3, 4}
     assert set(read) == set(forest.feature)
     assert (np.diff(read) > 0).all()
@@ -186,7 +188,7 @@ def test_models_it_would_get_wrong_are_refused(parameters, change, words):
     rows = lightgbm.Dataset(change(features), target, categorical_feature=categorical)
     booster = lightgbm.train(parameters, rows, 3)
     with pytest.raises(InputError, match=words):
-        evaluator(booster.model_to_string())
+        make_evaluator(booster.model_to_string())
 
 
 @pytest.mark.parametrize(
@@ -212,47 +214,47 @@ def test_damaged_text_is_refused(old, new):
     tree = "num_leaves=3\nnum_cat=0\nsplit_feature=0 1\nthreshold=0.5 0.5\ndecision_type=2 2\n"
     tree += "left_child=1 -1\nright_child=-3 -2\nleaf_value=1 2 3\nis_linear=0\nshrinkage=1\n"
     text = text_of(tree, columns=2)
-    assert evaluator(text).raw(torch.tensor([[0.0, 1.0]])).tolist() == [2.0]
+    assert make_evaluator(text).predict_raw(torch.tensor([[0.0, 1.0]])).tolist() == [2.0]
     assert old in text
     with pytest.raises(InputError, match="damaged"):
-        evaluator(text.replace(old, new))
+        make_evaluator(text.replace(old, new))
 
 
 def test_lightgbm_takes_over_where_a_leafs_number_is_no_byte():
     booster = fitted(trees=2, num_leaves=300)
     text = booster.model_to_string()
-    ready = evaluator(text)
+    ready = make_evaluator(text)
     assert ready.engine == "lightgbm"
     rows = table(50)[0]
     np.testing.assert_allclose(
-        ready.raw(torch.from_numpy(rows)), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12
+        ready.predict_raw(torch.from_numpy(rows)), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12
     )
     with pytest.raises(InputError, match="256 leaves"):
-        evaluator(text, engine="llvm")
+        make_evaluator(text, engine="llvm")
 
 
 def test_lightgbm_takes_over_without_llvmlite(monkeypatch):
-    trees_llvm._compiled.cache_clear()
+    trees_llvm._compile_once.cache_clear()
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     text = text_of(stump(0.5))
-    found = evaluator(text)
+    found = make_evaluator(text)
     assert found.engine == "lightgbm"
     assert [reason for reason in found.passed_over if "install llvmlite" in reason]
     with pytest.raises(InputError, match=r"llvm.*install llvmlite"):
-        evaluator(text, engine="llvm")
+        make_evaluator(text, engine="llvm")
     monkeypatch.undo()
-    assert (evaluator(text).engine, evaluator(text).passed_over) == ("llvm", ())
+    assert (make_evaluator(text).engine, make_evaluator(text).passed_over) == ("llvm", ())
 
 
 def test_the_cpu_takes_over_where_triton_cannot_compile(monkeypatch):
     def fails(*_):
         raise ImportError("Failed to find C compiler")
 
-    monkeypatch.setattr(trees, "_triton", fails)
-    found = evaluator(text_of(stump(0.5)), "cuda")
+    monkeypatch.setattr(trees, "_make_triton", fails)
+    found = make_evaluator(text_of(stump(0.5)), "cuda")
     assert (found.engine, found.device.type) == ("llvm", "cpu")
-    assert found.raw(torch.tensor([[0.0], [1.0]])).tolist() == [-1.0, 1.0]
+    assert found.predict_raw(torch.tensor([[0.0], [1.0]])).tolist() == [-1.0, 1.0]
     (reason,) = found.passed_over
     assert "Failed to find C compiler" in reason
     assert reason.endswith("install triton, a C compiler and Python's headers")
@@ -261,11 +263,11 @@ def test_the_cpu_takes_over_where_triton_cannot_compile(monkeypatch):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own():
     rows = torch.from_numpy(table(4000)[0])
-    ready = evaluator(fitted(num_leaves=15).model_to_string(), threads=3, engine="llvm")
-    expected = ready.raw(rows)
+    ready = make_evaluator(fitted(num_leaves=15).model_to_string(), threads=3, engine="llvm")
+    expected = ready.predict_raw(rows)
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sending.send(ready.raw(rows).numpy()), daemon=True)
+    child = context.Process(target=lambda: sending.send(ready.predict_raw(rows).numpy()), daemon=True)
     child.start()
     try:
         assert receiving.poll(30), "the child waits for threads that only its parent has"
@@ -277,11 +279,11 @@ def test_a_forked_process_has_threads_of_its_own():
 def test_unknown_engines_and_rows_of_another_shape_are_refused():
     text = text_of(stump(0.5))
     with pytest.raises(InputError, match="llvm, lightgbm"):
-        evaluator(text, engine="fast")
+        make_evaluator(text, engine="fast")
     with pytest.raises(InputError, match="CUDA"):
-        evaluator(text, engine="triton")
-    ready = evaluator(text)
-    assert ready.raw(torch.zeros(0, 1)).shape == (0,)
+        make_evaluator(text, engine="triton")
+    ready = make_evaluator(text)
+    assert ready.predict_raw(torch.zeros(0, 1)).shape == (0,)
     for rows in (torch.zeros(3, 2), torch.zeros(3), torch.zeros(3, 1, dtype=torch.float64)):
         with pytest.raises(ValueError, match="N x 1"):
-            ready.raw(rows)
+            ready.predict_raw(rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.learning.trees.evaluator import evaluator
+from lungseg.learning.trees.evaluator import make_evaluator
 from lungseg.system.errors import InputError
 
 # Before any test sets TRITON_INTERPRET, which is read now.
@@ -21,14 +21,14 @@ INTERPRETED = """
 import sys
 import numpy as np
 import torch
-from lungseg.learning.trees.evaluator import evaluator
+from lungseg.learning.trees.evaluator import make_evaluator
 
 model, rows, scores = sys.argv[1:]
 values = torch.from_numpy(np.load(rows))
-trees = evaluator(open(model).read(), engine="triton")
+trees = make_evaluator(open(model).read(), engine="triton")
 assert trees.engine == "triton"
 by_column = values.T.contiguous().T
-np.save(scores, np.stack([trees.raw(values).numpy(), trees.raw(by_column).numpy()]))
+np.save(scores, np.stack([trees.predict_raw(values).numpy(), trees.predict_raw(by_column).numpy()]))
 """
 
 
@@ -84,9 +84,9 @@ def test_what_triton_raises_while_it_compiles_is_told_before_any_row_comes(model
         raise error
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(trees_triton.TritonForest, "_pass", fails)
+    monkeypatch.setattr(trees_triton.TritonForest, "_run_pass", fails)
     with pytest.raises(InputError, match="install triton, a C compiler") as told:
-        evaluator(model[0].model_to_string(), engine="triton")
+        make_evaluator(model[0].model_to_string(), engine="triton")
     reason = str(error).split("\n")[0] or "RuntimeError"
     assert f"(Triton can't compile or run its kernels: {reason})" in str(told.value)
 
@@ -94,8 +94,8 @@ def test_what_triton_raises_while_it_compiles_is_told_before_any_row_comes(model
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_lightgbms_raw_scores(model):
     booster, rows = model
-    trees = evaluator(booster.model_to_string(), "cuda")
+    trees = make_evaluator(booster.model_to_string(), "cuda")
     assert trees.engine == "triton"
-    raw = trees.raw(torch.from_numpy(rows).cuda())
+    raw = trees.predict_raw(torch.from_numpy(rows).cuda())
     assert raw.device.type == "cuda"
     np.testing.assert_allclose(raw.cpu(), booster.predict(rows, raw_score=True), rtol=0, atol=1e-12)

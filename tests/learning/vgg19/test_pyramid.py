@@ -4,7 +4,7 @@ from safetensors.torch import save_file
 from torchvision.models.vgg import cfgs, make_layers
 
 from lungseg.learning.vgg19.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures
-from lungseg.learning.vgg19.pyramid import Pyramid, blocks_of
+from lungseg.learning.vgg19.pyramid import Pyramid, make_blocks
 
 LAYERS = ("relu1_2", "relu2_1", "relu2_2", "relu3_1")
 ENDS = {"relu1_2": 4, "relu2_1": 7, "relu2_2": 9, "relu3_1": 12}  # of torchvision's list of layers
@@ -35,7 +35,7 @@ def store(network, tmp_path, monkeypatch):
 def test_maps_are_those_of_torchvisions_vgg19_at_each_scale(network, store):
     store("features.")
     images = torch.rand(2, 1, 64, 64)
-    blocks = blocks_of(LAYERS, (64, 32, 16))
+    blocks = make_blocks(LAYERS, (64, 32, 16))
     maps = Pyramid("imagenet", blocks)(images)
     assert [block.name for block in blocks] == [
         *(f"{layer}@64" for layer in LAYERS),
@@ -61,7 +61,7 @@ def test_nothing_deeper_and_no_other_scale_than_needed_is_computed(monkeypatch):
             calls.append((images.shape[-1], len(weight))) or convolve(images, weight, *rest, **more)
         ),
     )
-    pyramid = Pyramid("random", (*blocks_of(("relu2_1",), (32,)), *blocks_of(("relu1_2",), (16,))))
+    pyramid = Pyramid("random", (*make_blocks(("relu2_1",), (32,)), *make_blocks(("relu1_2",), (16,))))
     pyramid(torch.rand(1, 1, 64, 64))
     assert calls == [(32, 64), (32, 64), (16, 128), (16, 64), (16, 64)]
     assert not any("relu2_2" in name or "relu3_1" in name for name in pyramid.state_dict())
@@ -71,12 +71,12 @@ def test_weights_that_end_early_serve_the_layers_that_they_hold(store):
     store("features.0.", "features.2.")
     images = torch.rand(1, 1, 32, 32)
     with torch.inference_mode():
-        (maps,) = Pyramid("imagenet", blocks_of(("relu1_2",), (32,)))(images)
+        (maps,) = Pyramid("imagenet", make_blocks(("relu1_2",), (32,)))(images)
         assert torch.equal(maps, PixelFeatures("imagenet")(images))
 
 
 def test_random_weights_repeat_by_their_seed():
-    images, blocks = torch.rand(1, 1, 32, 32), blocks_of(LAYERS, (32,))
+    images, blocks = torch.rand(1, 1, 32, 32), make_blocks(LAYERS, (32,))
     first, same, other = (Pyramid("random", blocks, seed)(images) for seed in (0, 0, 1))
     for one, two, three in zip(first, same, other, strict=True):
         assert torch.equal(one, two)

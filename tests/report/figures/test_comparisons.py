@@ -15,11 +15,12 @@ from matplotlib.text import Text
 
 from lungseg.report.contents import read_contents
 from lungseg.report.figures.all import FIGURES
-from lungseg.report.figures.calibration import area_frame, reliability_frame
-from lungseg.report.figures.comparisons import joined_groups
-from lungseg.report.figures.style import DOUBLE, SINGLE, colours, house_style
-from lungseg.results import read_table, write_json, write_table
-from tests.report.results_directory import run_record
+from lungseg.report.figures.calibration import collect_areas, collect_reliability
+from lungseg.report.figures.comparisons import join_groups
+from lungseg.report.figures.style import DOUBLE, SINGLE, assign_colours, use_house_style
+from lungseg.results import read_table, write_table
+from lungseg.system.files import write_json
+from tests.report.results_directory import approach_record, run_record
 from tests.report.results_tables import DICE, IDS, RANKS
 
 NEW = (
@@ -35,7 +36,7 @@ NEW = (
 
 def draw(results: Path, stem: str) -> Figure:
     """The figure, laid out at its final size."""
-    with house_style():
+    with use_house_style():
         figure = FIGURES[stem](read_contents(results))
         figure.draw_without_rendering()
     return figure
@@ -66,7 +67,7 @@ def test_each_pair_stands_under_its_better_approach_with_its_difference_turned_t
     assert min(axes.get_xlim()) < -0.05 < 0 < 0.45 < max(axes.get_xlim())
 
 
-def test_only_what_stays_told_apart_after_holm_is_filled(results: Path) -> None:
+def test_only_what_is_distinguishable_after_holm_is_filled(results: Path) -> None:
     axes = draw(results, "differences").axes[0]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert [same_color(line.get_markerfacecolor(), "white") for line in points] == [False, False, True]
@@ -91,7 +92,7 @@ def test_many_pairs_take_two_columns_and_no_name_covers_another(results: Path) -
     ]
     rows = pd.DataFrame([*means, *pairs]).assign(dataset="made-up", metric="dice", n=141)
     change(results, "statistics", rows)
-    write_json(results / "run.json", {**run_record(), "approaches": [{"name": name} for name in names]})
+    write_json(results / "run.json", {**run_record(), "approaches": [*map(approach_record, names)]})
     figure = draw(results, "differences")
     assert figure.get_figwidth() == DOUBLE
     assert len(figure.axes) == 2
@@ -136,6 +137,10 @@ def test_at_most_six_violins_the_best(results: Path) -> None:
     row = statistics[(statistics["approach"] == "pixels") & (statistics["kind"] == "mean")]
     added = [row.assign(approach=name, value=value) for name, value in more.items()]
     change(results, "statistics", pd.concat([statistics, *added]))
+    record = run_record()
+    write_json(
+        results / "run.json", {**record, "approaches": [*record["approaches"], *map(approach_record, more)]}
+    )
     assert labels(draw(results, "dice-violins").axes[0]) == ["good_net", *reversed(more)]
 
 
@@ -145,17 +150,19 @@ def test_at_most_six_violins_the_best(results: Path) -> None:
         ([1.0, 2.25, 2.75], 1.0, [(2.25, 2.75)]),
         ([1.0, 1.5, 2.0, 2.5], 1.01, [(1.0, 2.0), (1.5, 2.5)]),
         ([1.0, 1.5, 2.0, 2.5], 9.0, [(1.0, 2.5)]),
-        ([1.0, 2.0, 3.0], 1.0, []),  # as far apart as the critical difference is told apart
+        ([1.0, 2.0, 3.0], 1.0, []),  # ranks that differ by just the critical difference are not joined
         ([1.5, 1.5, 3.0], 1.0, [(1.5, 1.5)]),
     ],
 )
 def test_groups_are_the_largest_runs_within_the_critical_difference(
     ranks: list[float], distance: float, groups: list[tuple[float, float]]
 ) -> None:
-    assert joined_groups(ranks, distance) == groups
+    assert join_groups(ranks, distance) == groups
 
 
-def test_the_diagram_joins_what_is_not_told_apart_and_shows_the_critical_difference(results: Path) -> None:
+def test_the_diagram_joins_what_is_not_distinguishable_and_shows_the_critical_difference(
+    results: Path,
+) -> None:
     axes = draw(results, "critical-difference").axes[0]
     assert labels(axes) == [f"{name}  {rank:.2f}" for name, rank in RANKS.items()]
     bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() > 2]
@@ -179,7 +186,7 @@ def test_lung_area_has_the_bias_and_limits_of_agreement_of_its_counts(results: P
 
 
 def test_areas_are_shares_of_the_image_with_seeds_averaged(results: Path) -> None:
-    areas = area_frame(read_table(results, "scores"))
+    areas = collect_areas(read_table(results, "scores"))
     assert len(areas) == 3 * len(IDS)
     good = areas[areas["approach"] == "good_net"]
     # img_0: 20 % true, 20 and 20.2 % predicted; img_1: 21 % true, 22 and 22.2 % predicted.
@@ -194,7 +201,7 @@ def test_without_counts_there_is_no_figure_of_areas(results: Path) -> None:
 
 def test_reliability_puts_seeds_together_and_leaves_out_empty_bins(results: Path) -> None:
     figure = draw(results, "reliability")
-    bins = reliability_frame(read_table(results, "calibration"))
+    bins = collect_reliability(read_table(results, "calibration"))
     assert bins[bins["approach"] == "pixels"]["count"].tolist() == [1800, 300, 900]
     line = figure.axes[0].lines[1]
     assert line.get_xdata() == pytest.approx([0.1, 0.3, 0.9])
@@ -206,7 +213,7 @@ def test_reliability_puts_seeds_together_and_leaves_out_empty_bins(results: Path
 
 def test_bins_of_unequal_weight_are_weighted_by_their_pixels() -> None:
     key = {"approach": "a", "bin": 0}
-    bins = reliability_frame(
+    bins = collect_reliability(
         pd.DataFrame(
             [
                 {**key, "count": 300, "mean_probability": 0.1, "lung_share": 0.0},
@@ -223,7 +230,7 @@ def test_throughput_has_a_panel_per_device_and_a_style_per_setting(results: Path
     figure = draw(results, "throughput")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["CPU", "CUDA"]
     assert [len(axes.lines) for axes in figure.axes] == [2, 3]
-    palette = colours(read_contents(results).names, {"mean-mask"})
+    palette = assign_colours(read_contents(results).names, {"mean-mask"})
     drawn = [line for line in figure.axes[1].lines if same_color(line.get_color(), palette["good_net"])]
     assert len({line.get_linestyle() for line in drawn}) == 2
     # good_net takes 21.75 ms: (batch + 2) * 100 / 21.75 images/s, in bfloat16 twice that.
@@ -279,12 +286,12 @@ def test_a_figure_is_one_column_wide_and_its_text_readable_and_inside(
 def test_tests_of_all_approaches_together_are_no_approach(results: Path) -> None:
     contents = read_contents(results)
     assert contents.names == ["mean-mask", "pixels", "good_net", "absent"]
-    assert contents.ordered(["mean-mask", "absent", "good_net"]) == ["good_net", "mean-mask", "absent"]
-    assert contents.statistic("good_net", "dice")["value"] == pytest.approx(0.89)
+    assert contents.sort_names(["mean-mask", "absent", "good_net"]) == ["good_net", "mean-mask", "absent"]
+    assert contents.find_statistic("good_net", "dice")["value"] == pytest.approx(0.89)
 
 
 def test_an_approach_has_its_colour_in_every_figure(results: Path) -> None:
-    palette = colours(read_contents(results).names, {"mean-mask"})
+    palette = assign_colours(read_contents(results).names, {"mean-mask"})
     forest, curves = draw(results, "differences").axes[0], draw(results, "reliability").axes[0]
     point = next(line for line in forest.lines if line.get_marker() == "o")
     assert to_rgb(point.get_color()) == to_rgb(palette["good_net"]) == to_rgb(curves.lines[1].get_color())

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lungseg.report.contents import read_contents
-from lungseg.report.sentences.conclusions import Comparison, comparisons, conclude, conclusions
-from lungseg.report.sentences.notes import seeds
-from lungseg.results import read_table, write_json, write_table
+from lungseg.report.sentences.conclusions import Comparison, conclude, list_conclusions, read_comparisons
+from lungseg.report.sentences.images import describe_seeds
+from lungseg.results import read_table, write_table
+from lungseg.system.files import write_json
 from tests.report.results_directory import run_record
 
 NAN = float("nan")
@@ -86,18 +87,18 @@ CASES = {
         CLEAR,
         {"training_sd": 0.07, "trainings": 3},
         "As trained here, net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, "
-        "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it can't "
-        "be told from chance of training: 3 trainings leave the mean difference uncertain by ±0.1739 (95 %) "
-        "for that alone.",
+        "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it is "
+        "not distinguishable from chance in training: that alone leaves the mean difference of 3 trainings "
+        "uncertain by ±0.1739 (95 %).",
     ),
     "seeds spread less than the difference, but are too few": (
         CLEAR,
         {"training_sd": 0.03, "trainings": 3},
         # Student's t at 0.975 with 2 degrees of freedom is 4.3027; 4.3027 * 0.03 / sqrt(3) = 0.0745
         "As trained here, net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, "
-        "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it can't "
-        "be told from chance of training: 3 trainings leave the mean difference uncertain by ±0.0745 (95 %) "
-        "for that alone.",
+        "0.0760], p < .001 after Holm's correction for 15 comparisons; better on 139 of 141 images; it is "
+        "not distinguishable from chance in training: that alone leaves the mean difference of 3 trainings "
+        "uncertain by ±0.0745 (95 %).",
     ),
     "folds": (
         CLEAR,
@@ -187,9 +188,8 @@ CASES = {
     "the same everywhere": (
         CLEAR,
         {"difference": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0, "p_holm": 1.0, "better": 0, "worse": 0},
-        "net and pixels have the same Dice on all 141 images: they can't be told apart here, which does not "
-        "show "
-        "that they are the same elsewhere.",
+        "net and pixels have the same Dice on all 141 images: no difference was shown here, which does not "
+        "show that they are the same elsewhere.",
     ),
     "at the level": (
         CLEAR,
@@ -218,19 +218,20 @@ def _let_seeds_agree(results: Path) -> None:
     write_table(results / "statistics.csv", "statistics", table)
 
 
-def test_two_seeds_that_differ_are_too_few_to_tell(results: Path) -> None:
+def test_two_seeds_that_differ_are_too_few(results: Path) -> None:
     # t at 0.975 with one degree of freedom is 12.706; 12.706 * 0.0141 * sqrt(2) / sqrt(2) = 0.1792.
     assert (
-        "2 trainings leave the mean difference uncertain by ±0.1792" in conclusions(read_contents(results))[0]
+        "the mean difference of 2 trainings uncertain by ±0.1792"
+        in list_conclusions(read_contents(results))[0]
     )
 
 
-def test_stored_comparisons_are_told_from_the_better_to_the_worse(results: Path) -> None:
+def test_stored_comparisons_are_stated_from_the_better_to_the_worse(results: Path) -> None:
     # Stored as mean-mask minus pixels, -0.25 [-0.30, 0.05]. Two seeds that agree closely: Student's t has one
     # degree of freedom.
     _let_seeds_agree(results)
     few = "with only 6 images, interval and test are unreliable if failures are rare."
-    assert conclusions(read_contents(results)) == [
+    assert list_conclusions(read_contents(results)) == [
         "good_net has a higher mean Dice than pixels on images like these: by 0.1500 [0.1000, 0.2000], p = "
         ".012 "
         f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {few}",
@@ -244,21 +245,21 @@ def test_stored_comparisons_are_told_from_the_better_to_the_worse(results: Path)
     ]
 
 
-def test_a_pair_whose_order_differs_from_the_ranks_is_told_by_its_own_means(results: Path) -> None:
+def test_a_pair_whose_order_differs_from_the_ranks_is_stated_by_its_own_means(results: Path) -> None:
     _let_seeds_agree(results)
     table = read_table(results, "statistics")
     first = (table["kind"] == "paired") & (table["approach"] == "good_net") & (table["other"] == "pixels")
     table.loc[first, ["value", "low", "high"]] = [-0.15, -0.2, -0.1]
     write_table(results / "statistics.csv", "statistics", table)
-    assert conclusions(read_contents(results))[0].startswith(
+    assert list_conclusions(read_contents(results))[0].startswith(
         "pixels has a higher mean Dice than good_net on images like these: by 0.1500 [0.1000, 0.2000]"
     )
 
 
 def test_one_seed_is_held_against_what_is_trained_and_not_against_baselines(results: Path) -> None:
-    assert [c.one_seed for c in comparisons(read_contents(results))] == [(), (), ()]
+    assert [c.one_seed for c in read_comparisons(read_contents(results))] == [(), (), ()]
     write_json(results / "run.json", {**run_record(), "seeds": [0]})
-    found = [c.one_seed for c in comparisons(read_contents(results))]
+    found = [c.one_seed for c in read_comparisons(read_contents(results))]
     assert found == [("good_net", "pixels"), ("good_net",), ("pixels",)]
 
 
@@ -270,8 +271,8 @@ def test_what_was_trained_once_beside_seeds_of_others_is_named(results: Path) ->
     table.loc[table["approach"].isin(["pixels", "mean-mask"]) & (table["kind"] == "mean"), "seeds"] = 1
     write_table(results / "statistics.csv", "statistics", table)
     contents = read_contents(results)
-    assert [c.one_seed for c in comparisons(contents)] == [("pixels",), (), ("pixels",)]
-    assert seeds(contents).endswith(
+    assert [c.one_seed for c in read_comparisons(contents)] == [("pixels",), (), ("pixels",)]
+    assert describe_seeds(contents).endswith(
         "but one training where chance plays no part (mean-mask); trained with seed 0 alone: pixels"
     )
 
@@ -282,21 +283,23 @@ def test_what_was_trained_with_fewer_seeds_is_named(results: Path) -> None:
     table.loc[table["kind"] == "mean", "seeds"] = 3
     table.loc[(table["approach"] == "pixels") & (table["kind"] == "mean"), "seeds"] = 2
     write_table(results / "statistics.csv", "statistics", table)
-    assert seeds(read_contents(results)) == "3 seeds (0, 1, 2); trained with fewer seeds: pixels with 2"
+    assert (
+        describe_seeds(read_contents(results)) == "3 seeds (0, 1, 2); trained with fewer seeds: pixels with 2"
+    )
 
 
 def test_the_spread_of_training_is_the_pairs_own_or_both_together(results: Path) -> None:
     # Each approach's seeds spread by 0.0141; two independent ones by sqrt(2) as much.
     contents = read_contents(results)
-    assert [c.training_sd for c in comparisons(contents)] == pytest.approx([0.0141 * 2**0.5] * 3)
+    assert [c.training_sd for c in read_comparisons(contents)] == pytest.approx([0.0141 * 2**0.5] * 3)
     table = read_table(results, "statistics")
     table.loc[table["kind"] == "paired", "seed_sd"] = 0.003
     table.loc[(table["kind"] == "mean") & (table["approach"] == "pixels"), "seed_sd"] = None
     write_table(results / "statistics.csv", "statistics", table)
-    assert [c.training_sd for c in comparisons(read_contents(results))] == pytest.approx([0.003] * 3)
+    assert [c.training_sd for c in read_comparisons(read_contents(results))] == pytest.approx([0.003] * 3)
     table.loc[table["kind"] == "paired", "seed_sd"] = None
     write_table(results / "statistics.csv", "statistics", table)
-    assert comparisons(read_contents(results))[0].training_sd == pytest.approx(0.0141)
+    assert read_comparisons(read_contents(results))[0].training_sd == pytest.approx(0.0141)
 
 
 @pytest.mark.parametrize(
@@ -312,13 +315,13 @@ def test_a_claim_names_the_images_it_is_about(results: Path, changes: dict, wher
         for name in ("scores", "statistics", "calibration"):
             table = read_table(results, name).assign(dataset="phantom")
             write_table(results / f"{name}.csv", name, table)
-    assert {(c.where, c.final) for c in comparisons(read_contents(results))} == {(where, final)}
+    assert {(c.where, c.final) for c in read_comparisons(read_contents(results))} == {(where, final)}
 
 
 def test_patients_are_counted_where_they_have_several_images(results: Path) -> None:
     scores = read_table(results, "scores")
     write_table(results / "scores.csv", "scores", scores.assign(patient=scores["source"]))
-    assert {c.unit for c in comparisons(read_contents(results))} == {"patient"}
+    assert {c.unit for c in read_comparisons(read_contents(results))} == {"patient"}
 
 
 def test_other_datasets_make_the_size_of_the_family_unknown(results: Path) -> None:
@@ -326,11 +329,11 @@ def test_other_datasets_make_the_size_of_the_family_unknown(results: Path) -> No
     rows = [*table.to_dict("records"), *table.assign(dataset="another").to_dict("records")]
     write_table(results / "statistics.csv", "statistics", rows)
     contents = read_contents(results)
-    assert {c.family for c in comparisons(contents)} == {0}
-    assert "after Holm's correction;" in conclusions(contents)[0]
+    assert {c.family for c in read_comparisons(contents)} == {0}
+    assert "after Holm's correction;" in list_conclusions(contents)[0]
 
 
 def test_without_comparisons_nothing_is_concluded(results: Path) -> None:
     table = read_table(results, "statistics")
     write_table(results / "statistics.csv", "statistics", table[table["kind"] != "paired"])
-    assert conclusions(read_contents(results)) == []
+    assert list_conclusions(read_contents(results)) == []

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lungseg.report import fill_readme, write_tables
-from lungseg.report.tables.terminal import short_table
+from lungseg.report.contents import read_contents
+from lungseg.report.tables.readme import fill_readme
+from lungseg.report.tables.terminal import make_short_table
 from lungseg.results import read_table, write_table
+from tests.report.results_directory import audit_record, write_summary
 from tests.report.tables.test_summary import change_run, rows_of
 
 NAMES = [r"good\_net", "pixels", "mean-mask"]
@@ -23,17 +25,17 @@ def header_of(markdown: str, title: str) -> list[str]:
 
 
 def test_sections_stand_in_the_order_of_their_weight(results: Path) -> None:
-    titles = [line[3:] for line in write_tables(results).splitlines() if line.startswith("## ")]
+    titles = [line[3:] for line in write_summary(results).splitlines() if line.startswith("## ")]
     assert titles == [
         *("What may be concluded", "Paired differences in Dice", "Secondary endpoints, exploratory"),
         *("Spread over images", "Boundaries and lungs", "Pixels and probabilities", "Dice by source"),
-        *("Latency", "Throughput, images/s by batch size", "Which speeds can be told apart"),
+        *("Latency", "Throughput, images/s by batch size", "Which speeds are distinguishable"),
         *("Time by stage, ms per image", "Training", "Where this comes from"),
     ]
 
 
 def test_boundaries_have_their_unit_and_the_rule_for_a_missed_mask(results: Path) -> None:
-    text = write_tables(results)
+    text = write_summary(results)
     assert header_of(text, "## Boundaries")[1:4] == [
         *("HD95, px [95 % interval]", "ASSD, px [95 % interval]", "Hausdorff, px")
     ]
@@ -45,12 +47,12 @@ def test_boundaries_have_their_unit_and_the_rule_for_a_missed_mask(results: Path
     assert "An image where a mask is missed counts with the image's diagonal." in text
     scores = read_table(results, "scores").assign(distance_unit="mm")
     write_table(results / "scores.csv", "scores", scores)
-    assert "HD95, mm" in write_tables(results)
+    assert "HD95, mm" in write_summary(results)
 
 
 def test_calibration_error_is_the_mean_gap_of_bins_weighted_by_pixels(results: Path) -> None:
     # good_net: 300 of 1,000 pixels are off by 0.1; pixels: all are; the doubled counts of seed 1 weigh alike.
-    rows = rows_of(write_tables(results), "## Pixels and probabilities")
+    rows = rows_of(write_summary(results), "## Pixels and probabilities")
     assert [row[-1] for row in rows] == ["0.0300", "0.1000", "–"]
     # A second fold that is off the other way in the same bin, by as many pixels: 0.1 of 300 of 2,000 pixels
     # cancels with -0.1 of 300.
@@ -58,7 +60,7 @@ def test_calibration_error_is_the_mean_gap_of_bins_weighted_by_pixels(results: P
     table = table[(table["approach"] == "good_net") & (table["seed"] == 0)]
     other = table.assign(fold=1, lung_share=[0.1, 0.3, None, 1.0])
     write_table(results / "calibration.csv", "calibration", pd.concat([table, other]))
-    rows = rows_of(write_tables(results), "## Pixels and probabilities")
+    rows = rows_of(write_summary(results), "## Pixels and probabilities")
     assert [row[-1] for row in rows] == ["0.0000", "–", "–"]
 
 
@@ -68,8 +70,8 @@ def test_metrics_that_are_not_stored_have_no_table(results: Path) -> None:
     table = read_table(results, "statistics")
     table = table[(table["kind"] == "mean") & table["metric"].isin(["dice", "iou", "accuracy"])]
     write_table(results / "statistics.csv", "statistics", table)
-    text = write_tables(results)
-    for title in ("Boundaries", "Pixels and", "Paired", "Secondary", "concluded", "told apart"):
+    text = write_summary(results)
+    for title in ("Boundaries", "Pixels and", "Paired", "Secondary", "concluded", "distinguishable"):
         assert title not in text
 
 
@@ -82,11 +84,9 @@ def test_spread_has_percentiles_and_the_seeds_own_means(results: Path) -> None:
     write_table(results / "statistics.csv", "statistics", table)
     scores = read_table(results, "scores")
     write_table(
-        results / "scores.csv",
-        "scores",
-        scores[(scores["approach"] != "mean-mask") | (scores["seed"] == 0)],
+        results / "scores.csv", "scores", scores[(scores["approach"] != "mean-mask") | (scores["seed"] == 0)]
     )
-    text = write_tables(results)
+    text = write_summary(results)
     rows = rows_of(text, "## Spread")
     # Means of the seeds of good_net: 0.90 and 0.88.
     assert rows[0] == [
@@ -101,14 +101,14 @@ def test_a_single_seed_has_no_columns_of_seeds(results: Path) -> None:
     write_table(results / "scores.csv", "scores", scores[scores["seed"] == 0])
     write_table(results / "statistics.csv", "statistics", table.assign(seeds=1, seed_sd=None))
     change_run(results, seeds=[0])
-    text = write_tables(results)
+    text = write_summary(results)
     assert header_of(text, "## Spread")[-1] == "Seeds"
     assert "Seed SD" not in text
     assert "one seed (0)." in text
 
 
-def test_pairs_are_told_from_the_better_approach_with_every_test_named(results: Path) -> None:
-    text = write_tables(results)
+def test_pairs_are_shown_from_the_better_approach_with_every_test_named(results: Path) -> None:
+    text = write_summary(results)
     assert rows_of(text, "## Paired differences") == [
         [
             *(NAMES[0], "pixels", "+0.1500 [+0.1000, +0.2000]", ".004", ".012", ".030"),
@@ -126,12 +126,14 @@ def test_pairs_are_told_from_the_better_approach_with_every_test_named(results: 
     ]
     assert "the family of 3 comparisons" in text
     assert r"Mean ranks in Dice (1 is best): good\_net 1.00, pixels 2.25, mean-mask 2.75." in text
-    assert "p = .009; ranks less than 1.00 apart are not told apart (Nemenyi, level .05)." in text
+    assert (
+        "p = .009; ranks that differ by less than 1.00 are not distinguishable (Nemenyi, level .05)." in text
+    )
     assert "exchangeable" in text
 
 
 def test_secondary_endpoints_are_marked_and_uncorrected(results: Path) -> None:
-    text = write_tables(results)
+    text = write_summary(results)
     assert header_of(text, "## Secondary") == ["Approach", "Other", "HD95, px [95 % interval]", "p"]
     # -20 x the difference in Dice, in the order of the pairs above.
     assert [row[2:] for row in rows_of(text, "## Secondary")] == [
@@ -141,7 +143,7 @@ def test_secondary_endpoints_are_marked_and_uncorrected(results: Path) -> None:
 
 
 def test_latency_has_every_setting_and_throughput_every_batch_size(results: Path) -> None:
-    text = write_tables(results)
+    text = write_summary(results)
     latency = rows_of(text, "## Latency")
     # good_net on CUDA: 21.75 x 0.1 ms, 500 x 0.1 + 1 MiB.
     assert latency[1] == [
@@ -154,7 +156,7 @@ def test_latency_has_every_setting_and_throughput_every_batch_size(results: Path
     timings = read_table(results, "timings")
     lost = (timings["batch_size"] == 8) & (timings["device"] == "cpu") & (timings["approach"] == "pixels")
     write_table(results / "timings.csv", "timings", timings[~lost])
-    rows = {(row[0], row[1]): row[-2:] for row in rows_of(write_tables(results), "## Throughput")}
+    rows = {(row[0], row[1]): row[-2:] for row in rows_of(write_summary(results), "## Throughput")}
     assert rows["pixels", "CPU"] == ["**30.8**", "–"]
 
 
@@ -164,63 +166,62 @@ def test_ratios_stand_beside_their_noise_floor_and_the_faster_stands_first(resul
     cpu = (table["kind"] == "A/B") & (table["device"] == "cpu")
     table.loc[cpu, ["approach", "other", "ratio", "low", "high"]] = ["good_net", "pixels", 0.4, 0.25, 0.5]
     write_table(results / "timing_pairs.csv", "timing_pairs", table)
-    rows = rows_of(write_tables(results), "## Which speeds")
+    rows = rows_of(write_summary(results), "## Which speeds")
     assert [row[1] for row in rows[:4]] == ["itself"] * 4
     assert rows[0][:3] + rows[0][-3:] == ["pixels", "itself", "CPU", "1.00", "0.980 to 1.02", "4"]
     assert rows[4][:3] + rows[4][-3:] == ["pixels", NAMES[0], "CPU", "2.50", "2.00 to 4.00", "4"]
-    assert rows[5][:3] + rows[5][-3:] == ["pixels", NAMES[0], "CUDA", "not told apart", "2.10 to 2.40", "4"]
+    assert rows[5][:3] == ["pixels", NAMES[0], "CUDA"]
+    assert rows[5][-3:] == ["not distinguishable", "2.10 to 2.40", "4"]
 
 
 def test_time_spent_waiting_is_shown_if_measured(results: Path) -> None:
-    assert "| Waiting |" not in write_tables(results)
+    assert "| Waiting |" not in write_summary(results)
     table = read_table(results, "training")
     table.loc[table["approach"] == "good_net", "wait_share"] = [0.1, 0.15]
     write_table(results / "training.csv", "training", table)
-    assert "| Waiting |" in write_tables(results)
-    assert [row[-1] for row in rows_of(write_tables(results), "## Training")] == ["12.5 %", "–"]
+    assert "| Waiting |" in write_summary(results)
+    assert [row[-1] for row in rows_of(write_summary(results), "## Training")] == ["12.5 %", "–"]
 
 
 @pytest.mark.parametrize(
     ("leaks", "line"),
     [
-        (["a and b: same file"], "Leaks allowed: 1 pair of images stands on two sides of the split"),
-        (["a_1 and b"] * 7, "Leaks allowed: 7 pairs of images stand on two sides of the split"),
+        (["a and b: same file"], "Leaks allowed: 1 pair of images is on two sides of the split"),
+        (["a_1 and b"] * 7, "Leaks allowed: 7 pairs of images are on two sides of the split"),
     ],
 )
 def test_leaks_that_were_allowed_stand_with_every_table(
     results: Path, tmp_path: Path, leaks: list[str], line: str
 ) -> None:
-    audit = {"checked": 30, "kinds": ["same file", "same patient"], "twins": 8}
-    change_run(results, leaks=leaks, leaks_allowed=True, audit=audit)
-    text = write_tables(results)
+    change_run(results, leaks=leaks, audit=audit_record(twins=8))
+    text = write_summary(results)
     sections = text.split("\n## ")
     assert len(sections) == 14
     assert all(line in section for section in sections[:-1])
-    assert "Leak audit: 30 images compared (same file, same patient), " in sections[-1]
+    assert "Leak audit: 30 images compared (same file, same pixels, same patient), " in sections[-1]
+    assert "; 8 pairs of duplicates in all; " in sections[-1]
     assert line in (results / "summary.tex").read_text()
     assert set(pd.read_csv(results / "summary.csv")["leaks"]) == {len(leaks)}
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results:tiny --><!-- /results:tiny -->")
-    assert fill_readme(readme, "tiny", results)
+    assert fill_readme(readme, read_contents(results))
     assert line in readme.read_text()
     printed = StringIO()
-    Console(file=printed, width=200).print(short_table(results))
+    Console(file=printed, width=200).print(make_short_table(read_contents(results)))
     assert line in printed.getvalue()
 
 
 def test_only_the_first_leaks_are_named(results: Path) -> None:
     leaks = [f"{number} and copy" for number in range(7)]
-    change_run(results, leaks=leaks, leaks_allowed=True, audit={"checked": 30})
-    text = write_tables(results)
-    assert "Leak audit: 30 images compared, 7 pairs on two sides: 0 and copy; " in text
-    assert "; 4 and copy; and 2 more in run.json." in text
+    change_run(results, leaks=leaks)
+    text = write_summary(results)
+    assert "same patient), 7 pairs on two sides: 0 and copy; " in text
+    assert "; 4 and copy; and 2 more in run.json; " in text
 
 
 def test_a_clean_audit_is_one_line_of_provenance(results: Path) -> None:
-    assert "Leak" not in write_tables(results)
-    audit = {"checked": 704, "kinds": ["same pixels"], "twins": 0, "uncompared": 3}
-    change_run(results, leaks=[], leaks_allowed=False, audit=audit)
-    text = write_tables(results)
+    change_run(results, audit=audit_record(checked=704, kinds=["same pixels"], uncompared=3))
+    text = write_summary(results)
     assert (
         "- Leak audit: 704 images compared (same pixels), none on two sides; near-duplicates are looked for "
         "among real X-rays alone; 3 too small, blank or blurred to look for near-duplicates of." in text
@@ -230,9 +231,9 @@ def test_a_clean_audit_is_one_line_of_provenance(results: Path) -> None:
 
 
 def test_look_alikes_are_a_caution_and_no_leak(results: Path) -> None:
-    audit = {"checked": 704, "kinds": ["near-duplicate"], "twins": 0, "lookalikes": ["a and b may show one"]}
-    change_run(results, leaks=[], leaks_allowed=False, audit=audit)
-    text = write_tables(results)
+    audit = audit_record(checked=704, kinds=["near-duplicate"], lookalikes=["a and b may show one"])
+    change_run(results, audit=audit)
+    text = write_summary(results)
     assert "- 1 pair of look-alikes on two sides of the split may show one person under two names" in text
     assert "Leak audit: 704 images compared (near-duplicate), none on two sides." in text
     assert "Leaks allowed" not in text

@@ -1,4 +1,4 @@
-"""From tissue to picture: attenuation, scatter, quantum noise, and how a station shows the result.
+"""From tissue to picture: attenuation, scatter, quantum noise, and how the workstation shows the result.
 
 Attenuation is Beer-Lambert's law at one effective energy. Linear coefficients are NIST's mass attenuation
 coefficients of the ICRU-44 materials (Hubbell & Seltzer, NISTIR 5632: soft tissue, cortical bone) times
@@ -28,14 +28,14 @@ class Technique:
     Attributes:
         energy: effective energy, keV.
         scatter: scattered to primary radiation behind the grid, averaged over the picture.
-        scatter_reach: how far it spreads, sides of the picture.
+        scatter_reach: how far scatter spreads, sides of the picture.
         photons: detected per 1/256 x 1/256 of the picture in the open beam.
         unsharpness: of focus and detector, sides of the picture.
         heel: change of the open beam from one edge to the other, in x and y, as shares.
-        compression: share of the coarse structure that the station takes away.
+        compression: share of the coarse structure that the workstation removes.
         detail: gain of the fine structure, 0 for none.
-        air, lung, heart, white: what the picture shows of air, of the mean lung, of the mean heart, and
-            of the densest part; 0 is black.
+        air, lung, heart, white: grey values of air, of the mean lung, of the mean heart, and of the densest
+            part; 0 is black.
     """
 
     energy: float
@@ -53,7 +53,10 @@ class Technique:
 
 
 def draw_technique(rng: np.random.Generator, site: int) -> Technique:
-    """Site 0 shows hard, film-like contrast; site 1 evened-out, sharpened digital pictures. Both vary."""
+    """Draw how a site takes its pictures.
+
+    Site 0 has hard, film-like contrast; site 1 has digital pictures that are evened out and sharpened.
+    """
     draw = Draw(rng)
     if draw.chance(0.08):
         site = 1 - site
@@ -91,21 +94,24 @@ def draw_technique(rng: np.random.Generator, site: int) -> Technique:
 
 
 def expose(soft: np.ndarray, bone: np.ndarray, technique: Technique, rng: np.random.Generator) -> np.ndarray:
-    """Optical path as the detector sees it: minus the logarithm of the radiation that arrives.
+    """Return the optical path at the detector: minus the logarithm of the radiation that arrives.
 
-    `soft` and `bone` are cm of soft tissue and of cortical bone in its place, float32, size x size.
+    Args:
+        soft, bone: cm of soft tissue, and of cortical bone in its place, float32, size x size.
+        technique: how the picture is taken.
+        rng: of the noise.
     """
     size = soft.shape[0]
     mu_soft = float(np.interp(technique.energy, ENERGIES, SOFT_TISSUE))
     mu_bone = float(np.interp(technique.energy, ENERGIES, CORTICAL_BONE))
     primary = np.exp(-(mu_soft * soft + (mu_bone - mu_soft) * bone))
-    # The open beam beside the body scatters nothing towards the film, and would flood the blur.
+    # The open beam beside the body scatters nothing towards the film, and would dominate the blur.
     scattered = blur(np.minimum(primary, 0.25), technique.scatter_reach)
     signal = blur(primary, technique.unsharpness) if size * technique.unsharpness > 0.3 else primary
     place = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     heel = 1.0 + technique.heel[0] * place[None, :] + technique.heel[1] * place[:, None]
     signal = (signal + technique.scatter * scattered) * heel
-    # Photons are many, so Poisson's noise is Gaussian; a smaller pixel counts fewer.
+    # Photons are many, so Poisson noise is nearly Gaussian; a smaller pixel counts fewer.
     counted = technique.photons * (256.0 / size) ** 2
     noise = rng.standard_normal((size, size), dtype=np.float32)
     signal = signal + np.sqrt(signal * float(1.0 / counted)) * noise
@@ -115,10 +121,13 @@ def expose(soft: np.ndarray, bone: np.ndarray, technique: Technique, rng: np.ran
 def develop(
     path: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray], technique: Technique
 ) -> np.ndarray:
-    """The picture, float32 [0, 1], from what `expose` returns.
+    """Make the picture, float32 in [0, 1], from what `expose` returns.
 
-    `regions` are air, lung and heart, bool, whose means the tone curve puts at the technique's grey
-    values; stations find such regions by themselves.
+    Args:
+        path: float32, size x size.
+        regions: air, lung and heart, bool, whose means get the technique's grey values; workstations find
+            such regions by themselves.
+        technique: how the picture is shown.
     """
     air, lung, heart = regions
     if technique.compression > 0:
@@ -129,7 +138,7 @@ def develop(
     at_lung = float(path[lung].mean()) if lung.any() else 1.5
     at_heart = max(float(path[heart].mean()) if heart.any() else at_lung + 2.0, at_lung + 0.5)
     at_air = min(float(path[air].mean()) if air.any() else 0.0, at_lung - 0.5)
-    at_air += 0.25 * (at_lung - at_air)  # evening-out darkens and brightens air; all of it stays black
+    at_air += 0.25 * (at_lung - at_air)  # compression darkens and brightens air; all of it stays black
     at_white = at_heart + 0.9 * (at_heart - at_lung)
     points = np.array([at_air, at_lung, at_heart, at_white])
     shades = np.array([technique.air, technique.lung, technique.heart, technique.white])

@@ -1,4 +1,4 @@
-"""The picture's grid in the patient's centimetres, and the shapes and fields that are drawn on it."""
+"""The pixel grid in the patient's centimetres, and the shapes and random fields that are drawn on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLE_RANGE = (-30.0, 60.0)  # cm that a tabulated curve covers
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the patient stands in the picture.
+    """How the patient lies in the picture.
 
     Attributes:
         width, height: what the picture's sides span, cm. They differ: real sets squeeze a radiograph to a
@@ -33,7 +33,12 @@ class Frame:
 
 
 class Canvas:
-    """Coordinates of every pixel's centre.
+    """Coordinates of the centres of all pixels.
+
+    Args:
+        size: the picture's side in pixels.
+        frame: how the patient lies in the picture.
+        warp: displacement in x and y, float32, size x size, cm.
 
     Attributes:
         size: the picture's side in pixels.
@@ -41,10 +46,9 @@ class Canvas:
         pixel: mean distance of two pixels, cm.
     """
 
-    WARP_MARGIN = 1.0  # cm by which windows are widened, so that the bending never cuts a shape
+    WARP_MARGIN = 1.0  # cm by which windows are widened, so that the warp never cuts a shape
 
     def __init__(self, size: int, frame: Frame, warp: tuple[np.ndarray, np.ndarray]) -> None:
-        """`warp` holds the displacement in x and y: float32, size x size, cm."""
         self.size, self.frame = size, frame
         centres = (np.arange(size, dtype=np.float32) + 0.5) / size
         right = ((centres - frame.origin_x) * frame.width)[None, :]
@@ -55,10 +59,11 @@ class Canvas:
         self.pixel = 0.5 * (frame.width + frame.height) / size
 
     def zeros(self) -> np.ndarray:
+        """Return an empty picture: float32, size x size."""
         return np.zeros((self.size, self.size), np.float32)
 
     def window(self, left: float, right: float, top: float, bottom: float) -> tuple[slice, slice]:
-        """The rows and columns that hold a box given in cm; empty slices if it lies outside."""
+        """Return the rows and columns that hold a box given in cm; empty slices if it lies outside."""
         frame, margin = self.frame, self.WARP_MARGIN
         middle_x, middle_y = 0.5 * (left + right), 0.5 * (top + bottom)
         half_x, half_y = 0.5 * (right - left), 0.5 * (bottom - top)
@@ -78,12 +83,15 @@ class Canvas:
         return slice(first, min(max(last, first), self.size))
 
     def ramp(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
-        """0 outside (negative distance, cm), 1 inside, over the larger of `softness` cm and one pixel."""
+        """Return 0 outside (negative distance, cm) and 1 inside, with a linear edge between.
+
+        The edge is as wide as the larger of `softness` cm and one pixel.
+        """
         return np.clip(distance * (1.0 / max(softness, self.pixel)) + 0.5, 0.0, 1.0)
 
 
 class Curve:
-    """A function of one coordinate, tabulated so that a whole picture is one look-up."""
+    """A function of one coordinate (cm), tabulated so that a whole picture is one look-up."""
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
         self.table = function(np.linspace(*TABLE_RANGE, TABLE_LENGTH)).astype(np.float32)
@@ -95,14 +103,14 @@ class Curve:
 
 
 def chord(distance_squared: np.ndarray, radius: np.ndarray | float) -> np.ndarray:
-    """Path through a cylinder or sphere at that squared distance from its axis, cm."""
+    """Return the path (cm) through a cylinder or sphere at a squared distance (cm^2) from its axis."""
     return 2.0 * np.sqrt(np.maximum(radius * radius - distance_squared, 0.0))
 
 
 def segment_distance(
     x: np.ndarray, y: np.ndarray, start: tuple[float, float], end: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distance (cm^2) to a line segment, and where along it ([0, 1]) the nearest point lies."""
+    """Return the squared distance (cm^2) to a line segment, and the nearest point's place on it in [0, 1]."""
     step_x, step_y = end[0] - start[0], end[1] - start[1]
     length_squared = max(step_x * step_x + step_y * step_y, 1e-9)
     along = np.clip(((x - start[0]) * step_x + (y - start[1]) * step_y) * (1.0 / length_squared), 0.0, 1.0)
@@ -113,7 +121,7 @@ def segment_distance(
 def ellipse(
     x: np.ndarray, y: np.ndarray, centre: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0
 ) -> np.ndarray:
-    """Distance from the centre as a share of the ellipse's radius in that direction: 1 on its edge."""
+    """Return the distance from the centre over the ellipse's radius in that direction: 1 on the edge."""
     off_x, off_y = x - centre[0], y - centre[1]
     cosine, sine = float(np.cos(tilt)), float(np.sin(tilt))
     first = (off_x * cosine + off_y * sine) * (1.0 / axes[0])
@@ -122,7 +130,7 @@ def ellipse(
 
 
 def _gaussian_rows(size: int, cells: int, sigma: float) -> np.ndarray:
-    """size x cells Gaussian weights between pixel centres and cell centres; sigma in sides of the picture."""
+    """size x cells Gaussian weights between centres of pixels and cells; sigma in sides of the picture."""
     pixels = (np.arange(size, dtype=np.float32) + 0.5) / size
     centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
     return np.exp(-0.5 * ((pixels[:, None] - centres[None, :]) / sigma) ** 2)
@@ -135,10 +143,10 @@ def _field_rows(size: int, cells: int) -> np.ndarray:
 
 
 def smooth_field(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """A smooth Gaussian random field of unit variance, float32, size x size.
+    """Draw a smooth Gaussian random field of unit variance: float32, size x size.
 
-    It has about `cells` independent values along a side whatever the size, so that the same generator
-    state gives the same field at every size.
+    It has about `cells` independent values along a side at any size. So the same state of `rng` gives the
+    same field at every size.
     """
     rows = _field_rows(size, cells)
     return rows @ rng.standard_normal((cells, cells), dtype=np.float32) @ rows.T
@@ -154,9 +162,9 @@ def _average_rows(size: int, cells: int) -> np.ndarray:
 
 
 def blur(field: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of a square float32 field; `sigma` in sides of the picture.
+    """Blur a square float32 field by a Gaussian; `sigma` in sides of the picture.
 
-    A wide one averages the field onto a grid whose cells are no wider than sigma, where it is cheap.
+    A wide blur is made on a coarse grid of averages, whose cells are no wider than sigma; that is faster.
     """
     size = field.shape[0]
     if sigma * size < 1.5:

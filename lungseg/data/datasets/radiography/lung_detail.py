@@ -1,4 +1,4 @@
-"""What is inside the lungs: branching vessels, fine texture, disease."""
+"""The inside of the lungs: branching vessels, fine texture, disease."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lungseg.data.datasets.radiography.patient import Lung, Patient
 MAX_VESSELS = 48  # segments in one lung
 
 
-def vessels(canvas: Canvas, lung: Lung, shift: float, rng: np.random.Generator) -> np.ndarray:
-    """Blood in one lung's vessels, cm: a tree from the hilum that tapers and forks."""
+def draw_vessels(canvas: Canvas, lung: Lung, shift: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the blood in one lung's vessels, cm: a tree from the hilum that tapers and forks."""
     blood = canvas.zeros()
     hilum = (lung.side * 2.6 + shift, 0.47 * lung.dome - (0.8 if lung.side > 0 else 0.0))
     queue = []
@@ -23,7 +23,7 @@ def vessels(canvas: Canvas, lung: Lung, shift: float, rng: np.random.Generator) 
     while queue and drawn < MAX_VESSELS:
         (x, y), angle, radius, length = queue.pop(0)
         end = (x + lung.side * length * float(np.cos(angle)), y + length * float(np.sin(angle)))
-        tube(canvas, blood, (x, y), end, radius, 0.82 * radius)
+        add_vessel(canvas, blood, (x, y), end, radius, 0.82 * radius)
         drawn += 1
         thinner = radius * float(rng.uniform(0.70, 0.86))
         if thinner < 0.07:
@@ -36,7 +36,7 @@ def vessels(canvas: Canvas, lung: Lung, shift: float, rng: np.random.Generator) 
     return blood
 
 
-def tube(
+def add_vessel(
     canvas: Canvas,
     total: np.ndarray,
     start: tuple[float, float],
@@ -44,7 +44,7 @@ def tube(
     first: float,
     last: float,
 ) -> None:
-    """Adds a tapered vessel; one thinner than a pixel keeps its volume and is drawn wider."""
+    """Add a tapered vessel to `total`; one thinner than a pixel keeps its volume and is drawn wider."""
     low, high = sorted((start[0], end[0]))
     top, bottom = sorted((start[1], end[1]))
     box = canvas.window(low, high, top, bottom)
@@ -53,24 +53,24 @@ def tube(
     squared, along = segment_distance(canvas.x[box], canvas.y[box], start, end)
     radius = first + (last - first) * along
     shown = np.maximum(radius, 0.75 * canvas.pixel)
-    total[box] += chord_scaled(squared, radius, shown)
+    total[box] += widened_chord(squared, radius, shown)
 
 
-def chord_scaled(squared: np.ndarray, radius: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """A chord through a tube of `radius` that is spread over the width `shown`; same cross-section."""
+def widened_chord(squared: np.ndarray, radius: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Return a chord through a tube of `radius` spread over the width `shown`; same cross-section."""
     return 2.0 * radius * radius / (shown * shown) * np.sqrt(np.maximum(shown * shown - squared, 0.0))
 
 
-def interstitium(canvas: Canvas, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Fine structure of the lung, a relative change of its density with mean 0."""
+def draw_texture(canvas: Canvas, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the fine structure of the lung: a relative change of its density with mean 0."""
     fine = smooth_field(rng, canvas.size, 150)
     middle = smooth_field(rng, canvas.size, 60)
     coarse = smooth_field(rng, canvas.size, 14)
     return strength * (0.05 * fine + 0.06 * middle + 0.06 * coarse)
 
 
-def disease(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Fluid that replaces air in opacities and effusions, cm; defined everywhere, meant for the lungs."""
+def draw_disease(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Return the fluid that replaces air in opacities and effusions, cm; also where there is no lung."""
     fluid = canvas.zeros()
     if patient.label == "normal":
         return fluid

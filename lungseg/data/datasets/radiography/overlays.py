@@ -1,4 +1,4 @@
-"""What lies over the patient in the picture: the collimator's edge, lead letters, wires and buttons."""
+"""What covers the patient in the picture: the collimator's edge, lead letters, wires and buttons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GLYPHS = {
 
 
 def collimate(picture: np.ndarray, rng: np.random.Generator, site: int) -> None:
-    """Covers irregular margins, black or whitish, in place. Site 0 often pads below and at the sides."""
+    """Cover irregular margins, black or whitish, in place; site 0 often has wide ones."""
     draw = Draw(rng)
     size = picture.shape[0]
     place = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -40,8 +40,8 @@ def collimate(picture: np.ndarray, rng: np.random.Generator, site: int) -> None:
         picture[covered] = shade
 
 
-def mark(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Writes the side's letter near an upper corner, at times in a white box or with a second line."""
+def add_markers(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Write the side's letter near an upper corner, sometimes in a white box or with a second line."""
     draw = Draw(rng)
     if not draw.chance(0.85):
         return
@@ -49,16 +49,18 @@ def mark(picture: np.ndarray, rng: np.random.Generator) -> None:
     x = draw.uniform(0.04, 0.28) if right else draw.uniform(0.70, 0.94)
     y, height = draw.uniform(0.02, 0.16), draw.uniform(0.025, 0.055)
     boxed, shade = draw.chance(0.12), draw.uniform(0.8, 1.0)
-    write(picture, "R" if right else "L", x, y, height, shade, boxed)
+    write_letters(picture, "R" if right else "L", x, y, height, shade, boxed)
     if draw.chance(0.25 if right else 0.0):  # a label at the other shoulder
-        write(picture, "PA", draw.uniform(0.78, 0.86), draw.uniform(0.01, 0.06), 0.045, shade, True)
+        write_letters(picture, "PA", draw.uniform(0.78, 0.86), draw.uniform(0.01, 0.06), 0.045, shade, True)
     if draw.chance(0.5):
         small = 0.5 * height
-        write(picture, "PA", x + draw.uniform(-0.01, 0.05), y + 1.4 * height, small, shade, draw.chance(0.3))
+        write_letters(
+            picture, "PA", x + draw.uniform(-0.01, 0.05), y + 1.4 * height, small, shade, draw.chance(0.3)
+        )
 
 
-def leads(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Lays electrodes and their wires over the chest of one patient in fifteen."""
+def add_leads(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Lay electrodes and their wires over the chest of one patient in fifteen."""
     draw = Draw(rng)
     if not draw.chance(1 / 15):
         return
@@ -66,13 +68,13 @@ def leads(picture: np.ndarray, rng: np.random.Generator) -> None:
     for _ in range(int(rng.integers(1, 5))):
         x, y = draw.uniform(0.15, 0.85), draw.uniform(0.15, 0.8)
         bend_x, bend_y = draw.normal(0, 0.2), draw.uniform(0.1, 0.6)
-        disc(picture, x, y, 0.014, shade)
+        paint_disc(picture, x, y, 0.014, shade)
         for step in np.linspace(0, 1, 300):  # close enough that the discs join to a line
-            disc(picture, x + bend_x * (step + 0.3 * step**2), y + bend_y * step**1.5, 0.0022, shade)
+            paint_disc(picture, x + bend_x * (step + 0.3 * step**2), y + bend_y * step**1.5, 0.0022, shade)
 
 
-def disc(picture: np.ndarray, x: float, y: float, radius: float, shade: float) -> None:
-    """Paints a disc, at least a pixel wide; lengths in sides of the picture."""
+def paint_disc(picture: np.ndarray, x: float, y: float, radius: float, shade: float) -> None:
+    """Paint a disc, at least a pixel wide; lengths in sides of the picture."""
     size = picture.shape[0]
     x, y, reach = x * size, y * size, max(radius * size, 0.6)
     rows = np.arange(max(int(y - reach), 0), min(int(y + reach) + 2, size))
@@ -82,10 +84,10 @@ def disc(picture: np.ndarray, x: float, y: float, radius: float, shade: float) -
         picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1][inside] = shade
 
 
-def write(
+def write_letters(
     picture: np.ndarray, text: str, x: float, y: float, height: float, shade: float, boxed: bool
 ) -> None:
-    """Draws capital letters whose upper left corner is at (x, y), in sides of the picture."""
+    """Write capital letters whose upper left corner is at (x, y), in sides of the picture."""
     size = picture.shape[0]
     columns = 5 * len(text) - 1
     bitmap = np.zeros((7, columns), bool)

@@ -1,4 +1,4 @@
-"""Who is X-rayed: the parameters of one chest, drawn at random."""
+"""The parameters of one patient's chest, drawn at random."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ class Draw:
         self.rng = rng
 
     def normal(self, mean: float, deviation: float, low: float = -np.inf, high: float = np.inf) -> float:
+        """Draw from a normal distribution; values outside [low, high] become the limit."""
         return float(np.clip(self.rng.normal(mean, deviation), low, high))
 
     def uniform(self, low: float, high: float) -> float:
+        """Draw from a uniform distribution."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
         return bool(self.rng.random() < probability)
 
     def sign(self) -> float:
+        """Return LEFT or RIGHT, each with probability 0.5."""
         return LEFT if self.chance(0.5) else RIGHT
 
 
 @dataclass
 class Lung:
-    """One lung's outline; every x is a distance from the midline, so both sides read alike.
+    """The outline of one lung; every x is a distance from the midline, so both sides have the same form.
 
     Attributes:
         side: LEFT or RIGHT.
@@ -57,14 +61,14 @@ class Lung:
 
 @dataclass
 class Heart:
-    """Heart and great vessels, in half widths of the chest.
+    """Heart and great vessels; lengths in half widths of the chest, if not said otherwise.
 
     Attributes:
         right, left: how far the heart reaches from the midline.
         lift: how much higher it lies than usual, in heights of the lung.
         knob, knob_at: how far the aortic arch stands out on the left, and at which height of the lung.
         waist: how much the left border bulges out between arch and heart.
-        shift: of all that towards the patient's left.
+        shift: of all these towards the patient's left.
         thickness: from front to back, cm.
     """
 
@@ -78,7 +82,7 @@ class Heart:
     thickness: float
 
     def edge(self, side: float) -> tuple[list[float], list[float]]:
-        """The border below the apex: heights, in shares of the lung's, and distances from the midline."""
+        """Return heights, as shares of the lung's, and the border's distances from the midline there."""
         if side == RIGHT:
             at = [0.18, 0.26, 0.42 - self.lift, 0.58 - self.lift, 0.76 - self.lift, 0.95, 1.4]
             bulge = [0.0, 0.02, 0.30, 0.75, 1.0, 0.95, 0.85]
@@ -99,7 +103,7 @@ class Heart:
 
 @dataclass
 class Opacity:
-    """A disease's shadow: `thickness` cm of water-like tissue within an ellipse."""
+    """The shadow of a disease: `thickness` cm of water-like tissue within an ellipse."""
 
     centre: tuple[float, float]
     axes: tuple[float, float]
@@ -138,15 +142,17 @@ class Patient:
 
     @property
     def lungs(self) -> tuple[Lung, Lung]:
+        """The right and the left lung."""
         return self.right, self.left
 
     @property
     def label(self) -> str:
+        """ "opacity" if there is any disease, else "normal"."""
         return "opacity" if self.opacities or max(self.effusion) > 0 else "normal"
 
 
 def draw_lung(draw: Draw, side: float, widest: float, dome: float, heart: Heart) -> Lung:
-    """A lung whose chest wall is `widest` cm from the midline and whose diaphragm tops out at `dome` cm.
+    """Draw a lung, with a chest wall `widest` cm from the midline and a diaphragm whose top is y = `dome` cm.
 
     The outline's knots follow mean outlines of real training masks, in shares of the lung's height.
     """
@@ -198,7 +204,7 @@ def draw_lung(draw: Draw, side: float, widest: float, dome: float, heart: Heart)
 
 
 def draw_heart(draw: Draw, shift: float) -> Heart:
-    """A heart a little under half as wide as the chest; `shift` in half widths of the chest."""
+    """Draw a heart a little under half as wide as the chest; `shift` in half widths of the chest."""
     return Heart(
         right=draw.normal(0.285, 0.045, 0.17, 0.42) - shift,
         left=draw.normal(0.515, 0.085, 0.30, 0.75) + shift,
@@ -212,7 +218,7 @@ def draw_heart(draw: Draw, shift: float) -> Heart:
 
 
 def draw_opacities(draw: Draw, lungs: tuple[Lung, Lung]) -> list[Opacity]:
-    """One disease: consolidation, nodules, or infiltrates of the upper lobes."""
+    """Draw one disease: consolidation, nodules, or infiltrates of the upper lobes."""
     kind = draw.rng.choice(3, p=(0.4, 0.25, 0.35))
     amount = (draw.rng.integers(1, 3), draw.rng.integers(1, 7), draw.rng.integers(1, 5))[kind]
     sides = [draw.sign()] if draw.chance(0.6) else [LEFT, RIGHT]
@@ -236,12 +242,12 @@ def draw_opacities(draw: Draw, lungs: tuple[Lung, Lung]) -> list[Opacity]:
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """One chest, normal in about six of ten."""
+    """Draw one chest, normal in about six of ten."""
     draw = Draw(rng)
     female, habitus = draw.chance(0.45), draw.normal(0, 1, -2, 2.5)
     widest = draw.normal(13.0 if female else 14.2, 0.9) + 0.3 * habitus
     dome = draw.normal(20.5, 2.2, 14.0, 26.0) - 0.5 * habitus
-    lag = draw.normal(0.8, 0.7, -1.0, 2.8)  # the left dome stands lower, the heart lies on it
+    lag = draw.normal(0.8, 0.7, -1.0, 2.8)  # the left dome is lower, because the heart lies on it
     shift = draw.normal(0.0, 0.03, -0.09, 0.09)
     heart = draw_heart(draw, shift)
     right = draw_lung(draw, RIGHT, widest * draw.normal(1.0, 0.02), dome, heart)

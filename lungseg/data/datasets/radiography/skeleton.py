@@ -10,20 +10,24 @@ from lungseg.data.datasets.radiography.patient import Lung, Patient
 RIBS = 10
 
 
-def bones(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Path through bone, cm of cortical bone, float32, size x size."""
-    total = spine(canvas, patient, rng)
+def draw_bones(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Return the path through all bones, cm of cortical bone, float32, size x size."""
+    total = draw_spine(canvas, patient, rng)
     for lung in patient.lungs:
-        ribs(canvas, patient, lung, rng, total)
-        clavicle(canvas, patient, lung.side, rng, total)
-        shoulder_blade(canvas, patient, lung, rng, total)
-        upper_arm(canvas, patient, lung.side, total)
+        add_ribs(canvas, patient, lung, rng, total)
+        add_clavicle(canvas, patient, lung.side, rng, total)
+        add_shoulder_blade(canvas, patient, lung, rng, total)
+        add_upper_arm(canvas, patient, lung.side, total)
     return total * patient.bone
 
 
-def ribs(canvas: Canvas, patient: Patient, lung: Lung, rng: np.random.Generator, total: np.ndarray) -> None:
-    """Adds one side's ribs. A rib lies in a plane, so its shadow is part of a sheared ellipse:
-    the upper half is the part at the back, the lower half the part in front, which ends in cartilage.
+def add_ribs(
+    canvas: Canvas, patient: Patient, lung: Lung, rng: np.random.Generator, total: np.ndarray
+) -> None:
+    """Add one side's ribs to `total`.
+
+    A rib lies in a plane, so its shadow is part of a sheared ellipse. The upper half is the part at the back,
+    the lower half the part in front, which ends in cartilage.
     """
     slope = patient.rib_slope + float(rng.normal(0, 0.02))
     first = float(rng.normal(-1.2, 0.4))
@@ -56,8 +60,8 @@ def ribs(canvas: Canvas, patient: Patient, lung: Lung, rng: np.random.Generator,
         total[box] += thickness
 
 
-def spine(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """The vertebral column: bodies, paler discs, pedicles and spinous processes."""
+def draw_spine(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Return the vertebral column: bodies, paler discs, pedicles and spinous processes."""
     bend, phase = float(rng.normal(0, 0.35)), float(rng.uniform(0, 6.28))
     pitch, start = float(rng.normal(2.15, 0.12)), float(rng.uniform(0, 2))
 
@@ -91,10 +95,10 @@ def spine(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndar
     return column + 0.22 * wing
 
 
-def clavicle(
+def add_clavicle(
     canvas: Canvas, patient: Patient, side: float, rng: np.random.Generator, total: np.ndarray
 ) -> None:
-    """Adds one collar bone, a slender S from the breastbone to the shoulder."""
+    """Add one collar bone, a slender S from the breastbone to the shoulder."""
     joint_x, joint_y = patient.shoulder
     start_y = float(rng.normal(3.6, 0.9))
     end_x, end_y = joint_x - 1.0, joint_y - 3.4 + float(rng.normal(0, 0.8))
@@ -113,10 +117,10 @@ def clavicle(
     total[box] += 0.85 * chord(squared, radius) - 0.55 * chord(squared, radius - 0.16)
 
 
-def shoulder_blade(
+def add_shoulder_blade(
     canvas: Canvas, patient: Patient, lung: Lung, rng: np.random.Generator, total: np.ndarray
 ) -> None:
-    """Adds one shoulder blade: a thin plate with thick edges, its spine, and the socket."""
+    """Add one shoulder blade: a thin plate with thick edges, its spine, and the socket."""
     joint_x, joint_y = patient.shoulder
     joint = (joint_x - 2.2, joint_y + 0.3)
     upper = (min(0.62 * lung.widest + patient.scapula * 1.3, joint[0] - 3), joint_y - 0.2)
@@ -139,8 +143,8 @@ def shoulder_blade(
     total[box] += 0.5 * np.sqrt(np.maximum(1.0 - socket * socket, 0.0))
 
 
-def upper_arm(canvas: Canvas, patient: Patient, side: float, total: np.ndarray) -> None:
-    """Adds the head and shaft of one humerus."""
+def add_upper_arm(canvas: Canvas, patient: Patient, side: float, total: np.ndarray) -> None:
+    """Add the head and shaft of one humerus."""
     x, y = patient.shoulder
     end = (x + 0.8 + 24.0 * float(np.sin(patient.arm_angle)), y + 24.0 * float(np.cos(patient.arm_angle)))
     box_x = sorted((side * (x - 3), side * (end[0] + 3)))

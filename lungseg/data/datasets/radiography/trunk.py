@@ -1,4 +1,4 @@
-"""The soft parts: trunk, neck, arms and breasts, the lungs in their cage, the heart, gas in the belly."""
+"""The soft parts: trunk, neck, arms and breasts, lungs, heart, airways, and gas in the belly."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lungseg.data.datasets.radiography.canvas import (
 from lungseg.data.datasets.radiography.patient import LEFT, Lung, Patient
 
 
-def body(canvas: Canvas, patient: Patient) -> np.ndarray:
-    """Thickness of the body from front to back, cm; 0 in the air beside it."""
-    thickness = trunk(canvas, patient)
+def project_body(canvas: Canvas, patient: Patient) -> np.ndarray:
+    """Return the thickness of the body from front to back, cm; 0 in the air beside it."""
+    thickness = project_trunk(canvas, patient)
     for side in (-1.0, 1.0):
-        limb(canvas, patient, side, thickness)
+        add_limb(canvas, patient, side, thickness)
     return thickness
 
 
-def trunk(canvas: Canvas, patient: Patient) -> np.ndarray:
-    """Neck, chest and belly as a rounded cylinder of varying width and depth."""
+def project_trunk(canvas: Canvas, patient: Patient) -> np.ndarray:
+    """Return neck, chest and belly, cm, as a rounded cylinder of varying width and depth."""
     lungs = patient.lungs
 
     def half_width(y: np.ndarray) -> np.ndarray:
@@ -43,8 +43,8 @@ def trunk(canvas: Canvas, patient: Patient) -> np.ndarray:
     return Curve(front_to_back)(canvas.y) * np.sqrt(np.maximum(1.0 - across * np.sqrt(across), 0.0))
 
 
-def limb(canvas: Canvas, patient: Patient, side: float, thickness: np.ndarray) -> None:
-    """Adds one shoulder and upper arm to `thickness`, where they are thicker than what is there."""
+def add_limb(canvas: Canvas, patient: Patient, side: float, thickness: np.ndarray) -> None:
+    """Add one shoulder and upper arm to `thickness`, where they are thicker than what is there."""
     joint_x, joint_y = patient.shoulder
     arm_end = (
         joint_x + 30.0 * float(np.sin(patient.arm_angle)),
@@ -65,8 +65,8 @@ def limb(canvas: Canvas, patient: Patient, side: float, thickness: np.ndarray) -
         thickness[box] = np.maximum(thickness[box], part)
 
 
-def breasts(canvas: Canvas, patient: Patient) -> np.ndarray:
-    """Extra thickness of the breasts, cm: rounded below, fading upwards."""
+def project_breasts(canvas: Canvas, patient: Patient) -> np.ndarray:
+    """Return the extra thickness of the breasts, cm: rounded below, fading upwards."""
     extra = canvas.zeros()
     if patient.breast == 0:
         return extra
@@ -83,40 +83,35 @@ def breasts(canvas: Canvas, patient: Patient) -> np.ndarray:
     return extra
 
 
-def muscle(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """How muscle and fat make the wall thicker or thinner from place to place, cm."""
+def draw_muscle(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+    """Return by how much muscle and fat make the wall thicker or thinner from place to place, cm."""
     return 1.2 * smooth_field(rng, canvas.size, 5) + 0.25 * smooth_field(rng, canvas.size, 16)
 
 
-def lung_distance(canvas: Canvas, lung: Lung) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Signed distances (cm, positive towards the lung) to its outer wall, inner wall and dome; and |x|."""
+def measure_to_borders(canvas: Canvas, lung: Lung) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return signed distances (cm, positive in the lung) to its outer wall, inner wall and dome; and |x|."""
     out = canvas.x * lung.side
-    return (
-        lung.lateral(canvas.y) - out,
-        out - lung.medial(canvas.y),
-        lung.diaphragm(out) - canvas.y,
-        out,
-    )
+    return (lung.lateral(canvas.y) - out, out - lung.medial(canvas.y), lung.diaphragm(out) - canvas.y, out)
 
 
-def lungs(canvas: Canvas, patient: Patient) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the beam crosses of lung (cm), the lung field as readers draw it, and the heart (both bool).
+def project_lungs(canvas: Canvas, patient: Patient) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the lung that the beam crosses (cm), the lung field as readers draw it, and the heart (bool).
 
-    Lung also lies behind the heart and behind and below the domes; there it thins the shadow but does
-    not belong to the field.
+    Lung also lies behind the heart and behind and below the domes. There it makes the shadow fainter but
+    does not belong to the field.
     """
     path = canvas.zeros()
     mask = np.zeros(path.shape, bool)
     heart = np.zeros(path.shape, bool)
     for lung in patient.lungs:
-        to_wall, to_mediastinum, to_dome, out = lung_distance(canvas, lung)
+        to_wall, to_mediastinum, to_dome, out = measure_to_borders(canvas, lung)
         beside = to_mediastinum > 0
         mask |= (to_wall > 0) & beside & (to_dome > 0)
         heart |= ~beside & (out > 0) & (to_dome > 0) & (to_dome < 0.4 * lung.dome)
-        deep = lung_depth(canvas, patient, lung, out, to_wall)
+        deep = measure_depth(canvas, patient, lung, out, to_wall)
         deep *= 0.6 + 0.4 * np.clip(to_mediastinum * 0.25, 0.0, 1.0)
         below = 17.0 * np.sqrt(np.clip(-to_dome * 0.16, 0.0, 1.0))
-        # The mediastinum rounds off towards its border, so that its edge shows but is not a step.
+        # The mediastinum gets thinner towards its border, so that its edge shows but is not a step.
         inward = np.clip(-to_mediastinum * 0.28, 0.0, 1.0)
         middle = patient.heart.thickness * np.sqrt(inward * (2.0 - inward))
         here = np.maximum(deep - np.maximum(middle, below), 0.0)
@@ -124,10 +119,10 @@ def lungs(canvas: Canvas, patient: Patient) -> tuple[np.ndarray, np.ndarray, np.
     return path, mask, heart
 
 
-def lung_depth(
+def measure_depth(
     canvas: Canvas, patient: Patient, lung: Lung, out: np.ndarray, to_wall: np.ndarray
 ) -> np.ndarray:
-    """From front to back, the room that one lung has in its half of the cage, cm."""
+    """Return how deep one lung is from front to back in its half of the rib cage, cm."""
     # An oval cross-section, flattened at the wall so that the lung's edge shows.
     edge = np.clip(out / np.maximum(out + to_wall, 1.0), 0.0, 1.0)
     edge *= edge
@@ -140,8 +135,8 @@ def lung_depth(
     return height(canvas.y) * np.maximum(1.0 - edge * edge, 0.0) ** 0.75 * canvas.ramp(to_wall, 0.25)
 
 
-def airways(canvas: Canvas, patient: Patient) -> np.ndarray:
-    """Air in the trachea and main bronchi, cm."""
+def project_airways(canvas: Canvas, patient: Patient) -> np.ndarray:
+    """Return the air in the trachea and the main bronchi, cm."""
     carina_y = 0.40 * patient.right.dome
     middle = 0.7 * patient.shift
     carina = (middle - 0.3, carina_y)
@@ -159,8 +154,8 @@ def airways(canvas: Canvas, patient: Patient) -> np.ndarray:
     return air
 
 
-def belly_gas(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Air in the stomach under the left dome, with its fluid level, and in the bowel, cm."""
+def draw_belly_gas(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Return the air in the stomach under the left dome, with its fluid level, and in the bowel, cm."""
     air = canvas.zeros()
     bubbles = [(rng.uniform(-3, 9), rng.uniform(3, 10), rng.uniform(0.6, 1.8)) for _ in range(6)]
     if patient.gas == 0:

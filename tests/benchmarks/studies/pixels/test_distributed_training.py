@@ -3,25 +3,20 @@
 import sys
 
 import dask
+import distributed  # noqa: F401 (else its defaults would go with what a test sets)
 import pytest
-from distributed.utils import get_mp_context
 
 from benchmarks.studies.pixels import distributed_training as script
 
 TINY = ["--images", "17", "--size", "16", "--pixels", "200", "--trees", "4"]
 
 
-@pytest.fixture
-def _quick_workers():
-    # Importing torch takes seconds: done once, in the process that workers are forked from.
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["lungseg.approaches.vgg19_pixels.cluster"])
-        yield
-
-
-@pytest.mark.usefixtures("_quick_workers")
-def test_two_workers_and_one_process_give_equal_models(capsys):
-    with pytest.raises(SystemExit) as ended:
+@pytest.mark.usefixtures("forks")
+def test_two_workers_and_one_process_give_equal_models(capsys, monkeypatch):
+    monkeypatch.setattr(script, "SIDE", 32)
+    monkeypatch.setattr(script, "MOST_VALIDATION", 3)
+    forked = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    with forked, pytest.raises(SystemExit) as ended:
         script.main(TINY)
     said = capsys.readouterr().out
     assert not ended.value.code
@@ -52,6 +47,9 @@ def test_without_dask_one_sentence_says_what_to_install(capsys, monkeypatch):
     ],
 )
 def test_what_can_not_be_used_ends_in_a_sentence(words, sentence, capsys):
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(SystemExit, match="2"):
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
+        pytest.raises(SystemExit, match="2"),
+    ):
         script.main([*TINY, *words])
     assert sentence in capsys.readouterr().err

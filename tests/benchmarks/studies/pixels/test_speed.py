@@ -20,7 +20,7 @@ TINY = {
     "components": 4,
     "grid": 32,
     "coarse": 16,
-    "contexts": 1,
+    "contexts": 2,
     "boosting": {"rounds": 4, "leaves": 7},
     "pixels_per_image": 60,
 }
@@ -29,12 +29,7 @@ QUICK = ["--device", "cpu", "--threads", "1", "--repeats", "2", "--images", "2",
 QUICK += ["--batches", "1", "2", "--forest", "3", "5"]
 
 
-@pytest.fixture(autouse=True)
-def _small_ceilings(monkeypatch):
-    monkeypatch.setattr(ceilings, "PRODUCT_SIZE", {"cpu": 128})
-    monkeypatch.setattr(ceilings, "COPIED_MIB", {"cpu": 1})
-    monkeypatch.setattr(ceilings, "VISITS", 256)
-    monkeypatch.setattr(turns, "ROUNDS", 2)
+pytestmark = pytest.mark.usefixtures("quick_ceilings")
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +51,8 @@ def results(fitted, tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("which", [["--results", "."], ["--model", "models/context/f0-s1"]])
-def test_a_stored_fit_is_timed_with_both_engines_and_they_agree(results, which, tmp_path, capsys):
-    speed.main([which[0], str(results / which[1]), *QUICK, "--out", str(tmp_path / "out")])
+def test_a_stored_fit_is_timed_with_both_engines_and_they_agree(results, tmp_path, capsys):
+    speed.main(["--results", str(results), *QUICK, "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "Model: context, f0-s1, of the run 'a-run'." in said
     assert "phantoms." in said
@@ -69,8 +63,16 @@ def test_a_stored_fit_is_timed_with_both_engines_and_they_agree(results, which, 
     assert (ours["pixels of masks that differ"] == 0).all()
     assert (ours["largest difference of maps"] < 1e-6).all()
     assert (trees["largest difference of raw scores"] < 1e-6).all()
-    assert trees["rows"].tolist() == [2 * (32**2 + 16**2)] * 2 + [2 * 48**2] * 2
+    assert trees["rows"].tolist() == [2 * (2 * 16**2 + 32**2)] * 2 + [2 * 48**2] * 2
     assert floors[floors["work"] == "trees"]["batch"].tolist() == [1, 2]
+
+
+def test_a_fit_is_found_by_its_own_folder_and_as_the_first_of_its_run(results):
+    model = results / "models" / "context" / "f0-s1"
+    assert models.find_first_fit(results) == model
+    found = models.read_fit(model)
+    assert found.directory == model
+    assert found.settings.grid == TINY["grid"]
 
 
 def test_without_a_model_a_small_one_is_fitted_and_the_missing_gpu_said(tmp_path, capsys, monkeypatch):
@@ -78,24 +80,24 @@ def test_without_a_model_a_small_one_is_fitted_and_the_missing_gpu_said(tmp_path
     monkeypatch.setattr(models, "SMALL_FIT", (6, 2))
     changes = [f"{key}={json.dumps(value)}" for key, value in TINY.items() if key != "boosting"]
     changes += ["boosting.rounds=2"]
-    words = [word if word != "cpu" else "auto" for word in QUICK]
-    speed.main([*words, "--set", *changes, "--out", str(tmp_path / "out")])
+    words = [*QUICK, "--device", "auto", "--batches", "1", "--set", *changes]
+    speed.main([*words, "--out", str(tmp_path / "out")])
     assert "a small model fitted on 6 phantoms" in capsys.readouterr().out
     for folder in FOLDERS:
         last = pd.read_csv(tmp_path / "out" / folder / "table.csv").iloc[-1]
         assert (last["device"], last["why empty"]) == ("cuda", "no CUDA device")
 
 
-def test_recorded_rows_are_those_that_each_stage_was_given(tmp_path, monkeypatch):
+def test_recorded_rows_are_those_that_each_stage_was_given(fitted, monkeypatch):
     """Stages of one grid write to the same memory, one after the other."""
-    monkeypatch.setattr(models, "SMALL_FIT", (6, 2))
-    stored = models.fit_small({**TINY, "contexts": 2}, Runtime(torch.device("cpu"), threads=1), tmp_path)
-    approach = models.with_engine(stored.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
-    given, of_rows = [], models.EngineStage.of_rows
+    approach = models.use_engine(fitted.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
+    given, predict_rows = [], models.EngineStage.predict_rows
     monkeypatch.setattr(
-        models.EngineStage, "of_rows", lambda stage, rows: given.append(rows.clone()) or of_rows(stage, rows)
+        models.EngineStage,
+        "predict_rows",
+        lambda stage, rows: given.append(rows.clone()) or predict_rows(stage, rows),
     )
-    recorded = models.recorded_rows(approach, [np.random.default_rng(0).random((50, 50), np.float32)])
+    recorded = models.record_rows(approach, [np.random.default_rng(0).random((50, 50), np.float32)])
     assert len(recorded) == len(given) == 3
     for (_, rows), expected in zip(recorded, given, strict=True):
         assert torch.equal(rows, expected)
@@ -107,44 +109,28 @@ def test_operations_are_those_that_torch_counts(fitted):
     approach = fitted.load(Runtime(torch.device("cpu"), threads=1))
     batch = approach.prepare([np.zeros((48, 48), np.float32)] * 3)
     with FlopCounterMode(display=False) as counter:
-        approach.base.projection(approach.base.features(batch), approach.base.grids[0])
-    counted = sum(layer.operations for layer in floor.convolutions(approach))
+        approach.image_planes.projection(
+            approach.image_planes.compute_features(batch), approach.image_planes.grids[0]
+        )
+    counted = sum(layer.operations for layer in floor.list_convolutions(approach))
     assert 3 * counted == counter.get_total_flops()
 
 
 def test_the_floor_is_the_longest_of_the_three_times(fitted):
-    approach = models.with_engine(fitted.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
+    approach = models.use_engine(fitted.load(Runtime(torch.device("cpu"), threads=1)), "lightgbm")
     own = ceilings.Ceilings(gflops=1.0, gbytes=1e9, visits=1e-3)
-    rows = floor.floor_rows(approach, 2, own, {"features": 50.0, "trees": 100.0})
+    rows = floor.make_floor_rows(approach, 2, own, {"features": 50.0, "trees": 100.0})
     found = {row["work"]: row for row in rows}
     nodes = [len(stage.model.evaluator.forest.feature) for stage in approach.cascade]
-    visits = 2 * (16**2 * nodes[0] + 32**2 * nodes[1])
+    visits = 2 * (16**2 * sum(nodes[:2]) + 32**2 * nodes[2])
     assert found["trees"]["floor ms"] == pytest.approx(visits / 1e3)
     assert found["trees"]["floor / measured"] == f"{visits / 1e5:.0%}"
     levels = sum(row["GFLOP"] for work, row in found.items() if work.startswith("features:"))
     assert found["features"]["floor ms"] == pytest.approx(1e3 * levels)
 
 
-def test_aims_are_judged_by_what_was_measured():
-    table = pd.DataFrame(
-        {
-            "device": ["cpu", "cpu", "cuda"],
-            "engine": ["lightgbm", "llvm", "triton"],
-            "size": [512, 512, 256],
-            "batch": [1, 1, 64],
-            "ms an image": [1800.0, 450.0, 2.0],
-            "images/s": [0.6, 2.2, 500.0],
-            "times as fast": [np.nan, 4.0, np.nan],
-        }
-    )
-    cpu, gpu = speed.image_verdicts(table)
-    assert "0.450 s, kept." in cpu
-    assert "4.00 times, missed." in cpu
-    assert gpu.endswith("500, kept.")
-    assert speed.image_verdicts(table[:1]) == []
-
-
-def test_each_turn_of_every_way_starts_from_the_same_value():
+def test_each_turn_of_every_way_starts_from_the_same_value(monkeypatch):
+    monkeypatch.setattr(turns, "ROUNDS", 2)
     seen = {"a": [], "b": []}
     chains = {name: [("step", seen[name].append)] for name in seen}
     found = turns.take_turns(chains, lambda turn: turn, 6)

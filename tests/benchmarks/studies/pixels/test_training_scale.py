@@ -1,6 +1,11 @@
 """The study of training at scale, run on one image; no figure of time or memory is tested."""
 
+import io
+import runpy
 import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 
 import pandas as pd
 import pytest
@@ -25,12 +30,26 @@ def measured(monkeypatch):
         found = {f"{step} s": 1.0 for step in scale.STEPS} | {"seconds": 4.0, "loss": 0.1}
         return found | {"resident MiB": 1024.0 * len(calls), "anonymous MiB": 512.0}
 
-    monkeypatch.setattr(scale, "measured", invent)
+    monkeypatch.setattr(scale, "measure_point", invent)
     monkeypatch.setattr(scale, "draw", lambda *_: None)
     return calls
 
 
-def test_a_point_is_measured_in_a_process_of_its_own(tmp_path, capsys):
+def run_module(words: list[str]) -> str:
+    """Run what `python -m` would run, in this process; return what it prints."""
+    sys.argv = words
+    with redirect_stdout(io.StringIO()) as out:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    return out.getvalue()
+
+
+def test_a_point_is_measured_in_a_process_of_its_own(forks, tmp_path, capsys, monkeypatch):
+    def run(words: list[str], **_) -> subprocess.CompletedProcess:
+        assert words[:2] == [sys.executable, "-m"]
+        with ProcessPoolExecutor(1, forks) as pool:
+            return subprocess.CompletedProcess(words, 0, pool.submit(run_module, words[2:]).result())
+
+    monkeypatch.setattr(scale.subprocess, "run", run)
     scale.main([*ONE, "--out", str(tmp_path)])
     row = pd.read_csv(tmp_path / "table.csv").iloc[0]
     assert (row["trained on"], row["images"], row["rows"]) == ("codes", 1, 16384)
@@ -51,7 +70,7 @@ def test_a_second_run_reads_what_the_first_stored_and_measures_the_rest(measured
     assert table["GiB"].tolist() == [1, 3, 2]
 
 
-@pytest.mark.parametrize("what", ["code_of_points", "versions", "cpu_name"])
+@pytest.mark.parametrize("what", ["hash_own_code", "list_versions", "describe_cpu"])
 def test_what_other_code_or_libraries_or_another_processor_measured_is_measured_again(
     what, measured, tmp_path, monkeypatch
 ):

@@ -45,9 +45,9 @@ def test_libraries_that_are_not_equal_to_lightgbm_are_named():
             "largest difference of raw scores": [None, 1e-15, 2e-6, None],
         }
     )
-    fastest, apart = script.verdicts(table)
+    fastest, different = script.describe_results(table)
     assert fastest == "Fastest with 1 thread: lungseg, 0.5 million rows/s."
-    assert apart == "Raw scores farther than 1e-06 from LightGBM's own: onnxruntime."
+    assert different == "Raw scores farther than 1e-06 from LightGBM's own: onnxruntime."
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_pairs_and_worst_images_are_those_worked_by_hand(results, tmp_path, caps
 
 
 def test_worst_images_stand_in_order(results):
-    run = agreement.stored(results, ["two", "one"], 0, 0)
-    worst = agreement.worst_images(agreement.compared(run), 9)
+    run = agreement.find_stored(results, ["two", "one"], 0, 0)
+    worst = agreement.find_worst(agreement.compare_masks(run), 9)
     assert worst["image"].tolist() == ["disputed", "between", "good"]
 
 
@@ -107,8 +107,8 @@ def test_baselines_are_left_out_unless_they_are_named(results, tmp_path):
     entries = [{"name": name, "use": use} for name, use in uses.items()]
     (results / "run.json").write_text(json.dumps({"approaches": entries}))
     with pytest.raises(InputError, match=r"maps of 1 of the approaches .* \(one\)"):
-        agreement.stored(results, [], 0, 0)
-    assert list(agreement.stored(results, ["two", "one"], 0, 0).thresholds) == ["two", "one"]
+        agreement.find_stored(results, [], 0, 0)
+    assert list(agreement.find_stored(results, ["two", "one"], 0, 0).thresholds) == ["two", "one"]
 
 
 def test_approaches_with_images_of_their_own_are_not_compared(results):
@@ -117,7 +117,7 @@ def test_approaches_with_images_of_their_own_are_not_compared(results):
         results / "scores.csv", index=False
     )
     with pytest.raises(InputError, match="two was scored on other images than one"):
-        agreement.stored(results, [], 0, 0)
+        agreement.find_stored(results, [], 0, 0)
 
 
 def test_a_folder_of_no_run_and_a_missing_map_end_in_a_sentence(results, tmp_path, capsys):

@@ -1,0 +1,94 @@
+"""Planes computed from an image's grey values: normalised grey, local contrast, and the pixel's place."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lungseg.approaches.vgg19_context.separable_filters import (
+    apply_separable,
+    make_box_kernel,
+    make_smoothing_matrix,
+)
+
+LOW, HIGH = 0.02, 0.98  # quantiles of an image's grey values that become 0 and 1
+QUANTILE_STRIDE = 4  # every fourth pixel along each axis: their quantiles differ by less than the noise
+BODY = 0.1  # normalised grey value above which a pixel counts as body
+LOCAL_WINDOWS = (1 / 14, 1 / 4)  # sides of the windows of the local mean, as shares of the image's side
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Stretch the grey values of each image: its 2 % quantile becomes 0, its 98 % quantile becomes 1.
+
+    Args:
+        images: N x 1 x H x W.
+
+    Returns:
+        N x 1 x H x W in [0, 1].
+    """
+    sampled = images[..., ::QUANTILE_STRIDE, ::QUANTILE_STRIDE].flatten(1).float()
+    levels = torch.tensor([LOW, HIGH], device=images.device)
+    low, high = torch.quantile(sampled, levels, dim=1).view(2, -1, 1, 1, 1)
+    return ((images - low) / (high - low).clamp_min(1e-3)).clamp(0, 1)
+
+
+GREY_NAMES = ["grey", *(f"grey - mean of {window:.2f}" for window in LOCAL_WINDOWS)]
+
+
+def compute_grey_planes(images: Tensor) -> Tensor:
+    """Compute the grey value and its differences from local means.
+
+    Args:
+        images: normalised, N x 1 x G x G.
+
+    Returns:
+        N x 3 x G x G, in the order of GREY_NAMES.
+    """
+    local = apply_separable(images, _make_local_mean_matrices(images.shape[-1], images.device))
+    return torch.cat([images, images - local], 1)
+
+
+@lru_cache(maxsize=8)
+def _make_local_mean_matrices(grid: int, device: torch.device) -> Tensor:
+    """Return float32 windows x grid x grid: a smoothing matrix for each window."""
+    halves = [max(1, round(window * grid / 2)) for window in LOCAL_WINDOWS]
+    return torch.stack([make_smoothing_matrix(make_box_kernel(half), grid, device) for half in halves])
+
+
+COORDINATE_NAMES = ["y", "x", "body above", "body left", "body left in row"]
+
+
+def compute_coordinate_planes(images: Tensor) -> Tensor:
+    """Compute where a pixel lies, in the image and in the body.
+
+    The planes are y and x in [-1, 1]; the share of the body's pixels that lie above the pixel's row; the
+    share that lie left of its column; and the share of its own row's body pixels that lie left of it (one
+    half if the row has none). The last three are the same if an image is letterboxed, cut or shifted.
+
+    Args:
+        images: normalised, N x 1 x G x G.
+
+    Returns:
+        N x 5 x G x G, in the order of COORDINATE_NAMES.
+    """
+    count, _, height, width = images.shape
+    y = torch.linspace(-1, 1, height, device=images.device).view(1, 1, -1, 1)
+    x = torch.linspace(-1, 1, width, device=images.device).view(1, 1, 1, -1)
+    body = (images > BODY).int()
+    above = _compute_share_before(body.sum(3, keepdim=True), 2)
+    left = _compute_share_before(body.sum(2, keepdim=True), 3)
+    planes = [plane.expand(count, 1, height, width) for plane in (y, x, above, left)]
+    return torch.cat([*planes, _compute_share_before(body, 3)], 1)
+
+
+def _compute_share_before(amounts: Tensor, axis: int) -> Tensor:
+    """Compute the share of the sum along an axis that lies before each place; one half if the sum is zero.
+
+    Half of a place's own amount counts. The amounts are integers, so running sums are the same on every
+    device.
+    """
+    total = amounts.sum(axis, keepdim=True)
+    before = amounts.cumsum(axis) - amounts / 2
+    return torch.where(total > 0, before / total.clamp_min(1), torch.full_like(before, 0.5))

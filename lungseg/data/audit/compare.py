@@ -1,0 +1,201 @@
+"""Find leaks: the same file, picture or patient on two sides of a split or in two datasets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
+
+from lungseg.data.audit.cache import PictureFindings, recall, store
+from lungseg.data.audit.pictures import LOOKALIKE, NEAR_DUPLICATE, Progress, find_alike_pairs, prepare_picture
+from lungseg.data.files.file_sample import FileSample
+from lungseg.data.sample import Sample
+
+KINDS = ("same file", "same pixels", "near-duplicate", "same patient")  # the strongest first
+_SHA256_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samples that show the same picture or person.
+
+    Attributes:
+        kind: one of KINDS, or "look-alike": two X-rays that may be of one person.
+        first, second: (name of the dataset, id of the sample).
+        similarity: of near-duplicates and look-alikes, 0 to 1; else None.
+    """
+
+    kind: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    similarity: float | None = None
+
+    def describe(self) -> str:
+        """Return a sentence that says which two they are and what they share; without a full stop."""
+        (first_set, first), (second_set, second) = self.first, self.second
+        if first_set == second_set:
+            names = f"{first} and {second} ({first_set})"
+        else:
+            names = f"{first} ({first_set}) and {second} ({second_set})"
+        alike = "" if self.similarity is None else f", similarity {self.similarity:.2f}"
+        if self.kind == "same patient":
+            return f"{names} are of the same patient"
+        if self.kind == "look-alike":
+            return f"{names} may show the same person ({self.kind}{alike})"
+        return f"{names} show the same picture ({self.kind}{alike})"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What comparing all samples with each other showed.
+
+    Attributes:
+        pairs: each pair of one of KINDS, with its strongest kind.
+        lookalikes: pairs under two patients' names that are no copies but more alike than two persons are;
+            most are two X-rays of one person. They must be looked at; by themselves they are no leak.
+        uncompared: (name of the dataset, id) of pictures that show too little to look for their copies.
+    """
+
+    pairs: list[Pair]
+    lookalikes: list[Pair]
+    uncompared: list[tuple[str, str]]
+
+
+def compare_samples(
+    groups: Mapping[str, Sequence[Sample]], progress: Progress | None = None, pictures: bool = True
+) -> Findings:
+    """Compare all samples of all datasets with each other.
+
+    - Same file: the bytes of the image's file are the same, whatever the masks. Samples that don't lie in
+      files are compared by `content()`.
+    - Same pixels: the decoded images are the same.
+    - Near-duplicate: copies that are resized, compressed, shown with another gamma, mirrored, cropped by up
+      to 10 %, shifted, or turned by up to 3 degrees; see `lungseg.data.audit.pictures`.
+    - Same patient: `source` and `patient` are the same.
+
+    What was found in pictures is cached by the bytes of their files and by the code that compares them.
+
+    Args:
+        groups: the samples of each dataset, by its name. Two datasets may share ids.
+        progress: called with (done, total, text); `done` restarts with each text.
+        pictures: False leaves near-duplicates out; samples that don't lie in files are then not decoded.
+
+    Raises:
+        InputError: an image can't be read.
+    """
+    entries = [(name, sample) for name, samples in groups.items() for sample in samples]
+    keys = [(name, sample.id) for name, sample in entries]
+    files = _hash_files([sample for _, sample in entries])
+    by_file = {file: sample for file, (_, sample) in zip(files, entries, strict=True)}
+    seen = _examine_pictures(by_file, progress, pictures)
+    pixels = [seen.pixels.get(file, file) for file in files]
+    patients = [(sample.source, sample.patient) for _, sample in entries]
+
+    found: dict[tuple[int, int], Pair] = {}
+    lookalikes: dict[tuple[int, int], Pair] = {}
+
+    def enter(kind: str, pairs: Iterable[tuple[int, int]], similarity: float | None = None) -> None:
+        into = lookalikes if kind == "look-alike" else found
+        for first, second in pairs:
+            pair = min(first, second), max(first, second)
+            if pair not in found and keys[first] != keys[second]:
+                into[pair] = Pair(kind, keys[pair[0]], keys[pair[1]], similarity)
+
+    enter("same file", _pairs_of_equals(files))
+    enter("same pixels", _pairs_of_equals(pixels))
+    places = _find_places(pixels)
+    for first, second, similarity in seen.alike:
+        if similarity >= NEAR_DUPLICATE:
+            enter("near-duplicate", product(places[first], places[second]), similarity)
+    enter("same patient", _pairs_of_equals(patients))
+    for first, second, similarity in seen.alike:
+        if similarity < NEAR_DUPLICATE:
+            enter("look-alike", product(places[first], places[second]), similarity)
+    return Findings(
+        [pair for _, pair in sorted(found.items(), key=lambda entry: entry[0])],
+        [pair for _, pair in sorted(lookalikes.items(), key=lambda entry: entry[0])],
+        [key for key, pixel in zip(keys, pixels, strict=True) if pixel in seen.uncompared],
+    )
+
+
+def find_leaks(pairs: Sequence[Pair], sides: Mapping[tuple[str, str], str]) -> list[Pair]:
+    """Return the pairs whose two samples are on different sides of a split.
+
+    Args:
+        pairs: as `compare_samples` finds them.
+        sides: "train", "validation" or "test" of each (dataset, id); other samples don't count.
+    """
+    placed = [pair for pair in pairs if pair.first in sides and pair.second in sides]
+    return [pair for pair in placed if sides[pair.first] != sides[pair.second]]
+
+
+def _hash_files(samples: Sequence[Sample]) -> list[str]:
+    """A hash (hex) of each image's file, or of the content of a sample that doesn't lie in files."""
+
+    def hash_one(sample: Sample) -> str:
+        content = sample.content()
+        if isinstance(sample, FileSample):
+            return content[:_SHA256_BYTES].hex()  # the image's file comes first, its masks after it
+        return hashlib.sha256(content).hexdigest()
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(hash_one, samples))
+
+
+def _examine_pictures(
+    samples: Mapping[str, Sample], progress: Progress | None, compare: bool
+) -> PictureFindings:
+    """Read and compare the pictures, or recall what they showed; `samples` by the hash of the file."""
+    chosen = {file: sample for file, sample in samples.items() if compare or isinstance(sample, FileSample)}
+    if not chosen:
+        return PictureFindings({}, [], set())
+    files = sorted(chosen)
+    recalled = recall(files, compare)
+    if recalled is not None:
+        return recalled
+    pixels: dict[str, str] = {}
+    kept: dict[str, np.ndarray | None] = {}
+    for file, (pixel, small) in zip(files, _read([chosen[file] for file in files], progress), strict=True):
+        pixels[file] = pixel
+        kept[pixel] = small
+    compared = [pixel for pixel, small in kept.items() if small is not None] if compare else []
+    pairs = find_alike_pairs([kept[pixel] for pixel in compared], LOOKALIKE, progress)
+    alike = [(compared[first], compared[second], similarity) for first, second, similarity in pairs]
+    uncompared = {pixel for pixel, small in kept.items() if small is None} if compare else set()
+    found = PictureFindings(pixels, alike, uncompared)
+    store(files, compare, found)
+    return found
+
+
+def _read(samples: Sequence[Sample], progress: Progress | None) -> Iterator[tuple[str, np.ndarray | None]]:
+    """The hash of the pixels of each image, and what is compared of it."""
+
+    def read_one(sample: Sample) -> tuple[str, np.ndarray | None]:
+        image = np.ascontiguousarray(sample.image(), np.float32)
+        pixels = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        return pixels, prepare_picture(image)
+
+    # Phantoms share a cache of one picture: threads would remove each other's from it.
+    workers = 2 if all(isinstance(sample, FileSample) for sample in samples) else 1
+    with ThreadPoolExecutor(workers) as pool:
+        for done, result in enumerate(pool.map(read_one, samples), start=1):
+            yield result
+            if progress:
+                progress(done, len(samples), "reading pictures")
+
+
+def _find_places(values: Sequence[object]) -> dict[object, list[int]]:
+    """The indices at which each value occurs."""
+    places: dict[object, list[int]] = {}
+    for index, value in enumerate(values):
+        places.setdefault(value, []).append(index)
+    return places
+
+
+def _pairs_of_equals(values: Sequence[object]) -> Iterator[tuple[int, int]]:
+    for same in _find_places(values).values():
+        yield from combinations(same, 2)

@@ -1,0 +1,59 @@
+"""The sample of a dataset that lies in files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lungseg.data.files.images import read_image, read_mask
+from lungseg.data.files.raster import read_size
+from lungseg.data.sample import Sample
+from lungseg.system.errors import InputError
+
+
+@dataclass(frozen=True)
+class FileSample(Sample):
+    """One image file and the mask files whose union is its lung field (often one file for each lung).
+
+    Attributes:
+        image_path: PNG, JPEG, TIFF or BMP.
+        mask_paths: likewise, each of the image's size.
+    """
+
+    id: str
+    source: str
+    patient: str
+    label: str
+    image_path: Path
+    mask_paths: tuple[Path, ...]
+    spacing: tuple[float, float] | None = None
+
+    def image(self) -> np.ndarray:
+        """Read the image: float32, H x W, in [0, 1]. Raises InputError as `read_image`."""
+        return read_image(self.image_path)
+
+    def mask(self) -> np.ndarray:
+        """Read the union of all masks: bool, H x W.
+
+        Raises:
+            InputError: as `read_mask`; SizeMismatch if a mask hasn't the image's size.
+        """
+        shape = read_size(self.image_path)
+        union = np.zeros(shape, dtype=bool)
+        for path in self.mask_paths:
+            union |= read_mask(path, shape, self.image_path)
+        return union
+
+    def content(self) -> bytes:
+        """Return the sha256 of the image's file, then those of the masks' files, 32 bytes each."""
+        return b"".join(_sha256(path) for path in (self.image_path, *self.mask_paths))
+
+
+def _sha256(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the file and its rights") from error

@@ -1,0 +1,89 @@
+"""Find the image files of folders, and match images to their masks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lungseg.system.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass
+class Matches:
+    """Images and masks of a dataset, matched by name.
+
+    Attributes:
+        pairs: (stem, image, masks) of each image that has all its masks, sorted by stem.
+        images_without_mask: names of files.
+        masks_without_image: names of files.
+        ambiguous: sentences, each of two files that claim the same id or the same image.
+    """
+
+    pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
+    images_without_mask: list[str] = field(default_factory=list)
+    masks_without_image: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
+
+
+def list_image_files(folder: Path) -> list[Path]:
+    """List the image files directly in a folder, sorted by name, without hidden ones (`._x.png`).
+
+    Raises:
+        InputError: the folder is missing, can't be read, or holds no image.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if _is_image(path))
+    except FileNotFoundError:
+        raise InputError(f"the folder {folder} doesn't exist: check the path") from None
+    except OSError as error:
+        raise InputError(f"the folder {folder} can't be read ({error.strerror}): check the path") from error
+    if not files:
+        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)}): check the path")
+    return files
+
+
+def match_by_stem(
+    images: Sequence[Path], masks: Sequence[Sequence[Path]], image_stem: Callable[[str], str]
+) -> Matches:
+    """Match images to masks by the stems of their names.
+
+    Args:
+        images: image files.
+        masks: groups of mask files; an image needs one mask of each group (one for each lung, say).
+        image_stem: gives the stem of the image that a mask's stem belongs to.
+    """
+    found = Matches()
+    by_stem = _group(images, lambda stem: stem)
+    groups = [_group(group, image_stem) for group in masks]
+    for stem, files in sorted(by_stem.items()):
+        own = [group.get(stem, []) for group in groups]
+        if len(files) > 1:
+            found.ambiguous.append(_clash(files, f"have the same id {stem}"))
+        elif several := next((claims for claims in own if len(claims) > 1), None):
+            found.ambiguous.append(_clash(several, f"are both masks of {files[0].name}"))
+        elif not all(own):
+            found.images_without_mask.append(files[0].name)
+        else:
+            found.pairs.append((stem, files[0], tuple(claims[0] for claims in own)))
+    for group in groups:
+        orphans = (path for stem, files in group.items() if stem not in by_stem for path in files)
+        found.masks_without_image += sorted(path.name for path in orphans)
+    return found
+
+
+def _group(files: Sequence[Path], key: Callable[[str], str]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        groups.setdefault(key(path.stem), []).append(path)
+    return groups
+
+
+def _clash(files: Sequence[Path], what: str) -> str:
+    return f"{files[0]} and {files[1]} {what}: remove or rename one of them"
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -1,0 +1,148 @@
+"""Images and masks at a working size: decoded and resized once, then read from memory-mapped cache files.
+
+A file is named by a hash of its image and mask. So folds, seeds, approaches and later runs share it, and a
+changed image gets a new file. If the cache can't be written, images stay in memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lungseg.data.memory import RememberedSample
+from lungseg.learning.images.resize import shrink_mask, to_batch
+from lungseg.system.cache import find_cache_folder
+from lungseg.system.errors import InputError
+from lungseg.system.files import write_array
+from lungseg.system.hashing import hash_code
+
+LEVELS = 65535  # of uint16: values in [0, 1] are rounded by at most 8e-6
+
+
+class Images:
+    """Images and masks of samples at one working size.
+
+    Attributes:
+        names: ids of the samples, in their order.
+    """
+
+    def __init__(self, names: list[str], arrays: list[np.ndarray | Path]) -> None:
+        """Collect images that are in memory or in files.
+
+        Args:
+            names: ids of the samples.
+            arrays: of each sample uint16 2 x s x s, image and mask, or the .npy file that holds it.
+        """
+        self.names = names
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def read_batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Read images and masks of the samples at some indices.
+
+        Returns:
+            Two tensors float32 n x 1 x s x s in [0, 1], on the host. In a mask: the share of lung in a pixel.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        stacked = np.stack([self._open(index) for index in chosen])
+        # With numpy: torch would start OpenMP threads of its own in the thread that reads. With more of them
+        # than cores, the training threads sleep after each operation instead of waiting for the next one.
+        images, masks = (stacked[:, [channel]].astype(np.float32) / LEVELS for channel in (0, 1))
+        return torch.from_numpy(images), torch.from_numpy(masks)
+
+    def _open(self, index: int) -> np.ndarray:
+        found = self._arrays[index]
+        if isinstance(found, np.ndarray):
+            return found
+        try:
+            return np.load(found, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{found} is missing or damaged: it was cached by this run; run the same command again"
+            ) from error
+
+
+def read_images(
+    samples: Sequence[Any], size: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Images:
+    """Open the cached images and masks of samples, and make those that are not cached yet.
+
+    Args:
+        samples: with `id`, `content()`, `image()` and `mask()`.
+        size: pixels a side.
+        progress: called with the samples that are done, and all.
+    """
+    folder = _find_folder(size)
+    arrays: list[np.ndarray | Path] = []
+    for index, sample in enumerate(samples):
+        arrays.append(_find_or_make(sample, size, folder))
+        if isinstance(arrays[-1], np.ndarray):
+            folder = None  # it can't be written, so there is no use in trying again
+        progress(index + 1, len(samples))
+    return Images([sample.id for sample in samples], arrays)
+
+
+def _find_folder(size: int) -> Path | None:
+    folder = find_cache_folder("images")
+    return None if folder is None else folder / f"{size}-{_hash_own_code()}"
+
+
+@functools.cache
+def _hash_own_code() -> str:
+    """Hash what the cached pixels depend on besides the sample: this code and the libraries that it uses."""
+    code = hash_code(__name__)
+    packages = [version(name) for name in ("numpy", "pillow", "scipy", "torch")]
+    return hashlib.sha256(" ".join([code, *packages]).encode()).hexdigest()[:12]
+
+
+def _find_or_make(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
+    if folder is None:
+        return _make(sample, size)
+    own = _hash_sample_class(_get_sample_class(sample))
+    path = folder / f"{hashlib.sha256(own + sample.content()).hexdigest()[:32]}.npy"
+    if _is_sound(path, size):
+        return path
+    array = _make(sample, size)
+    try:
+        write_array(path, array, shared=True)
+    except InputError:
+        return array
+    return path
+
+
+def _get_sample_class(sample: Any) -> type:
+    """Return the class that makes the image: RememberedSample only wraps a sample."""
+    return type(sample.original if isinstance(sample, RememberedSample) else sample)
+
+
+@functools.cache
+def _hash_sample_class(sample_class: type) -> bytes:
+    """Hash a class of samples: two classes may read the same file in two ways."""
+    return f"{hash_code(sample_class)} {sample_class.__module__} {sample_class.__qualname__} ".encode()
+
+
+def _is_sound(path: Path, size: int) -> bool:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return found.shape == (2, size, size) and found.dtype == np.uint16
+
+
+def _make(sample: Any, size: int) -> np.ndarray:
+    """Return image and mask uint16 2 x size x size."""
+    image = to_batch([sample.image()], size)[0, 0].numpy()
+    both = np.stack([image, shrink_mask(sample.mask(), size)])
+    return np.rint(both * LEVELS).astype(np.uint16)

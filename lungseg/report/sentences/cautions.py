@@ -1,0 +1,56 @@
+"""List what a reader must be careful about, and what is missing."""
+
+from __future__ import annotations
+
+from lungseg.report.contents import Contents
+from lungseg.report.markup import end_sentence, format_count
+from lungseg.report.sentences.images import count_patients, find_unit, group_splits
+from lungseg.report.sentences.leaks import warn_of_leaks, warn_of_lookalikes
+from lungseg.system.errors import shorten_paths
+
+FEW = 50  # patients, below which no known interval of the mean holds when failures are rare
+
+
+def list_cautions(contents: Contents) -> list[str]:
+    """Return what a reader must know before trusting the table, a sentence each."""
+    run = contents.run
+    patients = count_patients(contents)
+    splits = group_splits(contents)
+    found = [line for line in (warn_of_leaks(contents), warn_of_lookalikes(contents)) if line]
+    if run["evaluate_on"] == "validation":
+        found.append(
+            "Scored on the validation part, which the approaches may have been chosen by: no final result."
+        )
+    if 0 < patients < FEW:
+        found.append(
+            f"Only {format_count(patients, find_unit(contents))}: with under {FEW}, rare failures break any "
+            "interval, since a sample may miss them; small differences between approaches may be chance."
+        )
+    if run["data"]["dataset"] == "phantom":
+        found.append(
+            "The images are generated phantoms: the numbers say that everything works and how fast, "
+            "not how well an approach does on X-rays of people."
+        )
+    if blind := [name for name in contents.ranked if contents.find_weights(name) == "random weights"]:
+        found.append(f"Started from random weights, not from ImageNet's: {', '.join(blind)}.")
+    if own := [name for name in splits if name]:
+        found.append(
+            f"Scored on other images than the rest, and so not to be compared with it: {', '.join(own)}."
+        )
+    if any(len(entries) > 1 for entries in splits.values()):
+        found.append(
+            "The folds share training images, so intervals over all folds are narrower, and p-values "
+            "smaller, than they should be."
+        )
+    if contents.other_datasets:
+        found.append(f"Results on {', '.join(contents.other_datasets)} are stored too and not shown here.")
+    return found
+
+
+def list_gaps(contents: Contents) -> list[str]:
+    """Return what is missing and why: skipped approaches, and cells that could not be measured."""
+    skipped = {entry["name"]: entry["skipped"] for entry in contents.run["approaches"] if entry["skipped"]}
+    empty = {cell: reason for cell, reason in contents.run["empty"].items() if cell not in skipped}
+    reasons = [f"{name} was not run: {reason}" for name, reason in skipped.items()]
+    reasons += [f"{cell} is empty: {reason}" for cell, reason in empty.items()]
+    return [end_sentence(shorten_paths(reason)) for reason in reasons]

@@ -1,0 +1,78 @@
+"""Say where, when and with what the results were measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lungseg.report.contents import Contents
+from lungseg.report.markup import end_sentence, format_count, format_duration
+from lungseg.report.sentences.leaks import describe_audit
+from lungseg.system.errors import shorten_paths
+
+
+def list_provenance(contents: Contents) -> list[str]:
+    """Return where and with what the results were measured, a sentence each, without folders."""
+    run = contents.run
+    data = [entry for entry in (run["data"], run["training_data"]) if entry]
+    hashes = ", ".join(f"{entry['dataset']} sha256 {entry['sha256'][:8]}" for entry in data)
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    lines = [
+        f"Hardware: {_describe_hardware(run)}",
+        f"Versions: {versions}",
+        f"Data: {hashes}",
+        describe_audit(contents),
+        f"Weights: {_describe_weights(run)}",
+        f"Code: revision {_name_revision(run)}" + (" with uncommitted changes" if _is_dirty(run) else ""),
+        _describe_time(run),
+        _describe_reuse(run),
+    ]
+    return [end_sentence(shorten_paths(line)) for line in lines if line]
+
+
+def _describe_hardware(run: dict[str, Any]) -> str:
+    devices = ", ".join(f"{kind.upper()} {name}" for kind, name in run["devices"].items() if name)
+    processes = run.get("processes", 1)  # some published results are from before this was recorded
+    text = f"{devices}, {format_count(run['threads'], 'thread')}"
+    return text + (f", {processes} processes" if processes > 1 else "")
+
+
+def _name_revision(record: dict[str, Any]) -> str:
+    """Return the revision of the code that made a record; "unknown" if it was no Git checkout."""
+    return record["git"]["revision"][:12] if record["git"] else "unknown"
+
+
+def _is_dirty(run: dict[str, Any]) -> bool:
+    return bool(run["git"] and run["git"]["dirty"])
+
+
+def _describe_time(run: dict[str, Any]) -> str:
+    if not run["finished"]:
+        return ""
+    return f"Run: {format_duration(run['seconds'])} in all, finished {run['finished']}"
+
+
+def _describe_reuse(run: dict[str, Any]) -> str:
+    """Name the trials whose rows are from former results, and these results; "" without any."""
+    found: dict[str, list[str]] = {}
+    for trial in run["trials"]:
+        if origin := trial.get("taken_over"):
+            source = f"{origin['name']} (revision {_name_revision(origin)}, finished {origin['finished']})"
+            label = f"{trial['approach']} fold {trial['fold']} seed {trial['seed']}"
+            found.setdefault(source, []).append(label)
+    return "; ".join(
+        f"Taken over with their training times from {source}, where all that they depend on was the same: "
+        f"{', '.join(labels)}"
+        for source, labels in found.items()
+    )
+
+
+def _describe_weights(run: dict[str, Any]) -> str:
+    """Name the pretrained weights, each file once with the first eight digits of its hash."""
+    found = []
+    for weights in [entry["weights"] for entry in run["approaches"] if entry["weights"]]:
+        text = f"{weights['network']} {weights['kind']}"
+        if weights["kind"] != "random":
+            name = weights["file"].replace("\\", "/").rsplit("/", 1)[-1]
+            text += f" ({name}, sha256 {weights['sha256'][:8]})" if name else ""
+        found.append(text)
+    return ", ".join(dict.fromkeys(found)) or "none"
