@@ -30,31 +30,19 @@ class _OpenTable(BaseModel):
 
 
 class DataSpec(_OpenTable):
-    """`[data]`: what is evaluated, and how it is split. Further keys are those of the dataset or the split.
+    """`[data]`: what is evaluated, and how it is split. Further keys belong to the dataset or the split."""
 
-    Attributes:
-        dataset: a name that `lungseg data list` shows, or "package.module:Class".
-        split: the rule, see `lungseg.data.splits.make_splits`.
-        allow_leaks: go on although a picture or patient is on two sides; every table then says so.
-    """
-
-    dataset: str
-    split: str = "random"
-    allow_leaks: bool = False
+    dataset: str  # a name that `lungseg data list` shows, or "package.module:Class"
+    split: str = "random"  # the rule, see `lungseg.data.splits.make_splits`
+    allow_leaks: bool = False  # go on with a picture or patient on two sides; every table then says so
 
 
 class TrainingDataSpec(_OpenTable):
-    """`[training_data]`: another dataset to train on, all of it except a share for validation.
+    """`[training_data]`: another dataset to train on, all of it except a share for validation."""
 
-    Attributes:
-        dataset: as in `[data]`.
-        validation_share: of its images.
-        split_seed: fixes which images are for validation.
-    """
-
-    dataset: str
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    split_seed: Seed = 0
+    dataset: str  # as in `[data]`
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of its images
+    split_seed: Seed = 0  # fixes which images are for validation
 
 
 def _in_a_list(value: Any) -> Any:
@@ -94,19 +82,14 @@ class ApproachSpec(_OpenTable):
 
 
 class VariantSpec(BaseModel):
-    """`[[timing.variants]]`: a further runtime to time in. A missing key is as in the run's own runtime.
-
-    Attributes:
-        precision, channels_last, compiled: as in `[runtime]`; channels_last is the memory layout NHWC.
-        approaches: names of the rows to time; all if missing.
-    """
+    """`[[timing.variants]]`: a further runtime to time in. A missing key is as in the run's own runtime."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     precision: Literal["float32", "bfloat16"] | None = None
-    channels_last: bool | None = None
+    channels_last: bool | None = None  # the memory layout NHWC
     compiled: bool | None = None
-    approaches: tuple[Name, ...] | None = None
+    approaches: tuple[Name, ...] | None = None  # names of the rows to time; all if missing
 
 
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
@@ -149,40 +132,26 @@ class TimingSpec(BaseModel):
 
 
 class RuntimeSpec(BaseModel):
-    """`[runtime]`: how to compute. "auto" takes what is fastest on the machine.
-
-    Attributes:
-        device: "auto" is CUDA if there is a GPU.
-        precision: "auto" is bfloat16 if the device multiplies it in hardware, else float32.
-        threads: CPU threads; 0 is one for each core that this process may use.
-        compiled: use torch.compile for inference.
-    """
+    """`[runtime]`: how to compute. "auto" takes what is fastest on the machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # CUDA if there is a GPU
+    # "auto" is bfloat16 if the device multiplies it in hardware, else float32.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    compiled: bool = False
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0  # 0 is one for each core that this process may use
+    compiled: bool = False  # use torch.compile for inference
 
 
 class Spec(BaseModel):
-    """A whole benchmark.
-
-    Attributes:
-        name: of the benchmark and its results directory.
-        title: printed when the benchmark starts.
-        seeds: of the trainings.
-        evaluate_on: the side of the split that is scored.
-        data, training_data, approach, timing, runtime: the tables of these names.
-    """
+    """A whole benchmark."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Name
-    title: str = ""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    evaluate_on: Literal["test", "validation"] = "test"
+    name: Name  # of the benchmark and its results directory
+    title: str = ""  # printed when the benchmark starts
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # of the trainings
+    evaluate_on: Literal["test", "validation"] = "test"  # the side of the split that is scored
     data: DataSpec
     training_data: TrainingDataSpec | None = None
     approach: Annotated[tuple[ApproachSpec, ...], Field(min_length=1)]
@@ -191,15 +160,11 @@ class Spec(BaseModel):
 
 
 def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
-    """Read a spec and apply `--set key=value` changes to it.
+    """Read a TOML file and apply `--set key=value` changes to it.
 
-    Args:
-        path: a TOML file.
-        changes: "seeds=[0]", "data.split=kfold", "approach.NAME.epochs=3"; the value is TOML, or a plain
-            string if it isn't valid TOML.
-
-    Raises:
-        InputError: no such file, not TOML, an unknown key, a wrong type, or a duplicate name or seed.
+    Changes are "seeds=[0]", "data.split=kfold", "approach.NAME.epochs=3"; the value is TOML, or a plain
+    string if it isn't valid TOML. Raises InputError for a missing file, for what isn't TOML, for an unknown
+    key, a wrong type, and a duplicate name or seed.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -222,11 +187,7 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Parse `key=value` words to a table, as `--set` does.
-
-    Raises:
-        InputError: a word is not of that form.
-    """
+    """Parse `key=value` words to a table, as `--set` does. Raises InputError for a word of another form."""
     values: dict[str, Any] = {}
     for change in changes:
         _apply(values, change)

@@ -23,27 +23,17 @@ from lungseg.system.runtime import Runtime
 
 @dataclass(frozen=True)
 class Stage:
-    """A named step of a prediction. Its result is the argument of the next step.
+    """A named step of a prediction. Its result is the argument of the next step."""
 
-    Attributes:
-        name: as tables of timings show it.
-        run: what computes the step.
-        copies: whether it copies data between host and device; its time then includes the copies.
-    """
-
-    name: str
+    name: str  # as tables of timings show it
     run: Callable[[Any], Any] = field(repr=False)
-    copies: bool = False
+    copies: bool = False  # whether it copies data between host and device; its time then includes the copies
 
 
 class Approach(ABC):
-    """A way to segment lungs. A prediction is `prepare`, then all `stages`, then `finish`.
+    """A way to segment lungs. A prediction is `prepare`, then all `stages`, then `finish`."""
 
-    Attributes:
-        Settings: its keys in a spec.
-    """
-
-    Settings: ClassVar[type[BaseModel]] = Settings
+    Settings: ClassVar[type[BaseModel]] = Settings  # its keys in a spec
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings
@@ -53,18 +43,14 @@ class Approach(ABC):
     def fit(self, train: Sequence[Sample], validation: Sequence[Sample], context: FitContext) -> FitReport:
         """Fit to the training images; the same arguments give the same bits.
 
-        Args:
-            train: images to learn from.
-            validation: images that may choose between settings or steps.
-            context: seed, folder for checkpoints, and where to report progress.
+        Validation images may choose between settings or steps.
         """
 
     @abstractmethod
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         """Put host images, float32 H x W in [0, 1] of any sizes, into one batch on the device.
 
-        Returns:
-            float32 N x 1 x h x w.
+        It is float32 N x 1 x h x w.
         """
 
     @abstractmethod
@@ -77,14 +63,9 @@ class Approach(ABC):
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], batch_size: int = 8) -> list[np.ndarray]:
-        """Predict probability maps of images.
+        """Predict probability maps of images, at most `batch_size` at once.
 
-        Args:
-            images: float32 H x W in [0, 1], of any sizes.
-            batch_size: most images at once.
-
-        Returns:
-            float32 H x W in [0, 1] each, at the images' own sizes and in their order.
+        Images and maps are float32 H x W in [0, 1]; a map has its image's own size.
         """
         maps: list[np.ndarray] = []
         for start in range(0, len(images), batch_size):
@@ -118,8 +99,7 @@ class Approach(ABC):
     def weights(self) -> WeightsInfo | None:
         """Describe the pretrained weights that it starts from; None if it uses none.
 
-        Raises:
-            InputError: the weights can't be found or read.
+        Raises InputError if the weights can't be found or read.
         """
         return None
 
@@ -135,10 +115,8 @@ class Approach(ABC):
         return None
 
     def importance(self) -> list[tuple[str, str, float]]:
-        """List the importance of each column of a fitted approach; empty if it can't tell.
+        """List (stage, column, share) of each column of a fitted approach; empty if it can't tell.
 
-        Returns:
-            (stage, column, share) each. A column is called SOURCE:NAME, such as "relu1_2:17". The shares of a
-            stage sum to 1.
+        A column is called SOURCE:NAME, such as "relu1_2:17". The shares of a stage sum to 1.
         """
         return []

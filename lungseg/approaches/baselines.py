@@ -21,13 +21,9 @@ from lungseg.system.runtime import Runtime
 
 
 class BaselineSettings(Settings):
-    """Keys of the baselines.
+    """Keys of the baselines."""
 
-    Attributes:
-        size: images are worked on at size x size pixels.
-    """
-
-    size: Annotated[int, Field(ge=8, le=4096)] = 128
+    size: Annotated[int, Field(ge=8, le=4096)] = 128  # images are worked on at size x size pixels
 
 
 class Baseline(Approach):
@@ -121,11 +117,9 @@ class Threshold(Baseline):
 
 
 def find_best_band(lung: np.ndarray, pixels: np.ndarray) -> tuple[int, int]:
-    """Find the bins [low, high) that have the best Dice if their pixels are called lung.
+    """Find the bins [low, high) with the best Dice if their pixels are called lung.
 
-    Args:
-        lung: area of lung in each bin, in pixels (no whole numbers).
-        pixels: all pixels in each bin.
+    `lung` is the area of lung in each bin, in pixels (no whole numbers), and `pixels` the number of all.
     """
     lung_up_to = np.concatenate([[0.0], np.cumsum(lung)])
     pixels_up_to = np.concatenate([[0.0], np.cumsum(pixels)])

@@ -43,10 +43,6 @@ class NetworkApproach(Approach):
     """A network that predicts at a fixed working size; the map is resized to the image's own size.
 
     All processes that torchrun started share its fit; other approaches are fitted by one process.
-
-    Attributes:
-        counted: set while operations are counted: no compiled code or recorded graph is used then.
-        network: the fitted network, in evaluation mode on the runtime's device.
     """
 
     Settings: ClassVar[type[TrainingSettings]] = TrainingSettings
@@ -54,16 +50,13 @@ class NetworkApproach(Approach):
 
     def __init__(self, settings: TrainingSettings, runtime: Runtime) -> None:
         super().__init__(settings, runtime)
-        self.counted = False
-        self.network: nn.Module | None = None
+        self.counted = False  # whether operations are counted, without compiled code or a recorded graph
+        self.network: nn.Module | None = None  # fitted, in evaluation mode on the runtime's device
         self._predictor: Predictor | None = None
 
     @abstractmethod
     def build_network(self) -> nn.Module:
-        """Build the network with any weights.
-
-        Its `forward` takes grey images N x 1 x s x s in [0, 1], and returns logits N x 1 x s x s.
-        """
+        """Build the network with any weights, from grey images N x 1 x s x s in [0, 1] to logits."""
 
     @abstractmethod
     def load_pretrained(self, network: nn.Module) -> None:
@@ -99,7 +92,7 @@ class NetworkApproach(Approach):
         s = self.settings
         count = self._count_images_per_process(train)
         with distributed.work_alone():
-            probe = Training(self.build_network(), self.group_parameters, s, self.runtime, 0, count)
+            probe = self._make_probe(count)
             steps = {size: self._time_step(probe, size, count) for size in self._list_sizes()}
         # A forward pass (validation) takes about a third of a training step; processes share the images.
         seconds = sum(steps[find_working_size(epoch, s)] for epoch in range(s.epochs))
@@ -148,7 +141,9 @@ class NetworkApproach(Approach):
                 training.save_if_due(context.checkpoints / CHECKPOINT)
             # Saved again, so that nothing is lost before the model is stored.
             training.save(context.checkpoints / CHECKPOINT)
-            self._use_weights(training.best)
+            network = self.build_network()
+            network.load_state_dict(training.best)
+            self._use_network(network)
             distributed.barrier()  # then only the main process goes on, and removes the checkpoints
         return FitReport(
             "images",
@@ -165,10 +160,10 @@ class NetworkApproach(Approach):
             return
         count = self._count_images_per_process(count)
         with distributed.work_alone():
-            probe = Training(
-                self.build_network(), self.group_parameters, self.settings, self.runtime, 0, count
-            )
-            probe.run_epoch(_make_noise(count, self.settings.size), lambda *_: None)
+            self._make_probe(count).run_epoch(_make_noise(count, self.settings.size), lambda *_: None)
+
+    def _make_probe(self, count: int) -> Training:
+        return Training(self.build_network(), self.group_parameters, self.settings, self.runtime, 0, count)
 
     @contextmanager
     def _explain_full_memory(self) -> Iterator[None]:
@@ -177,10 +172,8 @@ class NetworkApproach(Approach):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            s = self.settings
-            raise InputError(
-                f"the memory is full: lower batch_size = {s.batch_size} or size = {s.size}"
-            ) from error
+            lower = f"batch_size = {self.settings.batch_size} or size = {self.settings.size}"
+            raise InputError(f"the memory is full: lower {lower}") from error
 
     def _resume_or_start(self, context: FitContext, count: int) -> Training:
         training, path = self._make_training(context, count), context.checkpoints / CHECKPOINT
@@ -275,11 +268,6 @@ class NetworkApproach(Approach):
 
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())
-
-    def _use_weights(self, weights: dict[str, Tensor]) -> None:
-        network = self.build_network()
-        network.load_state_dict(weights)
-        self._use_network(network)
 
     def _use_network(self, network: nn.Module) -> None:
         # After loading: "cuda" means the first device to some libraries, and the present one to torch.

@@ -29,21 +29,13 @@ SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A dataset whose samples were found and checked.
+    """A dataset whose samples were found and checked."""
 
-    Attributes:
-        dataset: where the samples come from.
-        name: as the spec gives it.
-        samples: by id.
-        sha256: hash of all images and masks, hex.
-        notes: sentences for the user, such as how many masks are empty.
-    """
-
-    dataset: Dataset
-    name: str
-    samples: dict[str, Sample]
-    sha256: str
-    notes: tuple[str, ...]
+    dataset: Dataset  # where the samples come from
+    name: str  # as the spec gives it
+    samples: dict[str, Sample]  # by id
+    sha256: str  # of all images and masks, hex
+    notes: tuple[str, ...]  # sentences for the user, such as how many masks are empty
 
     def describe(self) -> dict[str, Any]:
         """Describe the dataset for run.json."""
@@ -56,11 +48,7 @@ class LoadedDataset:
 
 
 def find_data_root() -> Path | None:
-    """Return the folder that LUNGSEG_DATA names; None if the variable isn't set.
-
-    Raises:
-        InputError: it names something else than a folder.
-    """
+    """Return the folder that LUNGSEG_DATA names, None if unset. Raises InputError if it is no folder."""
     named = os.environ.get("LUNGSEG_DATA")
     if not named:
         return None
@@ -73,39 +61,35 @@ def find_data_root() -> Path | None:
 def find_dataset(name: str, options: Mapping[str, Any], root: Path | None) -> Dataset:
     """Return the dataset that a name stands for, before anything is read.
 
-    Args:
-        name: a key of `DATASETS`, or "package.module:Class".
-        options: its settings.
-        root: the folder that LUNGSEG_DATA names, or None.
-
-    Raises:
-        InputError: an unknown name (the message lists the known ones) or key, or a value of the wrong type.
+    The name is a key of `DATASETS`, or "package.module:Class". The root is the folder that LUNGSEG_DATA
+    names, or None. Raises InputError for an unknown name (the message lists the known ones), an unknown
+    option, or a value of the wrong type.
     """
     dataset_class = load_class(name, DATASETS, Dataset, "dataset")
     return dataset_class(validate(dataset_class.Settings, options, f"dataset {name!r}"), root)
 
 
 def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
-    """Load and check the dataset that a name stands for, from the folder that LUNGSEG_DATA names.
+    """Load and check the dataset of `find_dataset`, from the folder that LUNGSEG_DATA names.
 
     Every file is read once. So a damaged file ends a run at its start, and not in its last hour. Generated
-    samples that don't fit into memory are not made for this.
-
-    Args:
-        name, options: as of `find_dataset`.
-
-    Raises:
-        InputError: no data, an id that can't be used, an unreadable file, or a mask of another size.
+    samples that don't fit into memory are not made for this. Raises InputError if there is no data, an id
+    can't be used, a file is unreadable, or a mask has another size.
     """
     dataset = find_dataset(name, options, find_data_root())
     samples = dataset.samples()
     if not samples:
         raise InputError(f"dataset {name!r} has no image with a mask: look with `lungseg data check`")
-    _require_usable_ids(samples, name)
+    if unusable := [sample.id for sample in samples if not SAFE_ID.fullmatch(sample.id)]:
+        raise InputError(
+            f"dataset {name!r} has the id {unusable[0]!r}, which can't be a file's name: rename it"
+        )
     sha256 = fingerprint(samples)
+    missing = len(dataset.inventory().images_without_mask)
+    notes = [f"{missing} images have no mask and are left out"] if missing else []
     kept = samples if dataset.real else remember(samples)
-    cheap_to_read = dataset.real or isinstance(kept[0], RememberedSample)
-    notes = _inventory_notes(dataset) + (_read_all(kept) if cheap_to_read else [])
+    if dataset.real or isinstance(kept[0], RememberedSample):  # cheap to read
+        notes += _read_all(kept)
     by_id = {sample.id: sample for sample in kept}
     return LoadedDataset(dataset, name, by_id, sha256, tuple(f"{name}: {note}" for note in notes))
 
@@ -118,19 +102,6 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     for name, content in sorted(zip((sample.id for sample in samples), hashes, strict=True)):
         total.update(f"{len(name)}:{name}".encode() + content)
     return total.hexdigest()
-
-
-def _require_usable_ids(samples: Sequence[Sample], name: str) -> None:
-    for sample in samples:
-        if not SAFE_ID.fullmatch(sample.id):
-            raise InputError(
-                f"dataset {name!r} has the id {sample.id!r}, which can't be a file's name: rename it"
-            )
-
-
-def _inventory_notes(dataset: Dataset) -> list[str]:
-    missing = len(dataset.inventory().images_without_mask)
-    return [f"{missing} images have no mask and are left out"] if missing else []
 
 
 def _read_all(samples: Sequence[Sample]) -> list[str]:

@@ -14,37 +14,21 @@ from lungseg.system.errors import InputError
 
 
 class Sample(ABC):
-    """One X-ray and its mask, read when asked for.
+    """One X-ray and its mask, read when asked for. Raises InputError where they can't be read or used."""
 
-    Attributes:
-        id: unique in its dataset; files are named after it.
-        source: hospital or collection, such as "montgomery"; splits are stratified by it.
-        patient: images of one patient are never on two sides of a split.
-        label: diagnosis or class, "" if there is none.
-        spacing: (vertical, horizontal) distance of pixels in mm; None if it isn't known.
-    """
-
-    id: str
-    source: str
-    patient: str
-    label: str
-    spacing: tuple[float, float] | None = None
+    id: str  # unique in its dataset; files are named after it
+    source: str  # hospital or collection, such as "montgomery"; splits are stratified by it
+    patient: str  # images of one patient are never on two sides of a split
+    label: str  # diagnosis or class, "" if there is none
+    spacing: tuple[float, float] | None = None  # (vertical, horizontal) distance of pixels in mm, if known
 
     @abstractmethod
     def image(self) -> np.ndarray:
-        """Return the radiograph: float32, H x W, in [0, 1]; white is dense (bone), black is air.
-
-        Raises:
-            InputError: it can't be read or used.
-        """
+        """Return the radiograph: float32, H x W, in [0, 1]; white is dense (bone), black is air."""
 
     @abstractmethod
     def mask(self) -> np.ndarray:
-        """Return the lung field: bool, H x W as the image.
-
-        Raises:
-            InputError: it can't be read or used.
-        """
+        """Return the lung field: bool, H x W as the image."""
 
     @abstractmethod
     def content(self) -> bytes:
@@ -53,19 +37,13 @@ class Sample(ABC):
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a dataset found on disk, usable or not; `lungseg data check` prints it.
+    """What a dataset found on disk, usable or not; `lungseg data check` prints it."""
 
-    Attributes:
-        root: the dataset's folder, None if it has none.
-        samples: images that have a mask, in any order.
-        images_without_mask, masks_without_image: names of files.
-        ambiguous: sentences, each of two files that claim the same id or the same image.
-    """
-
-    root: Path | None
-    samples: list[Sample]
-    images_without_mask: list[str] = field(default_factory=list)
+    root: Path | None  # the dataset's folder, None if it has none
+    samples: list[Sample]  # images that have a mask, in any order
+    images_without_mask: list[str] = field(default_factory=list)  # names of files
     masks_without_image: list[str] = field(default_factory=list)
+    # Sentences, each of two files that claim the same id or the same image.
     ambiguous: list[str] = field(default_factory=list)
 
     @property
@@ -99,17 +77,12 @@ class Dataset(ABC):
 
     @abstractmethod
     def inventory(self) -> Inventory:
-        """Find everything that belongs to the dataset, without decoding it.
-
-        Raises:
-            InputError: the dataset isn't there.
-        """
+        """Find everything that belongs to the dataset, undecoded. Raises InputError if it isn't there."""
 
     def samples(self) -> list[Sample]:
         """Return all images that have a mask, sorted by id.
 
-        Raises:
-            InputError: the dataset isn't there, or two images have one id, or an image two masks.
+        Raises InputError if the dataset isn't there, two images have one id, or an image has two masks.
         """
         inventory = self.inventory()
         if inventory.conflicts:

@@ -1,14 +1,10 @@
-"""Divide samples into training, validation and test sides, always by patient.
-
-A split has three sides: train, validation and test. Rules such as "random" make splits; the package also
-carries published lists. A split's hash is stored with results.
-"""
+"""Divide samples into training, validation and test sides by patient, by a rule or a published list."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated
@@ -24,23 +20,16 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitOptions(BaseModel):
-    """Keys of a split in a spec.
-
-    Attributes:
-        split_seed: fixes "random" and "kfold", and the validation side of "by-source".
-        fractions: of train, validation and test in "random"; they add up to 1.
-        folds: of "kfold".
-        train_sources, test_sources: of "by-source".
-        validation_share: of what isn't test in "kfold", and of the training sources in "by-source".
-    """
+    """Keys of a split in a spec."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    split_seed: int = 0
-    fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)
-    folds: int = Field(5, ge=2)
-    train_sources: list[str] = []
+    split_seed: int = 0  # fixes "random" and "kfold", and the validation side of "by-source"
+    fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)  # of train, validation and test in "random"
+    folds: int = Field(5, ge=2)  # of "kfold"
+    train_sources: list[str] = []  # of "by-source"
     test_sources: list[str] = []
+    # Of what isn't test in "kfold", and of the training sources in "by-source".
     validation_share: Share = 0.1
 
     @field_validator("fractions")
@@ -67,13 +56,10 @@ class Split:
         sides = {side: list(getattr(self, side)) for side in SIDES}
         return hashlib.sha256(json.dumps(sides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    def check(self) -> None:
-        """Check that no side is empty and that no image occurs more than once.
+    def check(self, patients: Mapping[str, str]) -> None:
+        """Raise InputError for an empty side, and for an image or patient (by image) on two sides.
 
         Only a split of "last-fifth" may have an empty test side.
-
-        Raises:
-            InputError: one of the two is violated.
         """
         where: dict[str, str] = {}
         for side in SIDES:
@@ -89,6 +75,14 @@ class Split:
                         "correct the split"
                     )
                 where[name] = side
+        side_of_patient: dict[str, str] = {}
+        for name, side in where.items():
+            other = side_of_patient.setdefault(patients[name], side)
+            if other != side:
+                raise InputError(
+                    f"split '{self.rule}' puts images of patient {patients[name]} into {other} and "
+                    f"into {side}: use a split that goes by patient, such as 'random'"
+                )
 
 
 def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
@@ -106,11 +100,6 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
 
     Random choices depend only on the seed and the patients' names, not on the version of a library.
 
-    Args:
-        rule: one of the above.
-        samples: to divide, in any order.
-        options: of the rule.
-
     Raises:
         InputError: an unknown rule, name or source; a published id that the dataset lacks; an empty side; an
             image that occurs more than once; a patient on two sides.
@@ -125,8 +114,7 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
         raise InputError(f"unknown split '{rule}': use one of {known}")
     patients = {sample.id: sample.patient for sample in samples}
     for split in splits:
-        split.check()
-        _require_patients_apart(split, patients)
+        split.check(patients)
     return splits
 
 
@@ -137,15 +125,15 @@ def list_published_splits() -> list[str]:
 
 
 def _every_14th(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
-    names = sorted(sample.id for sample in samples)
-    train = [name for i, name in enumerate(names) if i % 14 > 1]
-    return [_split("every-14th", 0, train, names[0::14], names[1::14])]
+    ordered = sorted(samples, key=lambda sample: sample.id)
+    train = [sample for i, sample in enumerate(ordered) if i % 14 > 1]
+    return [_split("every-14th", 0, train, ordered[0::14], ordered[1::14])]
 
 
 def _last_fifth(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
-    names = sorted(sample.id for sample in samples)
-    cut = len(names) - round(len(names) / 5)
-    return [_split("last-fifth", 0, names[:cut], names[cut:], [])]
+    ordered = sorted(samples, key=lambda sample: sample.id)
+    cut = len(ordered) - round(len(ordered) / 5)
+    return [_split("last-fifth", 0, ordered[:cut], ordered[cut:], [])]
 
 
 def _published(rule: str, name: str, samples: Sequence[Sample]) -> Split:
@@ -159,14 +147,14 @@ def _published(rule: str, name: str, samples: Sequence[Sample]) -> Split:
             f"split '{rule}' names {len(missing)} images that the dataset lacks, the first {missing[0]}: "
             "complete the dataset or use another split"
         )
-    return _split(rule, 0, *(stored[side] for side in SIDES))
+    return Split(rule, 0, *(tuple(sorted(stored[side])) for side in SIDES))
 
 
 def _random(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
     train, validation, _ = options.fractions
     rest, test = _divide(samples, train + validation, f"{options.split_seed}:test")
     kept, tuning = _divide(rest, train / (train + validation), f"{options.split_seed}:validation")
-    return [_split("random", 0, _ids(kept), _ids(tuning), _ids(test))]
+    return [_split("random", 0, kept, tuning, test)]
 
 
 def _kfold(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
@@ -179,7 +167,7 @@ def _kfold(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
             sample for i, patient in enumerate(patients) if i % options.folds != fold for sample in patient
         ]
         kept, tuning = _divide(rest, 1 - options.validation_share, f"{options.split_seed}:{fold}")
-        splits.append(_split("kfold", fold, _ids(kept), _ids(tuning), _ids(test)))
+        splits.append(_split("kfold", fold, kept, tuning, test))
     return splits
 
 
@@ -198,7 +186,7 @@ def _by_source(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
     pool = [sample for sample in samples if sample.source in options.train_sources]
     test = [sample for sample in samples if sample.source in options.test_sources]
     kept, tuning = _divide(pool, 1 - options.validation_share, f"{options.split_seed}:by-source")
-    return [_split("by-source", 0, _ids(kept), _ids(tuning), _ids(test))]
+    return [_split("by-source", 0, kept, tuning, test)]
 
 
 RULES: dict[str, Callable[[Sequence[Sample], SplitOptions], list[Split]]] = {
@@ -251,21 +239,5 @@ def _number(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
-def _ids(samples: Iterable[Sample]) -> list[str]:
-    return [sample.id for sample in samples]
-
-
-def _split(rule: str, fold: int, *sides: Iterable[str]) -> Split:
-    return Split(rule, fold, *(tuple(sorted(side)) for side in sides))
-
-
-def _require_patients_apart(split: Split, patients: dict[str, str]) -> None:
-    where: dict[str, str] = {}
-    for side in SIDES:
-        for name in getattr(split, side):
-            other = where.setdefault(patients[name], side)
-            if other != side:
-                raise InputError(
-                    f"split '{split.rule}' puts images of patient {patients[name]} into {other} and "
-                    f"into {side}: use a split that goes by patient, such as 'random'"
-                )
+def _split(rule: str, fold: int, *sides: Iterable[Sample]) -> Split:
+    return Split(rule, fold, *(tuple(sorted(sample.id for sample in side)) for side in sides))

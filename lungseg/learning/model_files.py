@@ -18,23 +18,13 @@ DAMAGE = (OSError, SafetensorError, KeyError, RuntimeError, UnicodeDecodeError, 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as a .safetensors file, under their names.
-
-    Raises:
-        InputError: the disk is full, or the place can't be written.
-    """
-    host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(host))
+    """Write a .safetensors file. Raises InputError if the disk is full or the place can't be written."""
+    write_atomically(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
 
 @contextmanager
 def explain_damage(path: Path, *more: type[Exception]) -> Iterator[None]:
-    """Turn what reading a stored model raises into an InputError that names its file.
-
-    Args:
-        path: the file that is read in the `with` block.
-        more: errors that mean damage besides those of DAMAGE.
-    """
+    """Turn errors of reading a stored model (DAMAGE and `more`) into an InputError that names its file."""
     try:
         yield
     except (*DAMAGE, *more) as error:

@@ -42,19 +42,12 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Which pretrained weights an approach starts from, for run.json and under every table.
+    """Which pretrained weights an approach starts from, for run.json and under every table."""
 
-    Attributes:
-        network: "vgg19" or "resnet50".
-        kind: "imagenet" or "random".
-        file: the file's name without its folder, which is private.
-        sha256: hash of the file's bytes.
-    """
-
-    network: str
-    kind: str
-    file: str = ""
-    sha256: str = ""
+    network: str  # "vgg19" or "resnet50"
+    kind: str  # "imagenet" or "random"
+    file: str = ""  # its name without its folder, which is private
+    sha256: str = ""  # of the file's bytes
 
 
 def describe_weights(network: Network, file: WeightsFile | None) -> WeightsInfo:
@@ -74,49 +67,37 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
 
 
 def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
-    """Find the file of pretrained weights that `weights = choice` in a spec asks for.
+    """Find the file of pretrained weights that `weights = choice` in a spec asks for; None for random ones.
 
     "imagenet" and "auto" look into the folder that LUNGSEG_WEIGHTS names (NETWORK.safetensors, then
     NETWORK.pth or NETWORK-*.pth), then into torch's cache. If there is nothing, "imagenet" downloads
-    torchvision's file into that cache, and "auto" takes random weights. "random" doesn't look.
-
-    Returns:
-        The file, or None for random weights.
-
-    Raises:
-        InputError: LUNGSEG_WEIGHTS names no folder, or "imagenet" weights can be neither found nor fetched.
+    torchvision's file into that cache, and "auto" takes random weights. "random" doesn't look. Raises
+    InputError if LUNGSEG_WEIGHTS names no folder, or "imagenet" weights can be neither found nor fetched.
     """
     if choice == "random":
         return None
-    path = _find_in_folder(network) or _find_in_cache(network)
+    path = next((path for path in _list_places(network) if path.is_file()), None)
     if path is None and choice == "imagenet":
         path = _download(network)
     return WeightsFile(network, path) if path else None
 
 
-def _find_in_folder(network: str) -> Path | None:
-    name = os.environ.get("LUNGSEG_WEIGHTS")
-    if not name:
-        return None
-    folder = Path(name).expanduser()
+def _list_places(network: str) -> list[Path]:
+    names = PUBLISHED[network]
+    cached = [_cache_folder() / name for name in names]
+    named = os.environ.get("LUNGSEG_WEIGHTS")
+    if not named:
+        return cached
+    folder = Path(named).expanduser()
     if not folder.is_dir():
-        raise InputError(f"LUNGSEG_WEIGHTS names {name}, which isn't a folder: correct it, or unset it")
-    published = [folder / name for name in PUBLISHED[network]]
+        raise InputError(f"LUNGSEG_WEIGHTS names {named}, which isn't a folder: correct it, or unset it")
+    own = [folder / name for name in (f"{network}.safetensors", f"{network}.pth", *names)]
     # Not NETWORK*.pth: that would take vgg19_bn for vgg19.
-    others = sorted(folder.glob(f"{network}-*.pth"))
-    return _first([folder / f"{network}.safetensors", folder / f"{network}.pth", *published, *others])
-
-
-def _find_in_cache(network: str) -> Path | None:
-    return _first([_cache_folder() / name for name in PUBLISHED[network]])
+    return [*own, *sorted(folder.glob(f"{network}-*.pth")), *cached]
 
 
 def _cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _first(paths: list[Path]) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _download(network: str) -> Path:
@@ -140,17 +121,10 @@ def _download(network: str) -> Path:
 
 
 def load_weights(file: WeightsFile, required: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Read the tensors that a network needs from a file.
+    """Read the tensors of the required names (torchvision's) and shapes from a file, which may hold others.
 
-    Args:
-        file: what `find_weights` returned.
-        required: shape of each tensor, by torchvision's name. The file may hold others: they aren't returned.
-
-    Returns:
-        The required tensors, float32 on the CPU; float16 and bfloat16 are widened.
-
-    Raises:
-        InputError: the file is missing, damaged, or of another network (a name is missing, a shape differs).
+    They are float32 on the CPU; float16 and bfloat16 are widened. Raises InputError if the file is missing,
+    damaged, or of another network (a name is missing, a shape differs).
     """
     safetensors = file.path.suffix == ".safetensors"
     found = (_read_safetensors if safetensors else _read_pth)(file.path, set(required))

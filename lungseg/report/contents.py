@@ -24,20 +24,14 @@ BASELINES = {"mean-mask", "threshold"}
 
 @dataclass(frozen=True)
 class Contents:
-    """What a results directory holds.
+    """What a results directory holds: run.json, and the tables of `lungseg.results.TABLES`.
 
-    Attributes:
-        directory: where it was read.
-        run: the content of run.json.
-        scores, history, timings, timing_pairs, calibration, training, importance, statistics: the tables of
-            `lungseg.results.TABLES`, empty if their file is absent. Scores, calibration and statistics are
-            those of the run's own dataset.
-        other_datasets: further datasets with statistics in the directory; the report leaves them out.
+    A table whose file is absent is empty.
     """
 
     directory: Path
-    run: dict[str, Any]
-    scores: pd.DataFrame
+    run: dict[str, Any]  # run.json
+    scores: pd.DataFrame  # like calibration and statistics, of the run's own dataset alone
     history: pd.DataFrame
     timings: pd.DataFrame
     timing_pairs: pd.DataFrame
@@ -45,7 +39,7 @@ class Contents:
     training: pd.DataFrame
     importance: pd.DataFrame
     statistics: pd.DataFrame
-    other_datasets: list[str]
+    other_datasets: list[str]  # that have statistics too; the report leaves them out
 
     @cached_property
     def names(self) -> list[str]:
@@ -114,8 +108,8 @@ class Contents:
 def read_contents(directory: Path) -> Contents:
     """Read a results directory.
 
-    Raises:
-        InputError: run.json is absent, damaged or of another format, or a table is damaged or lacks a column.
+    Raises InputError if run.json is absent, damaged or of another format, or a table is damaged or lacks a
+    column.
     """
     run = _read_run(directory / "run.json")
     tables = {name: _read_table(directory, name) for name in TABLES}
@@ -132,7 +126,7 @@ def read_contents(directory: Path) -> Contents:
 
 def _read_run(path: Path) -> dict[str, Any]:
     run = read_json(path)
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
+    if run.get("format") != FORMAT:
         raise InputError(f"{path} isn't of format {FORMAT}: run the benchmark again with --fresh")
     missing = [key for key in NEEDED if key not in run]
     if missing:

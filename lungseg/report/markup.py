@@ -10,39 +10,29 @@ import pandas as pd
 
 EMPTY = "–"
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
+_TEX_NAMES = {
+    "\\": "backslash",
+    "~": "asciitilde",
+    "^": "asciicircum",
+    "<": "less",
+    ">": "greater",
+    "|": "bar",
 }
+_TEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {character: rf"\text{name}{{}}" for character, name in _TEX_NAMES.items()}
+    | {"–": "--"}
+)
 
 
 @dataclass
 class Table:
-    """A table of plain text cells.
-
-    Attributes:
-        header: one title a column.
-        rows: cells, as many as the header has.
-        bold: (row, column) of cells to stress.
-        text: the columns that hold text and are aligned left; the others hold numbers.
-    """
+    """A table of plain text cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    bold: set[tuple[int, int]] = field(default_factory=set)
-    text: set[int] = field(default_factory=lambda: {0})
+    bold: set[tuple[int, int]] = field(default_factory=set)  # (row, column) of cells to stress
+    text: set[int] = field(default_factory=lambda: {0})  # columns aligned left; the others hold numbers
 
     def to_markdown(self) -> str:
         """Write the table in GitHub's Markdown, with a newline at its end."""
@@ -100,7 +90,7 @@ def escape_markdown(text: str) -> str:
 
 def escape_tex(text: str) -> str:
     """Escape text so that TeX prints it unchanged."""
-    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(_TEX)
 
 
 def format_score(value: float | None) -> str:

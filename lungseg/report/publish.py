@@ -21,19 +21,11 @@ def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
     """Copy tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
 
     NAME is the benchmark's. What was published under it before is replaced once the new copy is complete.
+    Return the folder, and whether `readme`, which need not exist, has a block of this name, now filled.
 
-    Args:
-        directory: results of a finished benchmark.
-        to: folder of published results.
-        readme: page whose block of this name is filled; it need not exist.
-
-    Returns:
-        the folder, and whether `readme` has a block of this name, now filled.
-
-    Raises:
-        InputError: there is no finished benchmark or it is damaged, a link is among its files, its name can't
-            be a spec's, or the target is no published result, is in `directory`, contains it or is the same,
-            or can't be written. Nothing is changed then.
+    Raises InputError, with nothing changed, if there is no finished benchmark or it is damaged, a link is
+    among its files, its name can't be a spec's, or the target is no published result, is in `directory`,
+    contains it or is the same, or can't be written.
     """
     record = _read_finished(directory)
     name = record["name"]
@@ -60,16 +52,13 @@ def _read_finished(directory: Path) -> dict[str, Any]:
         raise InputError(f"the benchmark in {directory} is not finished: run it to its end before publishing")
     if not (directory / "figures").is_dir() or not (directory / "summary.md").exists():
         raise InputError(f"{directory} has no tables or figures yet: run `lungseg report {directory}` first")
-    if not _is_name(record.get("name")):
+    name = record.get("name")
+    if not isinstance(name, str) or not re.fullmatch(FOLDER_NAME, name):
         raise InputError(
-            f"{directory / 'run.json'} names the benchmark {record.get('name')!r}, which is no name of a "
-            "spec: run the benchmark again"
+            f"{directory / 'run.json'} names the benchmark {name!r}, which is no name of a spec: run the "
+            "benchmark again"
         )
     return record
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and re.fullmatch(FOLDER_NAME, name) is not None
 
 
 def _shows_people(record: dict[str, Any], directory: Path) -> bool:

@@ -12,22 +12,16 @@ from lungseg.report.tables.summary import write_tables
 
 @dataclass(frozen=True)
 class Report:
-    """What was read and written, for a caller to print.
-
-    Attributes:
-        contents: what the results directory holds.
-        summary: the text of summary.md.
-    """
+    """What was read and written, for a caller to print."""
 
     contents: Contents
-    summary: str
+    summary: str  # the text of summary.md
 
 
 def write_report(directory: Path) -> Report:
     """Write summary.md, summary.csv, summary.tex and the figures of a results directory.
 
-    Raises:
-        InputError: the directory holds no results or damaged ones, or it can't be written.
+    Raises InputError if it holds no results or damaged ones, or can't be written.
     """
     contents = read_contents(directory)
     summary = write_tables(contents)

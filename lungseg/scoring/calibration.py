@@ -15,12 +15,7 @@ import numpy as np
 def brier_score(probability: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean squared difference between map and truth over pixels: 0 is best, 1 is worst.
 
-    Args:
-        probability: float, H x W, in [0, 1].
-        truth: bool, H x W.
-
-    Raises:
-        ValueError: another dtype, values outside [0, 1] or NaN, or the shapes differ.
+    The map is float, H x W, in [0, 1], and the truth bool, H x W; anything else is a ValueError.
     """
     _check_map(probability, truth)
     difference = np.subtract(probability, truth, dtype=np.float64).ravel()
@@ -32,12 +27,8 @@ def reliability_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count the pixels of one image by their probability, for a reliability diagram.
 
-    Add the returned arrays up over images.
-
-    Args:
-        probability: float, H x W, in [0, 1].
-        truth: bool, H x W.
-        bins: of equal width; a bin holds its lower edge, and the last one 1.
+    Map and truth are as in `brier_score`. Bins have equal width; each holds its lower edge, and the last one
+    1. Add the returned arrays up over images.
 
     Returns:
         pixels (int64), sum of their probabilities (float64) and lung pixels by the truth (int64), each of
@@ -59,15 +50,7 @@ def reliability_bins(
 
 
 def calibration_rows(counts: np.ndarray, sums: np.ndarray, lung: np.ndarray) -> list[dict[str, Any]]:
-    """Return the bins as rows of calibration.csv.
-
-    Args:
-        counts, sums, lung: as `reliability_bins` returns them, of one or of all images.
-
-    Returns:
-        one row a bin, from the lowest: bin, low, high, count, mean_probability, lung_share. The last two are
-        NaN in an empty bin.
-    """
+    """Return what `reliability_bins` counted as rows of calibration.csv; NaN where a bin is empty."""
     bins = len(counts)
     pixels = np.where(counts > 0, counts, np.nan)
     mean, share = sums / pixels, lung / pixels

@@ -101,9 +101,8 @@ def _blocks_of_signs(n: int, flips: int, block: int) -> Iterator[np.ndarray]:
     if n <= EXACT_UP_TO:
         # A pattern and its mirror have the same statistic, so only patterns whose last sign is + are tried.
         for start in range(0, 2 ** (n - 1), block):
-            yield 1.0 - 2.0 * (
-                np.arange(start, min(start + block, 2 ** (n - 1)))[:, None] >> np.arange(n) & 1
-            )
+            patterns = np.arange(start, min(start + block, 2 ** (n - 1)))
+            yield 1.0 - 2.0 * (patterns[:, None] >> np.arange(n) & 1)
         return
     rng = np.random.default_rng(_SEED)
     yield np.ones((1, n))
@@ -116,13 +115,8 @@ def wilcoxon_p_value(differences: np.ndarray) -> float:
 
     The null hypothesis is that each pair is exchangeable, so that differences are symmetric about 0. It is no
     test of the mean: it also rejects skewed differences of mean 0, and nearly always if there are many. Zeros
-    are dropped, as Wilcoxon did and as `rank_biserial` does. The p is exact for up to 50 untied differences.
-
-    Args:
-        differences: float, n. No NaN.
-
-    Returns:
-        p in (0, 1]; 1 if all differences are 0.
+    are dropped, as Wilcoxon did and as `rank_biserial` does; p is 1 if all are 0. It is exact for up to 50
+    untied differences. NaN isn't allowed.
     """
     apart = differences[differences != 0]
     return float(stats.wilcoxon(apart).pvalue) if len(apart) else 1.0
@@ -131,12 +125,9 @@ def wilcoxon_p_value(differences: np.ndarray) -> float:
 def rank_biserial(gains: np.ndarray) -> float:
     """Return the matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 3:1, 2014).
 
-    Args:
-        gains: float, n: by how much the first of each pair is better, below 0 if it is worse. No NaN.
-
-    Returns:
-        (sum of ranks of gains - sum of ranks of losses) / sum of ranks, in [-1, 1]. Ranks are those of
-        absolute values, zeros dropped, ties averaged. 0 if all are 0.
+    Gains (float, n, no NaN) say by how much the first of each pair is better, below 0 if it is worse. The
+    correlation is (sum of ranks of gains - sum of ranks of losses) / sum of ranks, in [-1, 1]. Ranks are
+    those of absolute values, zeros dropped, ties averaged. It is 0 if all are 0.
     """
     apart = gains[gains != 0]
     if not len(apart):
@@ -148,12 +139,8 @@ def rank_biserial(gains: np.ndarray) -> float:
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Correct p values for their number by Holm's method (Scandinavian Journal of Statistics 6:65-70, 1979).
 
-    Args:
-        p_values: float, m, one family. No NaN.
-
-    Returns:
-        float, m, in the order given. Rejecting those at or below alpha keeps the chance of any false alarm in
-        the family at or below alpha.
+    They are one family, without NaN, and keep their order. Rejecting those at or below alpha keeps the chance
+    of any false alarm in the family at or below alpha.
     """
     p_values = np.asarray(p_values, float)
     order = np.argsort(p_values, kind="stable")
@@ -165,30 +152,21 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankComparison:
-    """Approaches compared by their ranks (Demsar, Journal of Machine Learning Research 7:1-30, 2006).
+    """Approaches compared by their ranks (Demsar, Journal of Machine Learning Research 7:1-30, 2006)."""
 
-    Attributes:
-        mean_ranks: float, k; 1 is best.
-        chi_square: Friedman's statistic with k - 1 degrees of freedom, corrected for ties.
-        p_value: of the null hypothesis that all approaches rank alike.
-        critical_difference: mean ranks that differ by more are different at alpha = 0.05 by Nemenyi's test,
-            which allows for all pairs.
-        nemenyi_p: float, k x k, symmetric, 1 on the diagonal.
-    """
-
-    mean_ranks: np.ndarray
-    chi_square: float
-    p_value: float
+    mean_ranks: np.ndarray  # float, k; 1 is best
+    chi_square: float  # Friedman's statistic with k - 1 degrees of freedom, corrected for ties
+    p_value: float  # of the null hypothesis that all approaches rank alike
+    # Mean ranks further apart are different at alpha = 0.05 by Nemenyi's test, which allows for all pairs.
     critical_difference: float
-    nemenyi_p: np.ndarray
+    nemenyi_p: np.ndarray  # float, k x k, symmetric, 1 on the diagonal
 
 
 def compare_ranks(scores: np.ndarray) -> RankComparison:
     """Compare approaches by Friedman's and Nemenyi's tests.
 
-    Args:
-        scores: float, n patients x k >= 3 approaches; higher is better, equal ones share their mean rank.
-            No NaN.
+    Scores are float, n patients x k >= 3 approaches, without NaN. Higher is better; equal ones share their
+    mean rank.
     """
     n, k = scores.shape
     mean_ranks = stats.rankdata(-scores, axis=1).mean(axis=0)

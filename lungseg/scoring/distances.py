@@ -26,14 +26,7 @@ ROUNDING = 1e-9  # share of a tolerance by which rounding may put an equal dista
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a mask that have one of their four neighbours outside the mask or the image.
-
-    Args:
-        mask: bool, H x W; is not changed.
-
-    Returns:
-        bool, H x W.
-    """
+    """Return the pixels (bool, H x W) of a mask that have one of four neighbours outside mask or image."""
     inner = np.zeros_like(mask)
     if min(mask.shape) > 2:
         core = inner[1:-1, 1:-1]
@@ -48,13 +41,8 @@ def boundary_distances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the distance of each boundary pixel of one mask to the nearest one of the other, both ways.
 
-    Args:
-        prediction, truth: bool, H x W, of one shape, neither empty.
-        spacing: (vertical, horizontal) distance of pixels in mm; None gives distances in pixels.
-
-    Returns:
-        two float64 vectors in arbitrary order: a value for each boundary pixel of the prediction, and for
-        each of the truth.
+    Masks and spacing are as in `boundary_metrics`, but neither mask is empty. Returns two float64 vectors in
+    arbitrary order: a value for each boundary pixel of the prediction, and for each of the truth.
     """
     box = bounding_box(prediction, truth)
     one, other = boundary(prediction[box]), boundary(truth[box])
@@ -104,13 +92,16 @@ def boundary_metrics(
     Raises:
         ValueError: the spacing is not two positive numbers.
     """
-    height, width = _physical_size(truth.shape, spacing)
+    scale = (1.0, 1.0) if spacing is None else spacing
+    if len(scale) != 2 or not all(math.isfinite(step) and step > 0 for step in scale):
+        raise ValueError(f"spacing must be two positive numbers, vertical and horizontal mm, got {spacing}")
+    height, width = truth.shape[0] * scale[0], truth.shape[1] * scale[1]
     found = bool(prediction.any()), bool(truth.any())
     if not any(found):
         return _constant(0.0, 1.0)
     if not all(found):
         return _constant(math.hypot(height, width), 0.0)
-    to_truth, to_prediction = boundary_distances(prediction, truth, spacing)
+    to_truth, to_prediction = boundary_distances(prediction, truth, scale)
     both = np.concatenate([to_truth, to_prediction])
     side = max(height, width)
     return {
@@ -119,15 +110,6 @@ def boundary_metrics(
         "assd": float(both.mean()),
         **{name: _share_within(both, side * percent / 100) for name, percent in TOLERANCES.items()},
     }
-
-
-def _physical_size(shape: tuple[int, ...], spacing: tuple[float, float] | None) -> tuple[float, float]:
-    """Height and width in mm, or in pixels without a spacing; ValueError if it isn't two positive numbers."""
-    if spacing is None:
-        return float(shape[0]), float(shape[1])
-    if len(spacing) != 2 or not all(math.isfinite(step) and step > 0 for step in spacing):
-        raise ValueError(f"spacing must be two positive numbers, vertical and horizontal mm, got {spacing}")
-    return shape[0] * spacing[0], shape[1] * spacing[1]
 
 
 def _share_within(distances: np.ndarray, tolerance: float) -> float:

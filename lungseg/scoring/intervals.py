@@ -48,15 +48,9 @@ def bootstrap_t_intervals(values: np.ndarray, resamples: int = RESAMPLES) -> np.
 def resample_moments(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the mean square of each bootstrap resample of each column.
 
-    A resample is a row of counts of how often each patient was drawn. So all columns are resampled by two
-    matrix products.
-
-    Args:
-        values: float, n x k; centred, or the mean square holds little of the variance.
-        resamples: how many, drawn with a fixed seed.
-
-    Returns:
-        means and mean squares: float64, resamples x k.
+    A resample is a row of counts of how often each patient was drawn, with a fixed seed. So all columns are
+    resampled by two matrix products. Values (float, n x k) should be centred, or the mean square holds little
+    of the variance. Means and mean squares are float64, resamples x k.
     """
     n, columns = values.shape
     rng = np.random.default_rng(_SEED)

@@ -34,14 +34,8 @@ def split_lungs(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     If one side lies above the other instead of beside it, or consists of specks, there is only one lung. It
     is the right one if its centroid lies in the image's left half, else the left one.
 
-    Args:
-        truth: bool, H x W.
-
-    Returns:
-        left, right: bool, H x W, without a common pixel, together `truth`; a missing lung is empty.
-
-    Raises:
-        ValueError: the mask isn't bool or hasn't two axes.
+    Both are bool, H x W, without a common pixel, and together the mask; a missing lung is empty. Raises
+    ValueError if the mask isn't bool or hasn't two axes.
     """
     if truth.dtype != bool or truth.ndim != 2:
         raise ValueError(f"the mask must be bool, H x W, got {truth.dtype} with {truth.ndim} axes")
@@ -61,16 +55,8 @@ def lung_dice(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     image are judged alike. A predicted pixel inside the truth belongs to the truth's lung there. Any other
     belongs to the side of the dividing curve on which it lies (`dividing_columns`).
 
-    If the truth lacks a lung, pixels predicted on its side count only in the Dice of the whole image.
-
-    Args:
-        prediction, truth: bool, H x W, of one shape.
-
-    Returns:
-        left, right: in [0, 1]; NaN for a lung that the truth lacks.
-
-    Raises:
-        ValueError: the masks aren't bool, H x W, or differ in shape.
+    If the truth lacks a lung, its Dice is NaN, and pixels predicted on its side count only in the Dice of the
+    whole image. Raises ValueError if the masks aren't bool, H x W, or differ in shape.
     """
     if prediction.dtype != bool or prediction.shape != truth.shape:
         raise ValueError(f"masks must be bool and of one shape, got {prediction.shape} and {truth.shape}")
@@ -91,17 +77,12 @@ def _dice(prediction: np.ndarray, lung: np.ndarray, wrong: int) -> float:
 
 
 def dividing_columns(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return for each row the column that divides the right lung's side from the left lung's.
+    """Return for each row the column (float64, H) before which the right lung's side lies, the image's left.
 
-    In rows that show both lungs it is midway between them. Elsewhere it is interpolated between such rows,
-    and constant before the first and after the last of them. Without any it is the image's middle. Where it
-    would cross a lung it is moved to the lung's edge, unless the lungs overlap in that row.
-
-    Args:
-        left, right: bool, H x W, as `split_lungs` returns them.
-
-    Returns:
-        float64, H: columns before it are on the right lung's side (the image's left).
+    Lungs are as `split_lungs` returns them. In rows that show both it is midway between them. Elsewhere it is
+    interpolated between such rows, and constant before the first and after the last of them. Without any it
+    is the image's middle. Where it would cross a lung it is moved to the lung's edge, unless the lungs
+    overlap in that row.
     """
     width = left.shape[1]
     end = np.where(right.any(axis=1), width - right[:, ::-1].argmax(axis=1), 0)  # of the right lung
@@ -182,20 +163,15 @@ def _cut_between_lungs(mask: np.ndarray) -> np.ndarray | None:
     broad = width > BROAD * height
     if cost > (VALLEY_IF_BROAD if broad else VALLEY) * min(peaks):
         return None
-    rows = np.arange(mask.shape[0])
-    return np.round(np.interp(rows, step // 2 + step * np.arange(len(path)), step * path + step // 2)).astype(
-        int
-    )
+    rows = step // 2 + step * np.arange(len(path))
+    return np.round(np.interp(np.arange(mask.shape[0]), rows, step * path + step // 2)).astype(int)
 
 
 def _cheapest_path(mask: np.ndarray) -> tuple[np.ndarray, float]:
-    """The path from top to bottom that crosses the fewest True pixels, by dynamic programming.
+    """The path (int, H) from top to bottom that crosses the fewest True pixels, and its cost in pixels.
 
-    It moves by one column a row at most, and each such step costs SIDESTEP pixels. Of equal paths it is the
-    one nearest to the middle.
-
-    Returns:
-        a column for each row (int, H), and the cost in pixels.
+    By dynamic programming. It moves by one column a row at most, and each such step costs SIDESTEP pixels. Of
+    equal paths it is the one nearest to the middle.
     """
     height, width = mask.shape
     # In sum less than one pixel, so that it only decides between equal paths.

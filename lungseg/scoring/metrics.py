@@ -15,15 +15,12 @@ def score_mask(
 ) -> dict[str, float | str]:
     """Return all scores of a binary mask, in the order of scores.csv.
 
+    They are those of `confusion`, `overlap`, `lung_dice` and `boundary_metrics`, the area error, and the unit
+    of distances: "mm" with a spacing, else "px".
+
     Args:
         prediction, truth: bool, H x W, of one shape.
         spacing: (vertical, horizontal) distance of pixels in mm, if it is known.
-
-    Returns:
-        tp, fp, fn, tn (pixels); dice, iou, accuracy, precision, recall, specificity (`overlap`); dice_left,
-        dice_right (`lung_dice`; NaN for a lung that the truth lacks); area_error; distance_unit, "mm" with
-        a spacing, else "px"; hausdorff, hd95, assd in that unit; surface_dice_1, surface_dice_2
-        (`boundary_metrics`).
 
     Raises:
         ValueError: masks that aren't bool or differ in shape, or a spacing that isn't two positive numbers.
@@ -44,28 +41,18 @@ def score_mask(
 def score_map(
     probability: np.ndarray, truth: np.ndarray, threshold: float, spacing: tuple[float, float] | None = None
 ) -> dict[str, float | str]:
-    """Return the scores of a probability map: those of its mask (`score_mask`), and `brier` of the map.
+    """Return the scores of a map (float, H x W, in [0, 1]): `score_mask` of its mask, and `brier` of the map.
 
-    Args:
-        probability: float, H x W, in [0, 1].
-        truth: bool, H x W.
-        threshold: a pixel at or above it is lung.
-        spacing: (vertical, horizontal) distance of pixels in mm, if it is known.
-
-    Raises:
-        ValueError: as `score_mask`, or a map that isn't float or leaves [0, 1].
+    A pixel at or above the threshold is lung. Raises ValueError as `score_mask`, or for another map.
     """
     brier = brier_score(probability, truth)  # first, because it checks the map
     return {**score_mask(binarise(probability, threshold), truth, spacing), "brier": brier}
 
 
 def _area_error(predicted: int, true: int) -> float:
-    """Relative area error, | predicted - true area | / true area; 0 if both are empty, 1 if just one is.
+    """| predicted - true area | / true area; 0 if both are empty, 1 if just one is.
 
     Like the volumetric similarity of Taha and Hanbury (2015), which divides by the sum of the areas, it
-    ignores
-    where the pixels lie: never read it without an overlap metric.
+    ignores where the pixels lie: never read it without an overlap metric.
     """
-    if predicted == 0 or true == 0:
-        return float(predicted != true)
-    return abs(predicted - true) / true
+    return abs(predicted - true) / true if predicted and true else float(predicted != true)

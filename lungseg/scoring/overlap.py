@@ -13,13 +13,9 @@ import numpy as np
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    """Count true and false positives and negatives: tp, fp, fn, tn.
+    """Count true and false positives and negatives, tp, fp, fn, tn, of masks: bool, H x W, of one shape.
 
-    Args:
-        prediction, truth: bool, H x W, of one shape.
-
-    Raises:
-        ValueError: another dtype, or the shapes differ. (A mask of 0 and 255 would give an IoU above 1.)
+    Raises ValueError for another dtype (a mask of 0 and 255 would give an IoU above 1) and if shapes differ.
     """
     if prediction.dtype != bool or truth.dtype != bool:
         raise ValueError(f"masks must be bool, got {prediction.dtype} and {truth.dtype}")
@@ -49,9 +45,7 @@ def overlap(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
 
 
 def _ratio(part: int, whole: int, wrong: int) -> float:
-    if whole == 0:
-        return 0.0 if wrong else 1.0
-    return part / whole
+    return part / whole if whole else float(not wrong)
 
 
 def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -75,11 +69,8 @@ def image_dice(
 def best_threshold(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
     """Return the threshold in 0.05, 0.06 ... 0.95 with the best mean Dice; of equals the one nearest to 0.5.
 
-    Meant for validation images: a threshold chosen on test images makes their scores too good.
-
-    Args:
-        maps: float, H x W, in [0, 1], one an image.
-        truths: bool, H x W, likewise.
+    Maps (float, H x W, in [0, 1]) and truths (bool) are meant to be of validation images: a threshold chosen
+    on test images makes their scores too good.
     """
     grid = np.round(np.arange(0.05, 0.951, 0.01), 2)
     dice = np.mean([_dice_at(grid, m, truth) for m, truth in zip(maps, truths, strict=True)], axis=0)
@@ -107,14 +98,7 @@ def pooled_f1(tp: float, fp: float, fn: float) -> float:
 
 
 def bounding_box(*masks: np.ndarray) -> tuple[slice, slice] | None:
-    """Return the smallest box that holds every True pixel of all masks.
-
-    Args:
-        masks: bool, H x W, all of one shape.
-
-    Returns:
-        slices of rows and of columns; None if all masks are empty.
-    """
+    """Return the smallest box (rows, columns) that holds all True pixels of masks of one shape, or None."""
     rows, columns = (
         np.flatnonzero(np.logical_or.reduce([mask.any(axis=axis) for mask in masks])) for axis in (1, 0)
     )

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lungseg.scoring.comparisons import (
-    compare_ranks,
-    holm,
-    rank_biserial,
-    sign_flip_p_values,
-    wilcoxon_p_value,
-)
+from lungseg.scoring import comparisons
 from lungseg.scoring.intervals import bootstrap_t_intervals
 from lungseg.scoring.overlap import pooled_f1
 
@@ -27,21 +21,10 @@ _UNIT = (0.0, 1.0)
 _POSITIVE = (0.0, np.inf)
 _UNBOUNDED = (-np.inf, np.inf)
 BOUNDS = {  # the range of each metric, to which intervals are clipped
-    "dice": _UNIT,
-    "iou": _UNIT,
-    "accuracy": _UNIT,
-    "precision": _UNIT,
-    "recall": _UNIT,
-    "specificity": _UNIT,
-    "dice_left": _UNIT,
-    "dice_right": _UNIT,
-    "area_error": _POSITIVE,
-    "hausdorff": _POSITIVE,
-    "hd95": _POSITIVE,
-    "assd": _POSITIVE,
-    "surface_dice_1": _UNIT,
-    "surface_dice_2": _UNIT,
-    "brier": _UNIT,
+    **dict.fromkeys(("dice", "iou", "accuracy", "precision", "recall", "specificity"), _UNIT),
+    **dict.fromkeys(("dice_left", "dice_right"), _UNIT),
+    **dict.fromkeys(("area_error", *DISTANCES), _POSITIVE),
+    **dict.fromkeys(("surface_dice_1", "surface_dice_2", "brier"), _UNIT),
 }
 
 _PATIENT = ["source", "patient"]  # two hospitals may both have a patient "1"
@@ -90,18 +73,13 @@ def summarise(scores: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class _Approach:
-    """The scores of one approach on one dataset.
-
-    Attributes:
-        images: ids of the images that were scored.
-        patients: mean of each metric that has values (columns) of each patient (rows).
-        seeds: for each seed, the mean of each metric over patients.
-    """
+    """The scores of one approach on one dataset."""
 
     def __init__(self, scores: pd.DataFrame) -> None:
         self.scores = scores
         self.images = frozenset(scores["image_id"])
         self.patients = _patient_means(scores)
+        # For each seed, the mean of each metric over patients.
         self.seeds = {seed: _patient_means(part).mean() for seed, part in scores.groupby("seed")}
 
     def seed_means(self, metric: str) -> np.ndarray:
@@ -109,22 +87,14 @@ class _Approach:
         return np.array([means.get(metric, np.nan) for means in self.seeds.values()])
 
     def mean_rows(self) -> list[dict[str, Any]]:
-        rows = _describe(self.patients, BOUNDS)
-        return [
-            {**row, "metric": metric, "kind": "mean", "seed_sd": _sd(self.seed_means(metric))}
-            for metric, row in rows.items()
-        ]
+        rows = _describe(self.patients, BOUNDS).items()
+        return [{**r, "metric": m, "kind": "mean", "seed_sd": _sd(self.seed_means(m))} for m, r in rows]
 
     def pooled_row(self) -> dict[str, Any]:
         by_seed = self.scores.groupby("seed")[["tp", "fp", "fn"]].sum()
         values = [pooled_f1(*counts) for counts in by_seed.to_numpy()]
-        return {
-            "metric": "f1",
-            "kind": "pooled",
-            "n": len(self.images),
-            "value": float(np.mean(values)),
-            "seed_sd": _sd(values),
-        }
+        key = {"metric": "f1", "kind": "pooled", "n": len(self.images)}
+        return {**key, "value": float(np.mean(values)), "seed_sd": _sd(values)}
 
 
 def _in_one_unit(of_dataset: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
@@ -134,6 +104,7 @@ def _in_one_unit(of_dataset: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _patient_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """The mean of each metric that has values (columns) of each patient (rows)."""
     metrics = [metric for metric in BOUNDS if scores[metric].notna().any()]
     by_image = scores.groupby([*_PATIENT, "image_id"], dropna=False)[metrics].mean()
     return by_image.groupby(_PATIENT, dropna=False).mean()
@@ -150,20 +121,10 @@ def _describe(values: pd.DataFrame, bounds: dict[str, tuple[float, float]]) -> d
         intervals = bootstrap_t_intervals(filled)
         for name, column, interval in zip(group, filled.T, intervals, strict=True):
             low, high = np.clip(interval, *bounds[name])
-            rows[name] = {**_spread(column), "low": float(low), "high": float(high)}
+            p5, median, p95 = map(float, np.percentile(column, [5, 50, 95]))
+            row = {"n": len(column), "value": float(column.mean()), "low": float(low), "high": float(high)}
+            rows[name] = {**row, "median": median, "sd": _sd(column), "p5": p5, "p95": p95}
     return {name: rows[name] for name in values}
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    p5, median, p95 = np.percentile(values, [5, 50, 95])
-    return {
-        "n": len(values),
-        "value": float(values.mean()),
-        "median": float(median),
-        "sd": _sd(values),
-        "p5": float(p5),
-        "p95": float(p95),
-    }
 
 
 def _scored_alike(parts: dict[str, _Approach]) -> list[dict[str, _Approach]]:
@@ -194,7 +155,7 @@ def _paired_rows(group: dict[str, _Approach], metric: str, values: pd.DataFrame)
     differences = pd.DataFrame({i: _difference(values[a], values[b]) for i, (a, b) in enumerate(pairs)})
     bounds = (-1.0, 1.0) if BOUNDS[metric] == _UNIT else _UNBOUNDED
     spreads = _describe(differences, dict.fromkeys(differences, bounds))
-    p_values = sign_flip_p_values(differences.to_numpy())
+    p_values = comparisons.sign_flip_p_values(differences.to_numpy())
     rows = []
     for i, (first, second) in enumerate(pairs):
         difference = differences[i].to_numpy()
@@ -209,8 +170,8 @@ def _paired_rows(group: dict[str, _Approach], metric: str, values: pd.DataFrame)
                 "primary": metric == PRIMARY,
                 **_paired_seeds(group[first], group[second], metric),
                 "p_value": float(p_values[i]),
-                "wilcoxon_p": wilcoxon_p_value(difference),
-                "rank_biserial": rank_biserial(gains),
+                "wilcoxon_p": comparisons.wilcoxon_p_value(difference),
+                "rank_biserial": comparisons.rank_biserial(gains),
                 "better": int((gains > 0).sum()),
                 "worse": int((gains < 0).sum()),
                 "tied": int((gains == 0).sum()),
@@ -234,27 +195,25 @@ def _paired_seeds(first: _Approach, second: _Approach, metric: str) -> dict[str,
 
 def _rank_rows(values: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of ranks; the paired rows get their `nemenyi_p`."""
-    ranks = compare_ranks(values.round(_DIGITS).to_numpy())
+    ranks = comparisons.compare_ranks(values.round(_DIGITS).to_numpy())
     place = {name: index for index, name in enumerate(values)}
     for row in pairs:
         row["nemenyi_p"] = float(ranks.nemenyi_p[place[row["approach"]], place[row["other"]]])
-    common = {"metric": PRIMARY, "n": len(values)}
-    friedman = {"kind": "friedman", "value": ranks.chi_square, "p_value": ranks.p_value}
-    return [
-        *(
-            {**common, "approach": name, "kind": "rank", "value": float(rank)}
-            for name, rank in zip(values, ranks.mean_ranks, strict=True)
-        ),
-        {**common, "approach": "", **friedman},
-        {**common, "approach": "", "kind": "critical-difference", "value": ranks.critical_difference},
+    rows = [
+        {"approach": name, "kind": "rank", "value": float(rank)}
+        for name, rank in zip(values, ranks.mean_ranks, strict=True)
     ]
+    rows.append({"approach": "", "kind": "friedman", "value": ranks.chi_square, "p_value": ranks.p_value})
+    rows.append({"approach": "", "kind": "critical-difference", "value": ranks.critical_difference})
+    return [{"metric": PRIMARY, "n": len(values), **row} for row in rows]
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
     """Fill in `p_holm` of all primary paired rows, which are one family."""
     family = [row for row in rows if row.get("primary")]
-    for row, corrected in zip(family, holm([row["p_value"] for row in family]), strict=True):
-        row["p_holm"] = float(corrected)
+    corrected = comparisons.holm([row["p_value"] for row in family])
+    for row, p_value in zip(family, corrected, strict=True):
+        row["p_holm"] = float(p_value)
 
 
 def _sd(values: Any) -> float:

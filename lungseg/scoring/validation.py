@@ -17,11 +17,7 @@ class HasMask(Protocol):
 
 
 class ValidationScore:
-    """Dice of maps against the masks of validation images.
-
-    Args:
-        samples: their masks are decoded when first asked for and then kept, a bit a pixel.
-    """
+    """Dice of maps against the masks of samples, which are decoded when first asked for and kept as bits."""
 
     def __init__(self, samples: Sequence[HasMask]) -> None:
         self._samples = samples

@@ -40,11 +40,8 @@ def local_world_size() -> int:
 def join_processes(device: str | None = None) -> Iterator[None]:
     """Join the process group of torchrun for the `with` block; do nothing if there is only one process.
 
-    Args:
-        device: "cpu" leaves the GPUs unused; else each process takes a GPU of its own, if there are any.
-
-    Raises:
-        InputError: this machine has fewer GPUs than processes.
+    With the device "cpu" the GPUs stay unused. Else each process takes a GPU of its own, if there are any;
+    raises InputError if there are fewer than processes.
     """
     global _long_group
     if not is_launched():
@@ -99,10 +96,7 @@ def is_main() -> bool:
 
 
 def shard(items: Any) -> Any:
-    """Return this process's share of a sequence that can be sliced.
-
-    The shares of all processes are consecutive and differ in length by one at most.
-    """
+    """Return this process's part of a sequence; parts are consecutive and differ in length by one at most."""
     size, extra = divmod(len(items), world_size())
     start = rank() * size + min(rank(), extra)
     return items[start : start + size + (rank() < extra)]
@@ -131,11 +125,7 @@ def barrier() -> None:
 
 
 def broadcast(label: str | None) -> None:
-    """Tell the other processes what rank 0 trains next.
-
-    Args:
-        label: of the trial; None if nothing is left to do.
-    """
+    """Tell the other processes the trial that rank 0 trains next; None if nothing is left to do."""
     if _is_joined():
         dist.broadcast_object_list([label], src=0, group=_long_group, device=torch.device("cpu"))
 

@@ -19,16 +19,12 @@ _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or torch means that the host's or the device's memory is full."""
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+    full = isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+    return full or isinstance(error, MemoryError)
 
 
 def summarise_error(error: BaseException) -> str:
-    """Return the first line of an error's text.
-
-    An error that wraps another one, as those of torch.compile do, gives the line of the inner error.
-    """
+    """Return the first line of an error's text, or of the error inside it, as those of torch.compile have."""
     inner = getattr(error, "inner_exception", None) or error
     return (str(inner).strip().splitlines() or [type(inner).__name__])[0]
 

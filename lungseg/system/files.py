@@ -23,13 +23,8 @@ FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"  # what can be a folder's name 
 def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> None:
     """Write a file completely or not at all: no reader and no interruption ever meets half of it.
 
-    Args:
-        path: the file; its folder is made if need be.
-        data: text is written as UTF-8.
-        shared: other processes may write the same file at the same time.
-
-    Raises:
-        InputError: the disk is full, or the place can't be written.
+    The folder is made if need be. Text is UTF-8. `shared` allows other processes to write the same file at
+    the same time. Raises InputError if the disk is full or the place can't be written.
     """
     own = f".{secrets.token_hex(8)}" if shared else ""
     temporary = path.with_name(f".{path.name}{own}.part")
@@ -41,15 +36,11 @@ def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> Non
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        _remove(temporary)
+        with suppress(OSError):  # no right to write; the first error says so already
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise explain_write_error(path, error) from error
         raise
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # no right to write; the first error says so already
-        path.unlink(missing_ok=True)
 
 
 def explain_write_error(path: Path, error: OSError) -> InputError:
@@ -62,14 +53,9 @@ def explain_write_error(path: Path, error: OSError) -> InputError:
 
 
 def make_folder(folder: Path, empty: bool = False) -> Path:
-    """Make a folder with its parents, and return it.
+    """Make a folder with its parents, or remove what it holds if `empty`, and return it.
 
-    Args:
-        folder: may exist already.
-        empty: remove what it holds.
-
-    Raises:
-        InputError: the folder can't be made or emptied.
+    Raises InputError if the folder can't be made or emptied.
     """
     try:
         if empty and folder.exists():
@@ -86,11 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that `write_json` wrote.
-
-    Raises:
-        InputError: the file is missing or damaged, or holds something else than an object.
-    """
+    """Read a JSON object. Raises InputError if the file is missing, damaged or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -26,11 +26,9 @@ def hash_value(value: Any) -> str:
 def hash_code(*roots: str | type) -> str:
     """Return the hash of all code that modules import, directly or not: sha256, hex.
 
-    A module counts with its name and its syntax tree, without docstrings, comments and positions. So a
-    reworded comment changes nothing, and a changed number changes the hash.
-
-    Args:
-        roots: names of modules, or classes, which stand for their modules.
+    Roots are names of modules, or classes, which stand for their modules. A module counts with its name and
+    its syntax tree, without docstrings, comments and positions. So a reworded comment changes nothing, and a
+    changed number changes the hash.
     """
     digest = hashlib.sha256()
     for name, file in find_reached_modules(*roots).items():
@@ -39,17 +37,12 @@ def hash_code(*roots: str | type) -> str:
 
 
 def find_reached_modules(*roots: str | type) -> dict[str, Path]:
-    """Find the modules that the roots import, directly or not, and the roots themselves.
+    """Find the files of the roots and of all modules that they import, directly or not; sorted by module.
 
     Counted are all imports, also those within functions, and texts of the form "package.module:Class". The
     packages that hold a module count too. Modules of this package are followed. If a root lies outside it,
-    so are the modules of the root's package and, unless the root is installed, the modules beside it.
-
-    Returns:
-        files by module name, sorted by name.
-
-    Raises:
-        ModuleNotFoundError: a root has no source file.
+    so are the modules of the root's package and, unless the root is installed, the modules beside it. Raises
+    ModuleNotFoundError if a root has no source file.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
     folders = {folder for name in (PACKAGE, *names) for folder in _homes(name)}
@@ -63,9 +56,9 @@ def find_reached_modules(*roots: str | type) -> dict[str, Path]:
         if file is None or name in found:
             continue
         found[name] = file
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += _imports(file, _stamp(file), package)
-        waiting += _packages(name)
+        waiting += _imports(file, _stamp(file), name)
+        words = name.split(".")
+        waiting += [".".join(words[:count]) for count in range(1, len(words))]
     return dict(sorted(found.items()))
 
 
@@ -73,11 +66,8 @@ def find_libraries(*roots: str | type) -> list[str]:
     """List the third-party packages that the reached modules import, by their import names, sorted."""
     reached = find_reached_modules(*roots)
     own = {name.partition(".")[0] for name in reached}
-    tops: set[str] = set()
-    for name, file in reached.items():
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        tops |= {found.partition(".")[0] for found in _imports(file, _stamp(file), package)}
-    return sorted(tops - own - set(sys.stdlib_module_names))
+    imported = (found for name, file in reached.items() for found in _imports(file, _stamp(file), name))
+    return sorted({name.partition(".")[0] for name in imported} - own - set(sys.stdlib_module_names))
 
 
 def is_installed(module: str) -> bool:
@@ -118,25 +108,22 @@ def _file_of(name: str, homes: set[tuple[Path, str | None]]) -> Path | None:
     return None
 
 
-def _packages(name: str) -> list[str]:
-    words = name.split(".")
-    return [".".join(words[:count]) for count in range(1, len(words))]
-
-
 def _stamp(file: Path) -> int:
     """The time of a file's last change: what was cached of an older file is not used."""
     return file.stat().st_mtime_ns
 
 
 @functools.cache
-def _imports(file: Path, _changed: int, package: str) -> tuple[str, ...]:
+def _imports(file: Path, _changed: int, module_name: str) -> tuple[str, ...]:
     """Names that may be modules: what a file imports, and the modules of its texts that name classes."""
     names: list[str] = []
+    # A relative import of level 1 starts at the package: a module's name without its last word.
+    words = module_name.split(".") + ([""] if file.name == "__init__.py" else [])
     for node in _nodes_that_run(_parse(file)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = words[: max(len(words) - node.level, 0)] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and CLASS_NAME.fullmatch(str(node.value)):

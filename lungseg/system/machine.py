@@ -15,17 +15,9 @@ import torch
 
 IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "triton",
-    "lightgbm",
-    "llvmlite",
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pillow",
-)
+    "torch", "torchvision", "triton", "lightgbm", "llvmlite",
+    "scikit-learn", "numpy", "scipy", "pandas", "pillow",
+)  # fmt: skip
 
 
 def count_usable_cores() -> int:
@@ -62,11 +54,7 @@ def find_gpu_name() -> str | None:
 
 
 def list_versions(modules: Sequence[str] = ()) -> dict[str, str]:
-    """Return the versions of Python, of this program and of packages, by name.
-
-    Args:
-        modules: import names of further packages, beside those of `PACKAGES`.
-    """
+    """Return versions by name: of Python, this program, `PACKAGES`, and further packages by import name."""
     names = dict.fromkeys((*PACKAGES, *(IMPORTED_AS.get(module, module) for module in modules)))
     own = {"python": platform.python_version(), "lungseg": version("lungseg")}
     return own | {name: _version(name) for name in names}
@@ -85,17 +73,12 @@ def _version(package: str) -> str:
 def find_git_revision() -> dict[str, Any] | None:
     """Return the Git revision that this code runs from; None outside a checkout.
 
-    Returns:
-        {"revision": 12 hex digits, "dirty": whether this code has uncommitted changes}.
+    It is {"revision": 12 hex digits, "dirty": whether this code has uncommitted changes}.
     """
+    root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).resolve().parents[2]), *words],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

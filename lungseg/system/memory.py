@@ -16,14 +16,11 @@ class PeakMemory:
     On a CPU it is the resident set of the whole process; on CUDA, what torch's allocator gave out on the
     device. Linux keeps the peak itself and lets a process reset it (proc(5): clear_refs and VmHWM).
     Elsewhere the memory is sampled every 20 ms.
-
-    Attributes:
-        mib: the peak in MiB, once the block has ended.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.mib = 0.0
+        self.mib = 0.0  # the peak in MiB, once the block has ended
         self._done = threading.Event()
         self._watcher: threading.Thread | None = None
 

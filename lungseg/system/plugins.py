@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,7 +20,6 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     Args:
         name: a key of `known`, or "package.module:Class".
         known: short names and the places of their classes, as "package.module:Class".
-        base: what the class must derive from.
         what: "approach" or "dataset", for the message.
 
     Raises:
@@ -36,7 +34,9 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
         )
     module_name, _, class_name = place.partition(":")
     try:
-        module = _import(module_name)
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # a module in the current folder counts, as for `python -m`
+        module = importlib.import_module(module_name)
     except Exception as error:  # a third-party module may raise anything while it is imported
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
@@ -60,24 +60,10 @@ def name_class(found: type) -> str:
     return f"{found.__module__}:{found.__qualname__}"
 
 
-def _import(module_name: str) -> ModuleType:
-    """Import a module, also from the current folder, as `python -m` does."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    return importlib.import_module(module_name)
-
-
 def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
-    """Return `model(**values)`, and explain wrong values in one sentence that names the key.
+    """Return `model(**values)`, and explain wrong values in one sentence that names `where` and the key.
 
-    Args:
-        model: of the table.
-        values: the table's keys and values.
-        where: the table or file, for the message.
-
-    Raises:
-        InputError: an unknown or missing key, a wrong type, or a value out of range.
+    Raises InputError for an unknown or missing key, a wrong type, or a value out of range.
     """
     try:
         return model.model_validate(dict(values))
@@ -89,10 +75,9 @@ def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> A
             raise InputError(f"{where}: unknown key {key!r}; the known keys are {known}") from None
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {key!r} is missing") from None
-        given = first.get("input")
         text = first["msg"].removeprefix("Value error, ")
         text = text[:1].lower() + text[1:]
-        raise InputError(f"{where}: {key} = {given!r} can't be used: {text}") from None
+        raise InputError(f"{where}: {key} = {first.get('input')!r} can't be used: {text}") from None
 
 
 def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel]:

@@ -13,11 +13,7 @@ LINE_EVERY_S = 15.0
 
 
 class Reporter:
-    """Prints messages and progress to standard output.
-
-    Args:
-        console: where to print; standard output if not given.
-    """
+    """Prints messages and progress, to standard output if no console is given."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -30,11 +26,7 @@ class Reporter:
     def bar(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
         """Show progress during the `with` block, then print the seconds it took.
 
-        Args:
-            title: of the bar.
-
-        Yields:
-            a function (done, total, text) that updates the progress and the time left.
+        Yields a function (done, total, text) that updates the progress and the time left.
         """
         start = time.perf_counter()
         if self.console.is_terminal:

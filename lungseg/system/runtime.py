@@ -10,21 +10,13 @@ import torch
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to compute. It may change the speed, and results only within rounding.
+    """How to compute. It may change the speed, and results only within rounding."""
 
-    Attributes:
-        device: where tensors live.
-        precision: "float32" or "bfloat16" (autocast).
-        channels_last: memory layout NHWC for convolutions.
-        compiled: use torch.compile for inference.
-        threads: CPU threads.
-    """
-
-    device: torch.device
-    precision: str = "float32"
-    channels_last: bool = False
-    compiled: bool = False
-    threads: int = 1
+    device: torch.device  # where tensors live
+    precision: str = "float32"  # or "bfloat16" (autocast)
+    channels_last: bool = False  # memory layout NHWC for convolutions
+    compiled: bool = False  # use torch.compile for inference
+    threads: int = 1  # of the CPU
 
     @property
     def dtype(self) -> torch.dtype:

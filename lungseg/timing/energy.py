@@ -32,13 +32,7 @@ class RaplCounter(EnergyCounter):
     """Intel's Running Average Power Limit counters as Linux shows them, on AMD too (powercap, energy_uj).
 
     They count the energy of all processor packages: with idle cores, caches and whatever else runs there, but
-    without memory and power supply.
-
-    Args:
-        folder: /sys/class/powercap.
-
-    Raises:
-        NoEnergyCounterError: there is no counter, or only root may read it.
+    without memory and power supply. Raises NoEnergyCounterError if there is none, or only root may read it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,13 +43,11 @@ class RaplCounter(EnergyCounter):
             self._ranges = [int(_text(zone / "max_energy_range_uj")) for zone in self._zones]
             self.read()
         except PermissionError:
-            raise NoEnergyCounterError(
-                "only root may read this machine's energy counter (RAPL, energy_uj)"
-            ) from None
+            reason = "only root may read this machine's energy counter (RAPL, energy_uj)"
+            raise NoEnergyCounterError(reason) from None
         except (OSError, ValueError) as error:
-            raise NoEnergyCounterError(
-                f"this processor's energy counter (RAPL) can't be read: {error}"
-            ) from None
+            reason = f"this processor's energy counter (RAPL) can't be read: {error}"
+            raise NoEnergyCounterError(reason) from None
         if not self._zones:
             raise NoEnergyCounterError("this machine's processor shows no energy counter (RAPL)")
 
@@ -64,15 +56,9 @@ class RaplCounter(EnergyCounter):
         return tuple(int(_text(zone / "energy_uj")) for zone in self._zones)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Return the joules of all packages between two states.
-
-        Each counter may have wrapped around once, at max_energy_range_uj.
-        """
-        grown = [
-            end - start if end >= start else end - start + limit
-            for start, end, limit in zip(before, after, self._ranges, strict=True)
-        ]
-        return sum(grown) / 1e6
+        """Return the joules of all packages; each counter may have wrapped around once."""
+        states = zip(before, after, self._ranges, strict=True)
+        return sum(end - start + (limit if end < start else 0) for start, end, limit in states) / 1e6
 
 
 def _text(file: Path) -> str:
@@ -82,14 +68,10 @@ def _text(file: Path) -> str:
 class NvmlCounter(EnergyCounter):
     """NVML's total energy of one GPU (nvmlDeviceGetTotalEnergyConsumption, Volta and newer).
 
-    It counts the whole board with its memory, whoever uses it. The device is found by its UUID, because
-    NVML's order of devices differs from torch's and ignores CUDA_VISIBLE_DEVICES.
-
-    Args:
-        uuid: of the device as torch gives it, "xxxxxxxx-xxxx-...".
-
-    Raises:
-        NoEnergyCounterError: nvidia-ml-py isn't installed, the GPU has no such counter, or is divided by MIG.
+    It counts the whole board with its memory, whoever uses it. The device is found by its UUID as torch gives
+    it ("xxxxxxxx-xxxx-..."), because NVML's order of devices differs from torch's and ignores
+    CUDA_VISIBLE_DEVICES. Raises NoEnergyCounterError if nvidia-ml-py isn't installed, or if the GPU has no
+    such counter or is divided by MIG.
     """
 
     def __init__(self, uuid: str) -> None:
@@ -124,11 +106,7 @@ class NvmlCounter(EnergyCounter):
 
 
 def open_counter(device: torch.device) -> EnergyCounter:
-    """Open the energy counter of the device that torch computes on.
-
-    Raises:
-        NoEnergyCounterError: the device has none.
-    """
+    """Open the energy counter of torch's device. Raises NoEnergyCounterError if it has none."""
     if device.type == "cuda":
         return NvmlCounter(str(torch.cuda.get_device_properties(device).uuid))
     return RaplCounter(RAPL)
@@ -137,17 +115,12 @@ def open_counter(device: torch.device) -> EnergyCounter:
 def measure_joules_per_image(
     counter: EnergyCounter, call: Callable[[], object], images: int, seconds: float
 ) -> float:
-    """Measure the joules that an image takes, by repeated calls.
+    """Measure the joules that an image takes.
 
-    Args:
-        counter: of the device that does the work.
-        call: one prediction; it returns when the device has finished.
-        images: in each call.
-        seconds: how long to repeat. The counter moves in steps, so this must be long compared with them.
+    `call` predicts `images` images and returns when the device has finished. It is repeated for `seconds`,
+    which must be long compared with the steps in which the counter moves.
     """
-    calls = 0
-    start = time.perf_counter()
-    before = counter.read()
+    calls, start, before = 0, time.perf_counter(), counter.read()
     while calls == 0 or time.perf_counter() - start < seconds:
         call()
         calls += 1

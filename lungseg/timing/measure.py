@@ -23,8 +23,8 @@ from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.memory import PeakMemory
 from lungseg.system.plugins import load_class, validate
 from lungseg.system.runtime import Runtime, use_threads
-from lungseg.timing.energy import EnergyCounter, NoEnergyCounterError, measure_joules_per_image, open_counter
-from lungseg.timing.statistics import time_chain
+from lungseg.timing.energy import NoEnergyCounterError, measure_joules_per_image, open_counter
+from lungseg.timing.statistics import run_steps, time_chain
 
 DECODED_AT_ONCE = 8  # files are read one by one, so a larger batch shows nothing new
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
@@ -44,12 +44,7 @@ class Candidate:
 
 
 class Stopwatch:
-    """Measures one fitted approach in this process.
-
-    Args:
-        approach: fitted.
-        files: images of one shape as files; larger batches repeat them.
-    """
+    """Measures a fitted approach in this process, on image files of one shape; larger batches repeat them."""
 
     def __init__(self, approach: Approach, files: Sequence[Path]) -> None:
         self.approach = approach
@@ -59,12 +54,8 @@ class Stopwatch:
     def speed(self, batch_size: int, repeats: int, warmup: int) -> dict[str, Any]:
         """Time predictions of a batch, stage by stage and as a whole.
 
-        "whole" goes from images in the host's memory to maps there; reading files is not part of it.
-
-        Args:
-            batch_size: images a call.
-            repeats: timed calls.
-            warmup: calls before them that are not timed.
+        "whole" goes from images in the host's memory to maps there; reading files is not part of it. The
+        `warmup` calls are not timed.
 
         Returns:
             "seconds" of each repeat by stage; "copies", the stages that copy between host and device; and
@@ -79,25 +70,26 @@ class Stopwatch:
         problem = getattr(self.approach, "not_compiled", None)
         if problem:  # what ran instead is another row of the table
             raise InputError(f"torch.compile failed: {problem}")
-        copying = {stage.name for stage in self.approach.stages() if stage.copies}
-        return {
-            "seconds": decode | seconds,
-            "copies": {"prepare", "finish", "whole", *copying},
-            "peak_memory_mib": peak.mib,
-        }
+        copies = {"prepare", "finish", "whole", *(s.name for s in self.approach.stages() if s.copies)}
+        return {"seconds": decode | seconds, "copies": copies, "peak_memory_mib": peak.mib}
 
     def energy(self, batch_size: int) -> dict[str, Any]:
-        """Measure the energy of whole predictions.
-
-        Returns:
-            "joules_per_image", or {"absent": reason} if the device has no counter.
-        """
+        """Measure "joules_per_image" of whole predictions; {"absent": reason} without an energy counter."""
         try:
             counter = open_counter(self.device)
         except NoEnergyCounterError as reason:
             return {"absent": str(reason)}
         with torch.inference_mode():
-            return {"joules_per_image": self._joules(counter, batch_size)}
+            images, _ = self._read(batch_size, 0)
+            steps = self._steps(images)
+
+            def predict() -> None:
+                run_steps(steps, images)
+                self._synchronise()
+
+            predict()  # not counted, since another process has used the device
+            joules = measure_joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
+        return {"joules_per_image": joules}
 
     def operations(self) -> dict[str, float | None]:
         """Count the operations of an image.
@@ -110,40 +102,19 @@ class Stopwatch:
             the same precision, None likewise; and "compile_s".
         """
         images, _ = self._read(1, 0)
-        found = {
-            "gflops": None,
-            "peak_gflops_per_s": None,
-            "compile_s": getattr(self.approach, "compile_seconds", None),
-        }
-        with FlopCounterMode(display=False) as counter, warnings.catch_warnings(), self._counted():
-            warnings.simplefilter("ignore")  # torch.compile warns of the counter's hooks
-            self.approach.predict(images)
-        gflops = counter.get_total_flops() / 1e9
-        if gflops == 0:
-            return found
-        peak = measure_product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
-        return found | {"gflops": gflops, "peak_gflops_per_s": peak}
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+        compile_s = getattr(self.approach, "compile_seconds", None)
         self.approach.counted = True
         try:
-            yield
+            with FlopCounterMode(display=False) as counter, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch.compile warns of the counter's hooks
+                self.approach.predict(images)
         finally:
             self.approach.counted = False
-
-    def _joules(self, counter: EnergyCounter, batch_size: int) -> float:
-        images, _ = self._read(batch_size, 0)
-        steps = self._steps(images)
-
-        def predict() -> None:
-            value: Any = images
-            for _, step in steps:
-                value = step(value)
-            self._synchronise()
-
-        predict()  # not counted, since another process has used the device
-        return measure_joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
+        gflops = counter.get_total_flops() / 1e9
+        if gflops == 0:
+            return {"gflops": None, "peak_gflops_per_s": None, "compile_s": compile_s}
+        peak = measure_product_speed(self.device, self.approach.runtime.dtype, PRODUCT_SIZE[self.device.type])
+        return {"gflops": gflops, "peak_gflops_per_s": peak, "compile_s": compile_s}
 
     def _read(self, batch_size: int, repeats: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
         """A batch of images, each in memory of its own, and the seconds of reading one from its files."""
@@ -171,14 +142,9 @@ class Stopwatch:
 def measure_product_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
     """Measure the device's reachable peak speed: GFLOP/s of a square matrix product by torch.matmul.
 
-    A product of N x N matrices is 2 N^3 floating-point operations. The speed is that of the median of 20
-    products after warm-up: what the device sustains, not its best moment. If convolutions of float32 may use
-    TF32, so does the product.
-
-    Args:
-        device: to multiply on.
-        dtype: of the matrices.
-        size: N; halved until a product takes less than a second.
+    A product of N x N matrices is 2 N^3 floating-point operations. N is `size`, halved until a product takes
+    less than a second. The speed is that of the median of 20 products after warm-up: what the device
+    sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
     """
     synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     with torch.inference_mode(), _precision_of_convolutions():

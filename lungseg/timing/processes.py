@@ -22,18 +22,12 @@ KILLED = (
 
 
 class Worker:
-    """A process that measures one candidate.
-
-    Attributes:
-        name: of the candidate.
-        again: whether it is the candidate's second process.
-    """
+    """A process that measures one candidate."""
 
     def __init__(self, candidate: Candidate, again: bool, pipe: Connection, process: BaseProcess) -> None:
         self.name = candidate.name
-        self.again = again
-        self._pipe = pipe
-        self._process = process
+        self.again = again  # it is the candidate's second process
+        self._pipe, self._process = pipe, process
 
     def wait(self) -> None:
         """Wait until it has loaded the candidate. If it died instead, the first question will say so."""
@@ -41,20 +35,16 @@ class Worker:
             self._pipe.recv()
 
     def ask(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """Call a method of the process's Stopwatch and return the answer.
+        """Call a method of the process's Stopwatch, and return what it returns.
 
-        Returns:
-            what the method returns, or {"error": sentence, "memory": whether the memory was full}, also if
-            the process has ended.
+        After an error, also if the process has ended, this is {"error": sentence, "memory": whether the
+        memory was full}.
         """
         try:
             self._pipe.send((method, *arguments))
             return self._pipe.recv()
         except (EOFError, OSError):
-            return self._ended()
-
-    def _ended(self) -> dict[str, Any]:
-        self._process.join(timeout=5)
+            self._process.join(timeout=5)
         code = self._process.exitcode
         if code in (None, -signal.SIGKILL):
             return {"error": KILLED, "memory": True}
@@ -89,20 +79,11 @@ def start_workers(
     runtime: Runtime,
     progress: Callable[[str], None],
 ) -> Iterator[list[Worker]]:
-    """Start one or two processes for each candidate, and end them with the `with` block.
+    """Start a process for each candidate, or two if `twice`, and end them with the `with` block.
 
-    All first processes are started before all second ones. So the two processes of one candidate take turns
-    as far apart as two candidates do, and a drift of the machine affects both comparisons alike.
-
-    Args:
-        candidates: fitted approaches.
-        twice: start a second process of each.
-        files: images of one shape.
-        runtime: to load the approaches with.
-        progress: called after each start.
-
-    Yields:
-        the workers: first processes in the order of the candidates, then second ones.
+    Yields all first processes before all second ones. So the two processes of one candidate take turns as far
+    apart as two candidates do, and a drift of the machine affects both comparisons alike. The image files
+    must have one shape.
     """
     # A fork would inherit this process's memory and CUDA state.
     context = multiprocessing.get_context("spawn")
@@ -111,9 +92,8 @@ def start_workers(
         for again in (False, True)[: 1 + twice]:
             for candidate in candidates:
                 mine, theirs = context.Pipe()
-                process = context.Process(
-                    target=run_worker, args=(theirs, candidate, files, runtime), daemon=True
-                )
+                arguments = (theirs, candidate, files, runtime)
+                process = context.Process(target=run_worker, args=arguments, daemon=True)
                 with _ignoring_interrupts():
                     process.start()
                 theirs.close()

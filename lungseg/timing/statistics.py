@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -14,29 +15,31 @@ Steps = Sequence[tuple[str, Callable]]
 LEAST_GAIN = 0.05  # of images/s, for which "auto" goes on to larger batches
 
 
+def run_steps(steps: Steps, value: Any) -> Any:
+    """Run named steps that feed one another, and return what the last one returns."""
+    for _, step in steps:
+        value = step(value)
+    return value
+
+
 def time_chain(
     steps: Steps, value: object, repeats: int, warmup: int, synchronise: Callable[[], None]
 ) -> dict[str, list[float]]:
-    """Time named steps that feed one another, each alone, and all of them together.
+    """Time the steps of `run_steps`, each alone, and all of them together.
 
     Passes with a stop after each step alternate with passes without stops, in changing order. So both meet
-    the same state of caches, allocator and clock rate, and the steps add up to the whole.
-
-    Args:
-        steps: name and function; the first gets `value`, each other what the one before returned.
-        value: input of the first step.
-        repeats: timed passes.
-        warmup: passes before them that are not timed.
-        synchronise: waits until the device has finished; a GPU returns from a call before the work is done.
+    the same state of caches, allocator and clock rate, and the steps add up to the whole. `warmup` passes
+    before the repeats are not timed. `synchronise` waits until the device has finished: a GPU returns from a
+    call before the work is done.
 
     Returns:
         seconds of each repeat by step name; under "whole", those of passes without stops.
     """
     seconds: dict[str, list[float]] = {name: [] for name, _ in steps} | {"whole": []}
+    passes = [steps, [("whole", partial(run_steps, steps))]]
     for number in range(warmup + repeats):
-        passes = [_time_steps, _time_whole]
         for one in passes if number % 2 == 0 else reversed(passes):
-            for name, taken in one(steps, value, synchronise).items():
+            for name, taken in _time_steps(one, value, synchronise).items():
                 if number >= warmup:
                     seconds[name].append(taken)
     return seconds
@@ -53,22 +56,8 @@ def _time_steps(steps: Steps, value: object, synchronise: Callable[[], None]) ->
     return seconds
 
 
-def _time_whole(steps: Steps, value: object, synchronise: Callable[[], None]) -> dict[str, float]:
-    synchronise()
-    start = time.perf_counter()
-    for _, step in steps:
-        value = step(value)
-    synchronise()
-    return {"whole": time.perf_counter() - start}
-
-
 def summarise_seconds(seconds: Sequence[float], images: int) -> dict[str, float]:
-    """Summarise the times of calls: median_ms, iqr_ms, p90_ms, and images_per_s by the median.
-
-    Args:
-        seconds: one number a call.
-        images: in each call.
-    """
+    """Summarise the times of calls: median_ms, iqr_ms, p90_ms, and images_per_s by the median."""
     milliseconds = np.asarray(seconds) * 1e3
     low, median, high, p90 = np.percentile(milliseconds, [25, 50, 75, 90])
     return {"median_ms": median, "iqr_ms": high - low, "p90_ms": p90, "images_per_s": images / median * 1e3}
@@ -92,11 +81,7 @@ def order_turns(count: int, repeats: int, rounds: int) -> Iterator[tuple[int, in
 
 
 def still_gains(images_per_s: Sequence[float]) -> bool:
-    """Return whether the last batch size is faster than the best of the smaller ones by at least 5 %.
-
-    Args:
-        images_per_s: by growing batch size; a single one counts as a gain.
-    """
+    """Return whether the last of growing batch sizes is faster than the best before by at least 5 %."""
     *before, last = images_per_s
     return not before or last >= (1 + LEAST_GAIN) * max(before)
 
@@ -115,27 +100,24 @@ def compare(
         again: the same of a second process; approaches that are missing here have no A/A row.
 
     Returns:
-        A/A rows in the order of `medians`, then A/B rows of every pair: approach, other, kind, rounds, ratio,
-        low, high, distinguishable. The last is None for A/A, and if either approach has no A/A row.
+        A/A rows, then A/B rows of every pair. `distinguishable` is None for A/A, and if either approach has
+        no A/A row.
     """
     rows = []
     noise: dict[str, float] = {}
     for name in medians:
         if name in again:
-            ratios = _ratios(again[name], medians[name])
-            noise[name] = max(abs(math.log(ratio)) for ratio in ratios)
-            rows.append({"approach": name, "other": name, "kind": "A/A", **_spread(ratios)})
+            spread = _spread_of_ratios(again[name], medians[name])
+            noise[name] = max(abs(math.log(spread[end])) for end in ("low", "high"))
+            rows.append({"approach": name, "other": name, "kind": "A/A", **spread})
     for name, other in combinations(medians, 2):
-        spread = _spread(_ratios(medians[other], medians[name]))
+        spread = _spread_of_ratios(medians[other], medians[name])
         known = name in noise and other in noise
         apart = abs(math.log(spread["ratio"])) > max(noise[name], noise[other]) if known else None
         rows.append({"approach": name, "other": other, "kind": "A/B", **spread, "distinguishable": apart})
     return [{"distinguishable": None, **row} for row in rows]
 
 
-def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    return [one / other for one, other in zip(above, below, strict=True)]
-
-
-def _spread(ratios: Sequence[float]) -> dict[str, float]:
+def _spread_of_ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    ratios = [one / other for one, other in zip(above, below, strict=True)]
     return {"rounds": len(ratios), "ratio": float(np.median(ratios)), "low": min(ratios), "high": max(ratios)}

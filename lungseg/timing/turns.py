@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,12 @@ CALLS_A_ROUND = 10  # at least, for batches larger than one
 
 @dataclass
 class Timings:
-    """The result of timing in one runtime.
+    """The result of timing in one runtime."""
 
-    Attributes:
-        rows: of timings.csv.
-        pairs: of timing_pairs.csv.
-        failed: by candidate and batch size, why they have no row.
-        empty: by cell or candidate, why a cell is empty or a search for the largest batch ended early.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of timings.csv
+    pairs: list[dict[str, Any]] = field(default_factory=list)  # of timing_pairs.csv
+    failed: dict[str, str] = field(default_factory=dict)  # by candidate and batch size, why they have no row
+    # By cell or candidate, why a cell is empty or a search for the largest batch ended early.
     empty: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,19 +49,23 @@ def time_approaches(
     first ones.
 
     Args:
-        candidates: fitted approaches.
         images: float32, H x W, in [0, 1], of one shape; larger batches repeat them.
-        runtime: may differ from the one they were fitted with.
-        timing: batch sizes, repeats and rounds.
+        runtime: may differ from the one the candidates were fitted with.
         progress: called with (done, total, text).
     """
     sizes = list_batch_sizes(timing, runtime.device.type)
     twice = timing.twice and sizes[0] == 1
-    meter = _Meter(progress, _steps(len(candidates), sizes, twice, timing))
-    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, meter.step)
+    total, done = _count_steps(len(candidates), sizes, twice, timing), count(1)
+
+    def step(text: str) -> None:
+        progress(next(done), total, text)
+
+    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, step)
     with tempfile.TemporaryDirectory(prefix="lungseg-timing-") as folder:
-        files = _write_images(images, Path(folder))
-        with start_workers(candidates, twice, files, runtime, meter.step) as workers:
+        files = [Path(folder) / f"{index}.png" for index in range(len(images))]
+        for file, image in zip(files, images, strict=True):
+            write_grey(file, image)
+        with start_workers(candidates, twice, files, runtime, step) as workers:
             clock.measure_all(workers, sizes)
     return clock.timings
 
@@ -87,31 +86,10 @@ def plan_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
     return timing.throughput_repeats, min(rounds, timing.rounds)
 
 
-def _steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
+def _count_steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
     """How often the progress moves: a start and the turns of each process."""
-    steps = 0
-    for size in sizes:
-        processes = candidates * (2 if twice and size == 1 else 1)
-        steps += processes * len(divide_repeats(*plan_rounds(timing, size)))
-    return steps + candidates * (2 if twice else 1)
-
-
-class _Meter:
-    """Counts steps for the progress."""
-
-    def __init__(self, progress: Callable[[int, int, str], None], total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def step(self, text: str) -> None:
-        self._done += 1
-        self._progress(self._done, self._total, text)
-
-
-def _write_images(images: Sequence[np.ndarray], folder: Path) -> list[Path]:
-    files = [folder / f"{index}.png" for index in range(len(images))]
-    for file, image in zip(files, images, strict=True):
-        write_grey(file, image)
-    return files
+    rounds = {size: len(divide_repeats(*plan_rounds(timing, size))) for size in sizes}
+    return candidates * (1 + sum(rounds.values()) + (1 + rounds[1] if twice else 0))
 
 
 class _Clock:
@@ -126,7 +104,14 @@ class _Clock:
         step: Callable[[str], None],
     ) -> None:
         self.names = names
-        self.setting = _setting(runtime, shape)
+        self.setting = {
+            "device": runtime.device.type,
+            "precision": runtime.precision,
+            "layout": name_layout(runtime),
+            "compiled": runtime.compiled,
+            "height": shape[0],
+            "width": shape[1],
+        }
         self.timing = timing
         self.step = step
         self.timings = Timings()
@@ -208,7 +193,11 @@ class _Clock:
                 **summarise_seconds(seconds, size),
                 "repeats": len(seconds),
             }
-            self.timings.rows.append(row | _with_share(whole, row) if stage == "whole" else row)
+            if stage == "whole":
+                row |= whole
+                if whole.get("gflops"):
+                    row["peak_share"] = whole["gflops"] * row["images_per_s"] / whole["peak_gflops_per_s"]
+            self.timings.rows.append(row)
         self._images_per_s[worker.name].append(self.timings.rows[-1]["images_per_s"])
 
     def _ask_cells(self, worker: Worker, method: str, *arguments: Any) -> dict[str, Any]:
@@ -234,25 +223,6 @@ class _Clock:
         self.timings.pairs += [{**self.setting, "batch_size": 1, **row} for row in compare(first, second)]
 
 
-def _setting(runtime: Runtime, shape: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "device": runtime.device.type,
-        "precision": runtime.precision,
-        "layout": name_layout(runtime),
-        "compiled": runtime.compiled,
-        "height": shape[0],
-        "width": shape[1],
-    }
-
-
 def name_layout(runtime: Runtime) -> str:
     """Return the name of the memory layout in the tables."""
     return "channels-last" if runtime.channels_last else "contiguous"
-
-
-def _with_share(cells: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Cells of a row of stage "whole", with the share of the device's peak speed if it is known."""
-    if not cells.get("gflops"):
-        return cells
-    share = cells["gflops"] * row["images_per_s"] / cells["peak_gflops_per_s"]
-    return {**cells, "peak_share": share}

@@ -218,7 +218,7 @@ def test_a_duplicate_id_is_refused():
 
 def test_check_finds_an_image_on_two_sides():
     with pytest.raises(InputError, match="split 'mine' has the image b in train and in test"):
-        Split("mine", 0, ("a", "b"), ("c",), ("b",)).check()
+        Split("mine", 0, ("a", "b"), ("c",), ("b",)).check({})
 
 
 def test_sha256_is_that_of_the_lists():

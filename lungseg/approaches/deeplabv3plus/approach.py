@@ -17,13 +17,9 @@ from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights
 
 
 class DeepLabV3PlusSettings(TrainingSettings):
-    """Keys of the network and its training.
+    """Keys of the network and its training."""
 
-    Attributes:
-        network: topology, output stride and more.
-    """
-
-    network: NetworkSettings = NetworkSettings()
+    network: NetworkSettings = NetworkSettings()  # topology, output stride and more
 
 
 class DeepLabV3PlusResNet50(NetworkApproach):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -60,25 +60,15 @@ TOPOLOGIES = {
 
 
 class NetworkSettings(Settings):
-    """Keys of the network in a spec. None stands for the topology's own value.
+    """Keys of the network in a spec. None stands for the topology's own value (TOPOLOGIES)."""
 
-    Attributes:
-        topology: see the module's docstring.
-        output_stride: pixels of the image per cell of the deepest features, along each side; 8 is slower.
-        separable: whether ASPP and decoder have depthwise separable instead of plain 3 x 3 convolutions. Only
-            "smp" has them by default.
-        rates: dilation of the three 3 x 3 branches of ASPP, in cells of the deepest feature map. Default: 6,
-            12, 18 at stride 16 and 12, 24, 36 at stride 8; "smp" has 12, 24, 36 at both.
-        dropout: share of ASPP's outputs set to zero in training. Default: 0.1; 0.5 ("smp"); 0 ("seed").
-        decoder_convolutions: 3 x 3 convolutions after the low-level branch joins. Default: 2; 1 ("smp").
-    """
-
-    topology: Literal["standard", "smp", "seed"] = "standard"
-    output_stride: Literal[8, 16] = 16
-    separable: bool | None = None
+    topology: Literal["standard", "smp", "seed"] = "standard"  # see the module's docstring
+    output_stride: Literal[8, 16] = 16  # pixels of the image per cell of the deepest features; 8 is slower
+    separable: bool | None = None  # depthwise separable 3 x 3 convolutions in ASPP and decoder
+    # Dilation of the three 3 x 3 branches of ASPP, in cells of the deepest features.
     rates: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    dropout: float | None = Field(None, ge=0, lt=1)
-    decoder_convolutions: PositiveInt | None = None
+    dropout: float | None = Field(None, ge=0, lt=1)  # share of ASPP's outputs set to zero in training
+    decoder_convolutions: PositiveInt | None = None  # 3 x 3, after the low-level branch joins
 
 
 class DeepLabV3Plus(nn.Module):
@@ -118,16 +108,10 @@ class DeepLabV3Plus(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Predict logits; positive means lung.
+        """Predict logits float32 N x 1 x H x W of grey images N x 1 x H x W in [0, 1]; positive means lung.
 
         H and W may be any. Images are extended to a multiple of the output stride by repeating the last row
         and column, and the logits of the extension are cut off. (Stretching the maps would displace them.)
-
-        Args:
-            images: grey, N x 1 x H x W in [0, 1].
-
-        Returns:
-            float32 N x 1 x H x W.
         """
         height, width = images.shape[-2:]
         missing = (0, -width % self.output_stride, 0, -height % self.output_stride)
@@ -166,10 +150,10 @@ class Backbone(nn.Module):
         if not self.inside:
             low = self.layer1(x)
             return low, self.layer4(self.layer3(self.layer2(low)))
-        x = self.layer1[:-1](x)
-        low = _run_first_half(self.layer1[-1], x)
-        x = self.layer3[:-1](self.layer2(_run_second_half(self.layer1[-1], low, x)))
-        return low, _run_first_half(self.layer3[-1], x)
+        x, block = self.layer1[:-1](x), self.layer1[-1]
+        low = _run_first_half(block, x)
+        x = block.relu(block.bn3(block.conv3(low)) + x)
+        return low, _run_first_half(self.layer3[-1], self.layer3[:-1](self.layer2(x)))
 
 
 def _run_first_half(block: Bottleneck, x: Tensor) -> Tensor:
@@ -178,15 +162,10 @@ def _run_first_half(block: Bottleneck, x: Tensor) -> Tensor:
     return block.relu(block.bn2(block.conv2(x)))
 
 
-def _run_second_half(block: Bottleneck, inside: Tensor, x: Tensor) -> Tensor:
-    return block.relu(block.bn3(block.conv3(inside)) + x)
-
-
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: parallel dilated convolutions and image pooling, joined.
+    """Atrous spatial pyramid pooling: a 1 x 1 and three dilated 3 x 3 convolutions, and image pooling.
 
-    Branches: a 1 x 1 convolution, three dilated 3 x 3 convolutions, and image pooling. A 1 x 1 convolution
-    joins them.
+    A 1 x 1 convolution joins these branches.
     """
 
     def __init__(self, channels: int, rates: tuple[int, int, int], separable: bool, dropout: float) -> None:
@@ -236,17 +215,10 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 
-class ParameterGroups(NamedTuple):
-    """The pretrained and the new parameters of a network, which have different learning rates."""
-
-    backbone: list[nn.Parameter]
-    head: list[nn.Parameter]
-
-
-def group_parameters(network: DeepLabV3Plus) -> ParameterGroups:
+def group_parameters(network: DeepLabV3Plus) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the parameters of ResNet50, and all others; each parameter is in one of the two lists."""
     head = [value for name, value in network.named_parameters() if not name.startswith("backbone.")]
-    return ParameterGroups(list(network.backbone.parameters()), head)
+    return list(network.backbone.parameters()), head
 
 
 def list_backbone_shapes(network: DeepLabV3Plus) -> dict[str, tuple[int, ...]]:
@@ -256,15 +228,10 @@ def list_backbone_shapes(network: DeepLabV3Plus) -> dict[str, tuple[int, ...]]:
 
 
 def load_backbone(network: DeepLabV3Plus, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy weights of torchvision's resnet50 into the backbone, in place.
+    """Copy weights of torchvision's resnet50 into the backbone of any topology, in place.
 
-    Args:
-        network: of any topology. Weights that it lacks (the classifier, for "seed" also `layer4`) are left
-            out.
-        state_dict: with torchvision's names; floating type and device may differ from the network's.
-
-    Raises:
-        InputError: a weight is missing, has another shape, or has a name that resnet50 lacks.
+    Weights that it lacks (the classifier, for "seed" also `layer4`) are left out. Floating type and device
+    may differ. Raises InputError if a weight is missing or of another shape, or resnet50 lacks its name.
     """
     with torch.device("meta"):
         known = resnet50(weights=None).state_dict()

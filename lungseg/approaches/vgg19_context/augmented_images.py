@@ -31,18 +31,14 @@ IMAGES, REST = "images.npy", "cases.safetensors"
 class AugmentedImages:
     """N cases: training images, then their changed copies, then validation images.
 
-    Attributes:
-        images: float16 N x 1 x S x S, normalised to [0, 1]; a memory-mapped file. A prediction reads float32
-            instead, so a pixel's code there may differ by one, as if its grey value differed by up to 0.0003.
-        masks: float16 N x 1 x G x G, the share of lung.
-        groups: int64 N, a number for each training patient; -1 for validation images.
-        is_copy: bool N, whether a case is a changed copy.
+    The images are normalised to [0, 1], in a memory-mapped file. A prediction reads float32 instead of
+    float16, so a pixel's code there may differ by one, as if its grey value differed by up to 0.0003.
     """
 
-    images: np.ndarray
-    masks: Tensor
-    groups: Tensor
-    is_copy: Tensor
+    images: np.ndarray  # float16 N x 1 x S x S
+    masks: Tensor  # float16 N x 1 x G x G, the share of lung
+    groups: Tensor  # int64 N, a number for each training patient; -1 for validation images
+    is_copy: Tensor  # bool N, whether a case is a changed copy
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,7 +49,7 @@ class AugmentedImages:
         return self.groups != VALIDATION
 
     def read(self, which: slice | int) -> Tensor:
-        """Read some of the images into memory, float32 n x 1 x S x S."""
+        """Read one or some of the images into memory, float32 n x 1 x S x S."""
         chosen = slice(which, which + 1) if isinstance(which, int) else which
         return torch.from_numpy(self.images[chosen].astype(np.float32))
 
@@ -72,15 +68,9 @@ def read_augmented_images(
 ) -> AugmentedImages:
     """Read samples and make `settings.copies` changed copies of each training image, or open what is stored.
 
-    Args:
-        folder: where images and masks are stored. If a former call stored all of them there, they are opened.
-        train, validation: with `patient`, `image()` and `mask()`.
-        settings: sizes, copies and augmentation are read.
-        seed: with an image's index in `train`, determines how its copies are changed.
-        progress: called with the samples that are done, and all.
-
-    Raises:
-        InputError: an image can't be read, the disk is full, or the place can't be written.
+    They are stored in the folder. The seed and an image's index in `train` determine how its copies are
+    changed. `progress` is called with the samples that are done, and all. Raises InputError if an image can't
+    be read, the disk is full, or the place can't be written.
     """
     if not (folder / REST).exists():
         _write(make_folder(folder), train, validation, settings, seed, progress)
@@ -137,15 +127,9 @@ def _create_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def assign_folds(groups: Tensor, folds: int, seed: int) -> Tensor:
-    """Assign each case to a fold; all cases of a group are in the same fold.
+    """Assign each case to a fold, int64 N: 0 to folds - 1, or -1 for validation images.
 
-    Args:
-        groups: int64 N, of `AugmentedImages`.
-        folds: number of folds.
-        seed: of the random assignment.
-
-    Returns:
-        int64 N: 0 to folds - 1; -1 for validation images.
+    All cases of a group are in the same fold.
     """
     count = int(groups.max()) + 1
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))

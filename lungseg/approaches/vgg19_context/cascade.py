@@ -14,27 +14,16 @@ from lungseg.learning.regressors.base import as_rows
 
 @dataclass(frozen=True)
 class CascadeStage:
-    """A fitted stage.
+    """A fitted stage."""
 
-    Attributes:
-        grid: pixels a side of the map that it predicts.
-        model: its regressor.
-    """
-
-    grid: int
+    grid: int  # pixels a side of the map that it predicts
     model: StageModel
 
 
 def predict_map(stage: CascadeStage, shared: SharedPlanes, earlier: list[Tensor]) -> Tensor:
-    """Predict a stage's map.
+    """Predict a stage's map float32 N x 1 x G x G in [0, 1]; free planes of `shared` are overwritten.
 
-    Args:
-        stage: a fitted stage.
-        shared: its free planes at the stage's grid are overwritten.
-        earlier: maps N x 1 x g x g of the stages before, the shape prior's first.
-
-    Returns:
-        float32 N x 1 x G x G in [0, 1].
+    The earlier maps N x 1 x g x g are those of the stages before, the shape prior's first.
     """
     planes = shared.planes[stage.grid]
     columns = planes[:, : shared.image_count + count_context_planes(len(earlier), stage.grid)]

@@ -26,17 +26,11 @@ COARSE, FINE, BINS = "coarse.npy", "fine.npy", "bins.npz"
 
 @dataclass(frozen=True)
 class PixelChoice:
-    """The R pixels of all cases that a stage learns from.
+    """The R pixels of all cases that a stage learns from, case by case."""
 
-    Attributes:
-        pixels: of each case, int64, ascending flat indices into its grid.
-        targets: float32 R, the share of lung in each chosen pixel, case by case.
-        case: int64 R, the case of each chosen pixel.
-    """
-
-    pixels: list[np.ndarray]
-    targets: np.ndarray
-    case: np.ndarray
+    pixels: list[np.ndarray]  # of each case, int64, ascending flat indices into its grid
+    targets: np.ndarray  # float32 R, the share of lung in each chosen pixel
+    case: np.ndarray  # int64 R, the case of each chosen pixel
 
     def find_rows(self, case: int) -> slice:
         """Return the rows of a case."""
@@ -47,14 +41,7 @@ class PixelChoice:
 def choose_pixels(
     cases: AugmentedImages, grid: int, settings: Vgg19ContextSettings, seed: int, stage: int
 ) -> PixelChoice:
-    """Choose a stratified sample of each case's pixels (`sample_pixels`).
-
-    Args:
-        cases: all images.
-        grid: pixels a side of the stage's map.
-        settings: `pixels_per_image` and `pixels_per_copy` are read.
-        seed, stage: determine the sample, so that each stage has another one.
-    """
+    """Choose a stratified sample of each case's pixels (`sample_pixels`), another one for each stage."""
     pixels, targets = [], []
     for index in range(len(cases)):
         share = resample(cases.masks[index : index + 1].float(), grid)[0, 0].numpy()
@@ -114,26 +101,20 @@ def fit_bins(image_planes: ImagePlanes, cases: AugmentedImages, rng: np.random.G
     rows = []
     for index in choose_sample_cases(cases):
         image = cases.read(index).to(image_planes.runtime.device)
-        for planes in image_planes.compute_planes(image).values():
-            rows.append(sample_rows(planes, rng))
+        rows += [sample_rows(planes, rng) for planes in image_planes.compute_planes(image).values()]
     return Bins.from_sample(_stack(rows))
 
 
 class CodeTables:
-    """Codes of the P image planes, as memory-mapped files.
-
-    Attributes:
-        bins: of the planes.
-        coarse: uint8 N g g x P, all pixels of all cases at the coarse grid, case by case; no rows if there is
-            only one stage, as nothing would read them.
-        fine: uint8 R x P, the pixels that the last stage learns from.
-    """
+    """Codes of the P image planes, as memory-mapped files."""
 
     def __init__(self, folder: Path) -> None:
         """Open the files that `write_tables` wrote. Raises InputError if one is missing or damaged."""
         self.bins = Bins.load(folder / BINS)
+        # uint8 N g g x P, all pixels of all cases at the coarse grid, case by case; no rows if there is only
+        # one stage, as nothing would read them.
         self.coarse = open_codes(folder / COARSE)
-        self.fine = open_codes(folder / FINE)
+        self.fine = open_codes(folder / FINE)  # uint8 R x P, the pixels that the last stage learns from
 
     @staticmethod
     def are_complete(folder: Path) -> bool:
@@ -150,15 +131,9 @@ def write_tables(
     bins: Bins,
     progress: Progress,
 ) -> None:
-    """Write the files that `CodeTables` opens.
+    """Write the files that `CodeTables` opens; `fine` are the pixels that the last stage learns from.
 
-    Args:
-        folder: of the files.
-        image_planes: fitted.
-        cases: all images.
-        fine: the pixels that the last stage learns from.
-        bins: of the planes.
-        progress: called with the cases that are done, and all.
+    `progress` is called with the cases that are done, and all.
     """
     settings, columns = image_planes.settings, len(image_planes.names)
     coarse_side = settings.coarse if settings.contexts else 0
@@ -170,9 +145,8 @@ def write_tables(
             planes = image_planes.compute_planes(cases.read(batch).to(image_planes.runtime.device))
             if coarse_side:
                 coarse.write(bins.encode(as_rows(planes[coarse_side])).cpu().numpy())
-            for offset, index in enumerate(range(batch.start, batch.stop)):
-                pixels = torch.from_numpy(fine.pixels[index])
-                rows = planes[settings.grid][offset].flatten(1)[:, pixels].T
+            for pixels, own in zip(fine.pixels[batch], planes[settings.grid], strict=True):
+                rows = own.flatten(1)[:, torch.from_numpy(pixels)].T
                 chosen.write(bins.encode(rows).cpu().numpy())
             progress(batch.stop, len(cases))
     bins.save(folder / BINS)

@@ -22,14 +22,8 @@ from lungseg.approaches.vgg19_context.separable_filters import (
 )
 
 LATEST = 2  # maps that a stage reads, the latest ones
-# (sigma of the blur, distance of the eight places), as shares of the grid's side.
-RINGS = (
-    (1 / 128, 3 / 128),
-    (2 / 128, 6 / 128),
-    (4 / 128, 12 / 128),
-    (8 / 128, 24 / 128),
-    (14 / 128, 40 / 128),
-)
+# (sigma of the blur, distance of the eight places), in 128ths of the grid's side.
+RINGS = ((1, 3), (2, 6), (4, 12), (8, 24), (14, 40))
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 SMALLEST_SIGMA = 0.6  # grid pixels: a narrower blur changes nothing
 FRAME_NAMES = ["y in lungs", "x in lungs", "distance from midline", "aspect of lungs"]
@@ -48,14 +42,9 @@ def list_context_plane_names(sources: list[str], grid: int) -> list[str]:
 
 
 def compute_context_planes(maps: list[Tensor], grid: int) -> Tensor | None:
-    """Compute the planes of the latest maps.
+    """Compute planes float32 N x C x grid x grid of the latest maps; None if there are no maps.
 
-    Args:
-        maps: float32 N x 1 x g x g each, in [0, 1], of the stages so far; g may differ between them.
-        grid: pixels a side of the planes.
-
-    Returns:
-        float32 N x C x grid x grid; None if there are no maps.
+    The maps are float32 N x 1 x g x g in [0, 1], of the stages so far; g may differ between them.
     """
     if not maps:
         return None
@@ -104,20 +93,12 @@ def _fill_surroundings(out: Tensor, maps: Tensor) -> None:
 
 def _scale_rings(grid: int) -> list[tuple[float, int]]:
     """Return the rings in pixels of the grid, without those of too narrow a blur."""
-    rings = [(sigma * grid, max(1, round(distance * grid))) for sigma, distance in RINGS]
+    rings = [(sigma / 128 * grid, max(1, round(distance / 128 * grid))) for sigma, distance in RINGS]
     return [ring for ring in rings if ring[0] >= SMALLEST_SIGMA]
 
 
 def blur(maps: Tensor, sigmas: tuple[float, ...]) -> Tensor:
-    """Blur maps N x 1 x G x G by several Gaussians, with the border repeated.
-
-    Args:
-        maps: float32.
-        sigmas: in pixels.
-
-    Returns:
-        float32 N x sigmas x G x G.
-    """
+    """Blur maps float32 N x 1 x G x G by Gaussians (sigmas in pixels), with the border repeated."""
     return apply_separable(maps, _make_blur_matrices(sigmas, maps.shape[-1], maps.device))
 
 
@@ -129,17 +110,11 @@ def _make_blur_matrices(sigmas: tuple[float, ...], grid: int, device: torch.devi
 
 
 def compute_frame(maps: Tensor) -> Tensor:
-    """Compute each pixel's place in the frame of the lungs that a map shows.
+    """Compute each pixel's place in the frame of the lungs that a map N x 1 x G x G in [0, 1] shows.
 
-    The planes are y and x from the lungs' centre, in standard deviations of their mass; the distance from the
-    midline in the same unit; and the ratio of the two deviations. A pixel's mass is the square of the map, so
-    that low values hardly move the frame.
-
-    Args:
-        maps: N x 1 x G x G in [0, 1].
-
-    Returns:
-        N x 4 x G x G, in the order of FRAME_NAMES.
+    The planes (FRAME_NAMES) are y and x from the lungs' centre, in standard deviations of their mass; the
+    distance from the midline in the same unit; and the ratio of the two deviations. A pixel's mass is the
+    square of the map, so that low values hardly move the frame.
     """
     mass = maps.clamp(0, 1) ** 2
     grid = maps.shape[-1]

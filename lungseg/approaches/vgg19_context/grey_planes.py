@@ -20,14 +20,7 @@ LOCAL_WINDOWS = (1 / 14, 1 / 4)  # sides of the windows of the local mean, as sh
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Stretch the grey values of each image: its 2 % quantile becomes 0, its 98 % quantile becomes 1.
-
-    Args:
-        images: N x 1 x H x W.
-
-    Returns:
-        N x 1 x H x W in [0, 1].
-    """
+    """Stretch images N x 1 x H x W to [0, 1]: their 2 % quantile becomes 0, their 98 % quantile becomes 1."""
     sampled = images[..., ::QUANTILE_STRIDE, ::QUANTILE_STRIDE].flatten(1).float()
     levels = torch.tensor([LOW, HIGH], device=images.device)
     low, high = torch.quantile(sampled, levels, dim=1).view(2, -1, 1, 1, 1)
@@ -38,13 +31,9 @@ GREY_NAMES = ["grey", *(f"grey - mean of {window:.2f}" for window in LOCAL_WINDO
 
 
 def compute_grey_planes(images: Tensor) -> Tensor:
-    """Compute the grey value and its differences from local means.
+    """Compute grey values and their differences from local means, of normalised images N x 1 x G x G.
 
-    Args:
-        images: normalised, N x 1 x G x G.
-
-    Returns:
-        N x 3 x G x G, in the order of GREY_NAMES.
+    The planes are N x 3 x G x G, in the order of GREY_NAMES.
     """
     local = apply_separable(images, _make_local_mean_matrices(images.shape[-1], images.device))
     return torch.cat([images, images - local], 1)
@@ -61,17 +50,12 @@ COORDINATE_NAMES = ["y", "x", "body above", "body left", "body left in row"]
 
 
 def compute_coordinate_planes(images: Tensor) -> Tensor:
-    """Compute where a pixel lies, in the image and in the body.
+    """Compute where each pixel of normalised images N x 1 x G x G lies, in the image and in the body.
 
-    The planes are y and x in [-1, 1]; the share of the body's pixels that lie above the pixel's row; the
-    share that lie left of its column; and the share of its own row's body pixels that lie left of it (one
-    half if the row has none). The last three are the same if an image is letterboxed, cut or shifted.
-
-    Args:
-        images: normalised, N x 1 x G x G.
-
-    Returns:
-        N x 5 x G x G, in the order of COORDINATE_NAMES.
+    The planes (COORDINATE_NAMES) are y and x in [-1, 1]; the share of the body's pixels that lie above the
+    pixel's row; the share that lie left of its column; and the share of its own row's body pixels that lie
+    left of it (one half if the row has none). The last three are the same if an image is letterboxed, cut or
+    shifted.
     """
     count, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device).view(1, 1, -1, 1)

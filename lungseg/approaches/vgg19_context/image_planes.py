@@ -36,34 +36,26 @@ from lungseg.system.runtime import Runtime
 class SharedPlanes:
     """What all stages read, computed once per batch.
 
-    Attributes:
-        planes: by pixels a side G: float32 N x (P + C) x G x G. The first P planes are known from the image.
-            The other C are free: stages write planes of earlier maps there, so that none copies the first P.
-        image_count: P.
-        prior: the shape prior's maps N x 1 x g x g, if there are any.
+    The first P planes are known from the image. The other C are free: stages write planes of earlier maps
+    there, so that none copies the first P.
     """
 
-    planes: dict[int, Tensor]
-    image_count: int
-    prior: Tensor | None
+    planes: dict[int, Tensor]  # by pixels a side G: float32 N x (P + C) x G x G
+    image_count: int  # P
+    prior: Tensor | None  # the shape prior's maps N x 1 x g x g, if there are any
 
 
 class ImagePlanes(nn.Module):
-    """The planes of images N x 1 x S x S in [0, 1]: float32 N x P x G x G at each stage's grid.
-
-    Attributes:
-        names: of the P planes, in their order.
-        grids: pixels a side of the stages' maps, the largest first.
-    """
+    """The planes of images N x 1 x S x S in [0, 1]: float32 N x P x G x G at each stage's grid."""
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__()
         self.settings, self.runtime = settings, runtime
-        self.grids = sorted(set(settings.stage_grids), reverse=True)
+        self.grids = sorted(set(settings.stage_grids), reverse=True)  # pixels a side, the largest first
         self.pyramid = self._load_pyramid(settings) if settings.blocks else None
         self.projection = Projection(settings.blocks, settings.components)
         self.shape = ShapePrior()
-        self.names = list(self.projection.names)
+        self.names = list(self.projection.names)  # of the P planes, in their order
         self.names += [f"grey: {name}" for name in GREY_NAMES] if settings.grey else []
         self.names += [f"coordinates: {name}" for name in COORDINATE_NAMES] if settings.coordinates else []
 
@@ -78,11 +70,7 @@ class ImagePlanes(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith("pyramid.")}
 
     def read(self, path: Path) -> None:
-        """Read a file of the tensors that `get_fitted_tensors` returned.
-
-        Raises:
-            InputError: the file is missing, damaged or of other settings.
-        """
+        """Read a file of fitted tensors. Raises InputError if it is missing, damaged or of other settings."""
         with explain_damage(path):
             tensors = load_file(path)
             self.shape = ShapePrior(len(tensors["shape.pictures"])).to(self.runtime.device)
@@ -99,16 +87,11 @@ class ImagePlanes(nn.Module):
     def compute_planes(self, normalised: Tensor, free: dict[int, int] | None = None) -> dict[int, Tensor]:
         """Compute the planes of normalised images N x 1 x S x S.
 
-        Args:
-            normalised: what `normalise` returns.
-            free: by pixels a side, how many free planes follow the P.
-
-        Returns:
-            By pixels a side G: float32 N x (P + free) x G x G; a plane's values of all images are neighbours.
+        They are float32 N x (P + free) x G x G, by pixels a side G; so is the number of free planes that
+        follow the P. A plane's values of all images are neighbours.
         """
-        features = [
-            each.float() for each in self.projection(self.compute_features(normalised), self.grids[0])
-        ]
+        projected = self.projection(self.compute_features(normalised), self.grids[0])
+        features = [each.float() for each in projected]
         found = {}
         for grid in self.grids:
             count = len(self.names) + (free or {}).get(grid, 0)

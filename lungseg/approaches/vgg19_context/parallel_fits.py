@@ -7,7 +7,7 @@ faster in parallel than one after another.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event, Lock
 
@@ -24,15 +24,9 @@ class _Stopped(Exception):
 def fit_models(fit: Fit, names: list[int], fit_context: FitContext, runtime: Runtime, parallel: bool) -> None:
     """Fit models by calling a function with each of their names.
 
-    Args:
-        fit: called with a name, a context whose progress counts over all models, and the CPU threads to use.
-        names: of the models.
-        fit_context: of the whole fit.
-        runtime: its `threads` are shared.
-        parallel: fit as many models at once as there are threads; else one after another, with all threads.
-
-    Raises:
-        Exception: the first error of a fit. The others are stopped at their next report of progress.
+    `fit` gets a name, a context whose progress counts over all models, and the CPU threads to use. In
+    parallel as many models are fitted at once as the runtime has threads; else one after another, with all
+    threads. Raises the first error of a fit; the others are stopped at their next report of progress.
     """
     progress = _SharedProgress(fit_context, len(names))
     workers = min(len(names), runtime.threads) if parallel else 1
@@ -52,6 +46,8 @@ def _fit_in_parallel(
     stop = Event()
 
     def fit_one(place: int, name: int) -> None:
+        if stop.is_set():
+            raise _Stopped
         try:
             fit(name, progress.make_context(place, stop), threads)
             progress.finish(place)
@@ -60,27 +56,15 @@ def _fit_in_parallel(
             raise
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_call_unless, stop, fit_one, *each) for each in enumerate(names)]
+        futures = [pool.submit(fit_one, *each) for each in enumerate(names)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:
             stop.set()  # else an interrupt would wait until all models are fitted
             raise
-    _raise_first_error(futures)
-
-
-def _call_unless(stop: Event, call: Callable[[int, int], None], place: int, name: int) -> None:
-    if stop.is_set():
-        raise _Stopped
-    call(place, name)
-
-
-def _raise_first_error(futures: list[Future[None]]) -> None:
-    """Raise the error that stopped the other fits, if there was one."""
-    errors = [error for each in futures if (error := each.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, _Stopped):
-            raise error
+    for error in (each.exception() for each in futures):
+        if error is not None and not isinstance(error, _Stopped):
+            raise error  # the one that stopped the other fits
 
 
 class _SharedProgress:

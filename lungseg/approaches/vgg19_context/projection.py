@@ -35,18 +35,13 @@ class Projection(nn.Module):
         return min(self.components, block.channels) if self.components else block.channels
 
     def fit(self, samples: list[Tensor]) -> None:
-        """Fit the components.
-
-        Args:
-            samples: float32 R x C of each block, one row per pixel; at least two rows.
-        """
+        """Fit the components to rows of pixels float32 R x C of each block, R > 1."""
         for index, rows in enumerate(samples if self.components else ()):
             mean, sd = rows.mean(0), rows.std(0).clamp_min(1e-3)
             covariance = torch.cov(((rows - mean) / sd).T.double())
             _, vectors = torch.linalg.eigh(covariance)
             leading = vectors.flip(1)[:, : self._count(self.blocks[index])]
-            # An eigenvector's sign is arbitrary. It is fixed here, so that the same rows give the same
-            # planes.
+            # An eigenvector's sign is arbitrary. It is fixed here: the same rows give the same planes.
             largest = leading.abs().argmax(0)
             leading = leading * leading[largest, torch.arange(leading.shape[1])].sign()
             weight = (leading / sd[:, None]).T.float()
@@ -54,15 +49,9 @@ class Projection(nn.Module):
             getattr(self, f"bias_{index}").copy_(-(weight @ mean))
 
     def forward(self, maps: list[Tensor], largest: int) -> list[Tensor]:
-        """Project the maps of each block.
+        """Project each block's maps to N x K x s x s, in their precision.
 
-        Args:
-            maps: what `Pyramid` returns.
-            largest: largest side of the result. Larger maps are averaged first, which is cheaper and gives
-                the same.
-
-        Returns:
-            A tensor N x K x s x s per block, in the precision of the maps.
+        Maps of more than `largest` pixels a side are averaged first, which is cheaper and gives the same.
         """
         return [
             self._project_block(index, shrink_maps(value, min(largest, value.shape[-1])))

@@ -43,25 +43,18 @@ RECORD, MAPS, SPENT = "stage.json", "maps.safetensors", "spent.json"
 
 
 class ResumableFit:
-    """The steps of a fit, and what they have made so far.
-
-    Attributes:
-        cases: all images, once they are read.
-        grids: pixels a side of each stage's map.
-        earlier: out-of-fold maps float32 N x 1 x g x g of all cases, stage by stage; the shape prior's first,
-            if it is used.
-        seconds_before: seconds that former sessions took for the steps that they finished.
-        rows_passed: rows that went through training; a row counts for every model that learnt from it.
-    """
+    """The steps of a fit, and what they have made so far."""
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime, fit_context: FitContext) -> None:
         self.settings, self.runtime, self.fit_context = settings, runtime, fit_context
         self.grids = settings.stage_grids
+        # Out-of-fold maps float32 N x 1 x g x g of all cases, stage by stage; the shape prior's first.
         self.earlier: list[Tensor] = []
-        self.rows_passed = 0
+        self.rows_passed = 0  # through training; a row counts for every model that learnt from it
         self._folder = fit_context.checkpoints
         self._begun = time.perf_counter()
         spent = self._folder / SPENT
+        # What former sessions took for the steps that they finished.
         self.seconds_before = read_json(spent)["seconds"] if spent.exists() else 0.0
 
     def read_images(self, train: Sequence[Any], validation: Sequence[Any]) -> None:
@@ -72,19 +65,13 @@ class ResumableFit:
         )
 
     def make_tables(self, image_planes: ImagePlanes) -> None:
-        """Make the tables of codes and the shape prior's maps, or open them.
-
-        Args:
-            image_planes: unfitted. It is fitted here, or read if a former session did so.
-        """
-        seed, tables = self.fit_context.seed, self._folder / "tables"
-        self._choice = choose_pixels(
-            self.cases, self.settings.grid, self.settings, seed, self.settings.contexts
-        )
-        self._fold = assign_folds(self.cases.groups, self.settings.folds, seed)
+        """Make the tables of codes and the shape prior's maps, or open them; fit or read the image planes."""
+        s, seed, tables = self.settings, self.fit_context.seed, self._folder / "tables"
+        self._choice = choose_pixels(self.cases, s.grid, s, seed, s.contexts)
+        self._fold = assign_folds(self.cases.groups, s.folds, seed)
         if not CodeTables.are_complete(tables):
             rng = np.random.default_rng([seed, 1])
-            if self.settings.shape_prior:
+            if s.shape_prior:
                 self._fit_shape_prior(image_planes)
             fit_projection(image_planes, self.cases, rng)
             bins = fit_bins(image_planes, self.cases, rng)
@@ -94,7 +81,7 @@ class ResumableFit:
             self._store_seconds()
         image_planes.read(self._folder / IMAGE_PLANES)
         self._tables = CodeTables(tables)
-        if self.settings.shape_prior:
+        if s.shape_prior:
             self.earlier.append(load_file(self._folder / SHAPE_MAPS)["maps"])
 
     def _store_seconds(self) -> None:
@@ -118,13 +105,9 @@ class ResumableFit:
         return lambda done, total: self.fit_context.progress(done, total, text)
 
     def fit_stage(self, index: int) -> tuple[StageModel, dict[str, float]]:
-        """Fit a stage, or read it if it is stored. Unless it is the last, its maps are added to `earlier`.
+        """Fit a stage (from 0), or read it if it is stored; return it with its columns of history.csv.
 
-        Args:
-            index: of the stage, from 0.
-
-        Returns:
-            The model, and its losses and accuracies for history.csv.
+        Unless it is the last, its maps are added to `earlier`.
         """
         folder = self._folder / f"stage-{index + 1}"
         last = index == len(self.grids) - 1

@@ -14,17 +14,9 @@ from lungseg.learning.images.resize import compute_axis_weights, shrink_maps
 
 
 def resample(planes: Tensor, side: int) -> Tensor:
-    """Resize planes to side x side pixels: by area average downwards, bilinearly upwards.
+    """Resize planes float32 N x C x s x s to side x side: by area average downwards, bilinearly upwards.
 
-    Args:
-        planes: float32 N x C x s x s.
-        side: of the result, in pixels.
-
-    Returns:
-        float32 N x C x side x side.
-
-    Raises:
-        ValueError: a smaller side that doesn't divide the present one.
+    Raises ValueError if a smaller side doesn't divide the present one.
     """
     if planes.shape[-1] >= side:
         return shrink_maps(planes, side)
@@ -32,15 +24,7 @@ def resample(planes: Tensor, side: int) -> Tensor:
 
 
 def apply_separable(planes: Tensor, matrix: Tensor) -> Tensor:
-    """Compute M X M^T of each plane X of N x C x s x s.
-
-    Args:
-        planes: N x C x s x s.
-        matrix: S x s; or, for C = 1, C' x S x s, which makes C' planes of each.
-
-    Returns:
-        N x C x S x S, or N x C' x S x S.
-    """
+    """Compute M X M^T of each plane X of N x C x s x s; M is S x s, or, for C = 1, C' x S x s."""
     return matrix @ (planes @ matrix.mT)
 
 
@@ -51,20 +35,13 @@ def make_enlarging_matrix(side: int, wanted: int, device: torch.device) -> Tenso
 
 
 def make_smoothing_matrix(kernel: Tensor, side: int, device: torch.device) -> Tensor:
-    """Make the matrix float32 side x side of a convolution along one axis, with the border repeated.
-
-    Args:
-        kernel: of odd length.
-        side: pixels of the axis.
-        device: of the matrix.
-    """
+    """Make the matrix float32 side x side of a convolution (of odd length), with the border repeated."""
     radius = len(kernel) // 2
     matrix = torch.zeros(side, side, dtype=torch.float64)
     places = torch.arange(side)
     for offset, weight in zip(range(-radius, radius + 1), kernel.double(), strict=True):
-        matrix.index_put_(
-            (places, (places + offset).clamp(0, side - 1)), weight.expand(side), accumulate=True
-        )
+        read = (places + offset).clamp(0, side - 1)
+        matrix.index_put_((places, read), weight.expand(side), accumulate=True)
     return matrix.float().to(device)
 
 

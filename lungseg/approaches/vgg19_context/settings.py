@@ -17,23 +17,14 @@ from lungseg.system.plugins import Settings
 
 
 class StageBoostingSettings(Settings):
-    """Keys of the gradient-boosted trees of the last stage.
+    """Keys of the gradient-boosted trees of the last stage."""
 
-    Attributes:
-        rounds: trees.
-        leaves: most leaves of a tree.
-        learning_rate: shrinkage of a tree.
-        min_leaf: least rows in a leaf.
-        column_share: share of the columns that a tree may read, drawn anew for each tree.
-        row_share: share of the rows that a tree learns from, drawn anew for each tree.
-    """
-
-    rounds: Annotated[int, Field(ge=1)] = 2000
-    leaves: Annotated[int, Field(ge=2, le=256)] = 31
-    learning_rate: Annotated[float, Field(gt=0)] = 0.025
-    min_leaf: Annotated[int, Field(ge=1)] = 100
-    column_share: Annotated[float, Field(gt=0, le=1)] = 0.15
-    row_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    rounds: Annotated[int, Field(ge=1)] = 2000  # trees
+    leaves: Annotated[int, Field(ge=2, le=256)] = 31  # most leaves of a tree
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025  # shrinkage of a tree
+    min_leaf: Annotated[int, Field(ge=1)] = 100  # least rows in a leaf
+    column_share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of the columns, drawn for each tree
+    row_share: Annotated[float, Field(gt=0, le=1)] = 0.7  # of the rows, drawn for each tree
 
 
 class ContextBoostingSettings(StageBoostingSettings):
@@ -45,48 +36,24 @@ class ContextBoostingSettings(StageBoostingSettings):
 
 
 class Vgg19ContextSettings(Settings):
-    """Keys of `vgg19-context`.
+    """Keys of `vgg19-context`."""
 
-    Attributes:
-        weights: "imagenet", "random" or "auto" (ImageNet's if they are on this machine, else random).
-        size: images are worked on at size x size pixels, the largest level of the pyramid.
-        scales: the levels of the pyramid whose features are used, in pixels; each divides `size`.
-        layers: of VGG19, computed at each level.
-        components: number of principal components of each layer at each level; 0 keeps all channels.
-        features: use VGG19's layers; without them only grey values and coordinates are left.
-        grey: use the grey value and its difference from local means.
-        coordinates: use the pixel's place in the image and in the body.
-        shape_prior: begin with a kernel regression of the whole mask.
-        contexts: stages before the last one. Each reads the two latest maps; the shape prior's is the first.
-        grid: pixels a side of the last stage's map. It divides `size`.
-        coarse: pixels a side of the earlier stages' maps. It divides `grid`.
-        folds: of patients. A training image's maps come from models that were fitted to the other folds.
-        copies: changed copies of each training image to learn from.
-        augmentation: how a copy is changed.
-        pixels_per_image, pixels_per_copy: rows that a stage learns from.
-        regressor: of every stage. All but "lightgbm" read the ranks of a column's values instead of the
-            values. "mlp" chooses an epoch by validation pixels.
-        regressor_settings: of a class that `regressor` names, such as "sklearn.linear_model:BayesianRidge".
-        boosting: keys of "lightgbm" in the last stage.
-        context_boosting: keys of "lightgbm" in the other stages. If a spec gives `boosting` alone, its keys
-            count for all stages.
-        ridge, mlp: keys of the regressor of that name.
-    """
-
-    weights: WeightsChoice = "auto"
-    size: Annotated[int, Field(ge=32, le=4096)] = 256
-    scales: tuple[int, ...] = (256, 128, 64, 32, 16)
-    layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")
-    components: Annotated[int, Field(ge=0)] = 24
-    features: bool = True
-    grey: bool = True
-    coordinates: bool = True
-    shape_prior: bool = True
+    weights: WeightsChoice = "auto"  # "auto": ImageNet's if they are on this machine, else random
+    size: Annotated[int, Field(ge=32, le=4096)] = 256  # images become size x size pixels, the largest level
+    scales: tuple[int, ...] = (256, 128, 64, 32, 16)  # pixels of the pyramid's levels; each divides `size`
+    layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")  # of VGG19, computed at each level
+    components: Annotated[int, Field(ge=0)] = 24  # principal, of each layer at each level; 0: all channels
+    features: bool = True  # use VGG19's layers; without them only grey values and coordinates are left
+    grey: bool = True  # use the grey value and its difference from local means
+    coordinates: bool = True  # use the pixel's place in the image and in the body
+    shape_prior: bool = True  # begin with a kernel regression of the whole mask
+    # Stages before the last one. Each reads the two latest maps; the shape prior's is the first.
     contexts: Annotated[int, Field(ge=0, le=8)] = 2
-    grid: Annotated[int, Field(ge=8)] = 128
-    coarse: Annotated[int, Field(ge=8)] = 64
+    grid: Annotated[int, Field(ge=8)] = 128  # pixels a side of the last stage's map; divides `size`
+    coarse: Annotated[int, Field(ge=8)] = 64  # pixels a side of the earlier stages' maps; divides `grid`
+    # Of patients. A training image's maps come from models that were fitted to the other folds.
     folds: Annotated[int, Field(ge=2, le=20)] = 3
-    copies: Annotated[int, Field(ge=0, le=50)] = 8
+    copies: Annotated[int, Field(ge=0, le=50)] = 8  # changed copies of each training image to learn from
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=8,
         scale=(0.6, 1.3),  # some pictures fill a quarter of their plate
@@ -98,20 +65,22 @@ class Vgg19ContextSettings(Settings):
         brightness=0,
         noise=0,
     )
-    pixels_per_image: Annotated[int, Field(ge=16)] = 1000
+    pixels_per_image: Annotated[int, Field(ge=16)] = 1000  # rows that a stage learns from
     pixels_per_copy: Annotated[int, Field(ge=16)] = 150
+    # Of every stage. All but "lightgbm" read the ranks of a column's values instead of the values. "mlp"
+    # chooses an epoch by validation pixels.
     regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"
-    regressor_settings: dict[str, Any] = Field(default_factory=dict)
-    boosting: StageBoostingSettings = StageBoostingSettings()
+    regressor_settings: dict[str, Any] = Field(default_factory=dict)  # of a class that `regressor` names
+    boosting: StageBoostingSettings = StageBoostingSettings()  # keys of "lightgbm" in the last stage
+    # Keys of "lightgbm" in the other stages. If a spec gives `boosting` alone, its keys count for all stages.
     context_boosting: ContextBoostingSettings = ContextBoostingSettings()
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
 
     def resolve_regressor(self) -> tuple[type[Regressor], Settings]:
         """Return class and settings of a regressor other than "lightgbm". Raises InputError if unknown."""
-        return resolve_regressor(
-            self.regressor, {"ridge": self.ridge, "mlp": self.mlp}, self.regressor_settings
-        )
+        own = {"ridge": self.ridge, "mlp": self.mlp}
+        return resolve_regressor(self.regressor, own, self.regressor_settings)
 
     def get_boosting(self, last: bool) -> StageBoostingSettings:
         """Return the keys of the trees of the last stage, or of the stages before it."""
@@ -150,8 +119,7 @@ class Vgg19ContextSettings(Settings):
         wrong = [scale for scale in self.scales if scale < 8 or self.size % scale]
         if wrong:
             raise ValueError(f"scale {wrong[0]} must divide size {self.size} and be at least 8")
-        grids = [self.grid, self.coarse] if self.contexts else [self.grid]
-        for grid in grids:
+        for grid in [self.grid, self.coarse] if self.contexts else [self.grid]:
             odd = [block for block in self.blocks if not _is_multiple_either_way(block.side, grid)]
             if odd:
                 raise ValueError(

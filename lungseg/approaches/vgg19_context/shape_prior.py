@@ -25,27 +25,20 @@ class ShapePrior(nn.Module):
     """Kernel ridge regression: normalised images N x 1 x S x S -> maps N x 1 x 64 x 64 in [0, 1]."""
 
     def __init__(self, cases: int = 0) -> None:
-        """Make an unfitted prior.
-
-        Args:
-            cases: number of training images, if the state of a fitted prior is to be loaded.
-        """
+        """Make an unfitted prior, with space for the state of one that was fitted to so many cases."""
         super().__init__()
         self.register_buffer("pictures", torch.zeros(cases, SIDE**2))
         self.register_buffer("coefficients", torch.zeros(cases, MASK_SIDE**2))
         self.register_buffer("width", torch.ones(()))
 
     def fit(self, pictures: Tensor, masks: Tensor, groups: Tensor) -> Tensor:
-        """Fit, and predict each case by a fit without its group.
+        """Fit, and predict each case by a fit without its group: float32 N x 1 x 64 x 64 in [0, 1].
 
         Args:
             pictures: what `describe_images` returns of N images.
             masks: float32 N x 1 x 64 x 64, shares of lung.
             groups: int N; the images of a patient and their changed copies share one. If there are more
                 than 8000 cases, only those of evenly spaced groups are fitted.
-
-        Returns:
-            float32 N x 1 x 64 x 64 in [0, 1].
         """
         chosen = _choose_cases(groups)
         maps = torch.empty(len(pictures), 1, MASK_SIDE, MASK_SIDE)
@@ -97,13 +90,9 @@ def _choose_cases(groups: Tensor) -> Tensor:
 
 
 def describe_images(images: Tensor) -> Tensor:
-    """Shrink images to 32 x 32 pixels of zero mean and unit standard deviation.
+    """Shrink normalised images N x 1 x S x S to 32 x 32 pixels, float32 N x 1024.
 
-    Args:
-        images: normalised, N x 1 x S x S.
-
-    Returns:
-        float32 N x 1024.
+    Each has zero mean and unit standard deviation.
     """
     pictures = shrink_maps(images, SIDE).flatten(1)
     centred = pictures - pictures.mean(1, keepdim=True)

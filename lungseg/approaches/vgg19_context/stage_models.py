@@ -24,31 +24,19 @@ from lungseg.system.runtime import Runtime
 
 
 class StageModel(ABC):
-    """A model that predicts the share of lung from rows of F columns; values are not clipped to [0, 1].
+    """A model that predicts the share of lung from rows of F columns; values are not clipped to [0, 1]."""
 
-    Attributes:
-        parameters: fitted numbers; None if it can't tell.
-        fits_in_parallel: whether several can be fitted at once, in threads of one process.
-        on_device: whether `predict_rows` computes where the rows are; else they are copied to the host and
-            back.
-    """
-
-    parameters: int | None = 0
-    fits_in_parallel: bool = False
-    on_device: bool = False
+    parameters: int | None = 0  # fitted numbers; None if it can't tell
+    fits_in_parallel: bool = False  # whether several can be fitted at once, in threads of one process
+    on_device: bool = False  # whether `predict_rows` computes where the rows are, without copies to the host
 
     @abstractmethod
     def fit(
         self, rows: CodedRows, held: CodedRows, bins: Bins, fit_context: FitContext, threads: int
     ) -> None:
-        """Fit to codes.
+        """Fit to codes of training images; `held` are of validation images, which may choose a step.
 
-        Args:
-            rows: of training images.
-            held: of validation images, for regressors that choose a step by them.
-            bins: of the columns.
-            fit_context: seed, and where to report progress.
-            threads: CPU threads to use, where the regressor can be told. They don't change the result.
+        `threads` of the CPU are used where the regressor can be told. They don't change the result.
         """
 
     @abstractmethod

@@ -32,19 +32,12 @@ MEASURED_ROWS = 100_000  # most rows that a stage's losses are measured on
 
 @dataclass(frozen=True)
 class StageRows:
-    """The rows of all cases for one stage.
+    """The rows of all cases for one stage."""
 
-    Attributes:
-        tables: codes of the image planes; and, if there are earlier maps, of the context planes.
-        bins: of all columns.
-        context_bins: of the context planes alone.
-        choice: which pixels the rows are.
-    """
-
-    tables: list[np.ndarray]
-    bins: Bins
-    context_bins: Bins | None
-    choice: PixelChoice
+    tables: list[np.ndarray]  # codes of the image planes; and of the context planes, if there are any
+    bins: Bins  # of all columns
+    context_bins: Bins | None  # of the context planes alone
+    choice: PixelChoice  # which pixels the rows are
 
     def select(self, cases: np.ndarray) -> CodedRows:
         """Return the rows of some cases (bool N)."""
@@ -61,25 +54,17 @@ def make_stage_rows(
     last: bool,
     seed: int,
 ) -> StageRows:
-    """Make the codes of the chosen pixels.
+    """Make the codes of the chosen pixels, which are those of `tables.fine` if this is the last stage.
 
-    Args:
-        tables: codes of the image planes.
-        cases: all images.
-        choice: the pixels; if this is the last stage, those of `tables.fine`.
-        earlier: out-of-fold maps N x 1 x g x g of the stages before.
-        grid: pixels a side of the stage's map.
-        last: whether this is the last stage.
-        seed: with `grid` and the number of maps, determines the sample that bins are found from.
+    `earlier` are the out-of-fold maps N x 1 x g x g of the stages before. Seed, grid and their number
+    determine the sample that bins are found from.
     """
     own = np.asarray(tables.fine) if last else _gather(tables.coarse, choice, grid)
     if not earlier:
         return StageRows([own], tables.bins, None, choice)
     rng = np.random.default_rng([seed, grid, len(earlier)])
-    sample = [
-        sample_rows(_compute_context(earlier, index, grid), rng) for index in choose_sample_cases(cases)
-    ]
-    bins = Bins.from_sample(np.concatenate(sample))
+    sampled = (_compute_context(earlier, index, grid) for index in choose_sample_cases(cases))
+    bins = Bins.from_sample(np.concatenate([sample_rows(planes, rng) for planes in sampled]))
     context = np.empty((len(own), len(bins)), np.uint8)
     for index in range(len(cases)):
         planes = _compute_context(earlier, index, grid)[0].flatten(1)
@@ -100,14 +85,11 @@ def _gather(coarse: np.ndarray, choice: PixelChoice, grid: int) -> np.ndarray:
 
 
 def choose_training_cases(fold: Tensor, only_all: bool) -> dict[int, np.ndarray]:
-    """Choose the cases that each model learns from.
+    """Choose the cases that each model learns from, as bool N by fold.
 
-    Args:
-        fold: int64 N, the fold of each case; -1 for validation images.
-        only_all: leave out the models of the folds, because nothing reads the last stage's out-of-fold maps.
-
-    Returns:
-        bool N by fold: all training cases but those of that fold; at -1, all training cases.
+    A fold's model learns from all training cases but its own, the model at -1 from all. `fold` is int64 N; -1
+    stands for validation images. `only_all` leaves out the models of the folds, because nothing reads the
+    last stage's out-of-fold maps.
     """
     numbers = fold.numpy()
     folds = [VALIDATION] if only_all else [*range(int(numbers.max()) + 1), VALIDATION]
@@ -124,19 +106,10 @@ def predict_out_of_fold(
     grid: int,
     report: Callable[[int, int], None],
 ) -> Tensor:
-    """Predict the maps of all cases, each by the model of its fold.
+    """Predict the maps float32 N x 1 x grid x grid in [0, 1] of all cases, each by the model of its fold.
 
-    Args:
-        tables: codes of the image planes.
-        rows: of the stage; its `context_bins` are read.
-        models: by fold; the one at -1 is for validation images.
-        fold: int64 N.
-        earlier: out-of-fold maps float32 N x 1 x g x g of the stages before.
-        grid: pixels a side of the maps.
-        report: called with the cases that are done, and all.
-
-    Returns:
-        float32 N x 1 x grid x grid in [0, 1].
+    `models` are by fold; the one at -1 is for validation images. `earlier` are the out-of-fold maps of the
+    stages before. `report` is called with the cases that are done, and all.
     """
     maps = torch.empty(len(fold), 1, grid, grid)
     done = 0
@@ -155,15 +128,12 @@ def predict_out_of_fold(
 def measure_losses(model: StageModel, rows: StageRows, cases: AugmentedImages) -> dict[str, float]:
     """Measure mean squared error and pixel accuracy, on rows of training and of validation images.
 
-    Returns:
-        train_loss, train_accuracy, validation_loss and validation_accuracy.
+    The names are train_loss, train_accuracy, validation_loss and validation_accuracy.
     """
     in_training = cases.is_training.numpy()[rows.choice.case]
     record = {}
-    for side, places in (
-        ("train", np.flatnonzero(in_training)),
-        ("validation", np.flatnonzero(~in_training)),
-    ):
+    for side, own in (("train", in_training), ("validation", ~in_training)):
+        places = np.flatnonzero(own)
         places = places[space_evenly(len(places), MEASURED_ROWS)]
         chosen = CodedRows(rows.tables, rows.choice.targets, places)
         values, targets = model.predict_codes(chosen.read_codes(0, len(chosen))), chosen.read_targets()

@@ -36,24 +36,16 @@ NOMINAL_ROWS = {"lightgbm": 2.4e6, "ridge": 5e5, "mlp": 1.5e5}
 
 
 class Vgg19PixelsSettings(Settings):
-    """Keys of `vgg19-pixels`.
+    """Keys of `vgg19-pixels`."""
 
-    Attributes:
-        size: images are worked on at size x size pixels; the original recipe has 48.
-        pixels_per_image: pixels sampled from each image, or all if it has no more.
-        weights: "imagenet", "random" or "auto" (ImageNet's if they are on this machine, else random).
-        regressor: "lightgbm" (its keys are `boosting`), "ridge", "mlp", or a class with scikit-learn's
-            interface, such as "sklearn.ensemble:RandomForestRegressor".
-        regressor_settings: arguments of that class's constructor.
-        boosting, ridge, mlp: keys of the regressor of that name.
-    """
-
-    size: Annotated[int, Field(ge=8, le=4096)] = 48
-    pixels_per_image: Annotated[int, Field(ge=16)] = 2304
-    weights: WeightsChoice = "auto"
+    size: Annotated[int, Field(ge=8, le=4096)] = 48  # images become size x size pixels; 48 in the original
+    pixels_per_image: Annotated[int, Field(ge=16)] = 2304  # sampled from each, or all if it has no more
+    weights: WeightsChoice = "auto"  # "auto": ImageNet's if they are on this machine, else random
+    # "lightgbm", "ridge", "mlp", or a class with scikit-learn's interface, such as
+    # "sklearn.ensemble:RandomForestRegressor".
     regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"
-    regressor_settings: dict[str, Any] = Field(default_factory=dict)
-    boosting: BoostingSettings = BoostingSettings()
+    regressor_settings: dict[str, Any] = Field(default_factory=dict)  # arguments of that class's constructor
+    boosting: BoostingSettings = BoostingSettings()  # keys of "lightgbm"
     ridge: RidgeSettings = RidgeSettings()
     mlp: MlpSettings = MlpSettings()
 

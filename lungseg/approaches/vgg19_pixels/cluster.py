@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 NETWORK_LINES = re.compile(
     r"^\[(machines|local_listen_port|num_machines|time_out|pre_partition): .*\]\n", re.M
 )
-
 SOCKET_MINUTES = 5  # LightGBM's `time_out`; with its default of 120, workers wait long for one that is gone
 
 
@@ -79,19 +78,12 @@ class _Plan:
 def fit_distributed(
     client: Client, samples: Sequence[Sample], settings: Vgg19PixelsSettings, seed: int
 ) -> lightgbm.Booster:
-    """Fit the pixel regressor on the workers of a Dask cluster, on CPUs.
+    """Fit a booster that predicts shares of lung from rows float32 N x 64, on the CPUs of a Dask cluster.
 
-    All `settings.boosting.rounds` trees are grown: no validation images stop the training early.
-
-    Args:
-        client: connected to a scheduler with at least one worker.
-        samples: images to learn from; they are pickled and sent to workers.
-        settings: `size`, `pixels_per_image`, `weights` and `boosting` are read. The client finds the weights
-            and sends them, so workers need no file of weights.
-        seed: determines which pixels are sampled.
-
-    Returns:
-        A booster that predicts the share of lung from feature values float32 N x 64.
+    All `settings.boosting.rounds` trees are grown: no validation images stop the training early. Samples are
+    pickled and sent to workers. The client finds the weights and sends them, so workers need no file of them.
+    Of the settings, `size`, `pixels_per_image`, `weights` and `boosting` are read. The seed determines which
+    pixels are sampled.
 
     Raises:
         InputError: Dask isn't installed, there is no worker, workers died again and again while reading
@@ -137,13 +129,8 @@ def _grow_trees(
         ]
         return dask.array.concatenate(blocks)
 
-    parameters = {
-        "bins": bins,
-        "rounds": settings.rounds,
-        "start": start,
-        "time_out": SOCKET_MINUTES,
-        **make_boosting_parameters(settings, seed),
-    }
+    parameters = {"bins": bins, "rounds": settings.rounds, "start": start, "time_out": SOCKET_MINUTES}
+    parameters |= make_boosting_parameters(settings, seed)
     codes, targets = join(0, (len(bins),), np.uint8), join(1, (), np.float32)
 
     def train() -> Any:  # a private function, since DaskLGBMRegressor can't start another class on workers
@@ -176,11 +163,7 @@ def fit_locally(
 
 
 class CodesRegressor:
-    """The class that `lightgbm.dask` starts on each worker instead of `LGBMRegressor`: it trains on codes.
-
-    Attributes:
-        text: LightGBM's text of the fitted model, which reads codes.
-    """
+    """The class that `lightgbm.dask` starts on each worker instead of `LGBMRegressor`: it trains on codes."""
 
     def __init__(self, bins: Bins, rounds: int, start: float, **parameters: Any) -> None:
         self._bins, self._rounds, self._start = bins, rounds, start

@@ -31,13 +31,7 @@ def build_range_table(
     pixels_per_image: int,
     seed: int,
 ) -> PixelTable:
-    """Build the table of one range of images.
-
-    Args:
-        samples: the images of this range.
-        start: index of the first one; with the seed it determines which pixels are sampled.
-        network, runtime, size, pixels_per_image, seed: as of `build_table`.
-    """
+    """Build the table of a range of images; the first one's index and the seed determine the sample."""
     own_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
     return build_table(samples, network, runtime, size, pixels_per_image, own_seed)
 
@@ -45,12 +39,7 @@ def build_range_table(
 def sample_bins(
     samples: Sequence[Sample], network: PixelFeatures, runtime: Runtime, size: int, seed: int
 ) -> Bins:
-    """Find bins of the features from at most 64 evenly spaced images and 4096 pixels of each.
-
-    Args:
-        samples: all images.
-        network, runtime, size, seed: as of `build_table`.
-    """
+    """Find bins of the features from at most 64 evenly spaced images and 4096 pixels of each."""
     places = np.unique(np.linspace(0, len(samples) - 1, SAMPLE_IMAGES).astype(int))
     chosen = [samples[place] for place in places]
     return Bins.from_sample(build_table(chosen, network, runtime, size, SAMPLE_PIXELS, seed).features)
@@ -67,16 +56,9 @@ def write_pixel_codes(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Write the codes of sampled pixels of all images to a file; memory is that of one range of images.
+    """Write the codes of sampled pixels of all images to an .npy file; return the targets float32 N.
 
-    Args:
-        path: the .npy file, which `open_codes` reads.
-        samples: all images.
-        bins: of the features.
-        network, runtime, size, pixels_per_image, seed, progress: as of `build_table`.
-
-    Returns:
-        Targets float32 N, the share of lung in the pixel of each row.
+    Memory is that of one range of images. `open_codes` reads the file.
     """
     rows = min(pixels_per_image, size * size)
     targets = np.empty(len(samples) * rows, np.float32)

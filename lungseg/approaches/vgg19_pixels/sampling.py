@@ -17,19 +17,11 @@ IMAGES_A_BATCH = 8
 
 
 def sample_pixels(target: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Sample pixels of one image, stratified by the mask's value.
+    """Sample pixels of a target float32 h x w, stratified by its shares of lung: ascending flat indices.
 
     The strata are no lung, less than half, half or more, and all lung. Each gets its share of the image,
     rounded by largest remainder. So the sample has the true share of lung, and the thin strata along the edge
-    are not lost by chance.
-
-    Args:
-        target: float32 h x w in [0, 1], the share of lung in each pixel.
-        count: pixels to sample, at least 1.
-        rng: seeded.
-
-    Returns:
-        int64 flat indices, ascending, without repeats; all pixels if the image has no more than `count`.
+    are not lost by chance. All pixels are taken if the image has no more than `count`.
     """
     values = target.ravel()
     if count >= values.size:
@@ -55,14 +47,9 @@ def build_table(
 ) -> PixelTable:
     """Build a table of sampled pixels of all images; beyond it, memory is that of one batch of images.
 
-    Args:
-        samples: with `image()` and `mask()`.
-        network: computes the features.
-        runtime: of the network.
-        size: images are shrunk to size x size pixels by area average. The mask's area average is the target.
-        pixels_per_image: rows per image, or all pixels if it has no more.
-        seed: with an image's index in `samples`, determines which pixels are sampled.
-        progress: called with the images that are done, and all.
+    Images are shrunk to size x size pixels by area average; the mask's area average is the target. The seed
+    and an image's index in `samples` determine which of its pixels are sampled: `pixels_per_image`, or all if
+    it has no more. `progress` is called with the images that are done, and all.
     """
     rows = min(pixels_per_image, size * size)
     features = np.empty((len(samples) * rows, CHANNELS), np.float32)

@@ -22,19 +22,9 @@ def run_while_workers_live(client: Client, data: Sequence[Future], train: Callab
     """Call `train`, and end it with an error if a worker of the cluster dies meanwhile.
 
     Without this the other workers would wait for the dead one, or read from its closed socket, for ever
-    (LightGBM's issue 5920), in tasks that can't be stopped. They are restarted, and what the cluster holds is
-    released.
-
-    Args:
-        client: of the cluster.
-        data: all that `train` learns from, as the cluster holds it.
-        train: waits for the cluster; runs in another thread.
-
-    Returns:
-        What `train` returns.
-
-    Raises:
-        InputError: a worker that was there at the start is gone.
+    (LightGBM's issue 5920), in tasks that can't be stopped. They are restarted, and the data, which `train`
+    learns from, are released. `train` waits for the cluster in another thread; its result is returned. Raises
+    InputError if a worker that was there at the start is gone.
     """
     before = list_workers(client)
     outcome = Outcome()

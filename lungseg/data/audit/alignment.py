@@ -50,15 +50,11 @@ def high_pass(picture: np.ndarray, detail: float) -> np.ndarray:
 
 
 def normalise_contrast(picture: np.ndarray, detail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Divide a picture's detail by the contrast around it, and show where there is detail at all.
+    """Divide the `high_pass` of a picture by the contrast around it, and show where there is detail at all.
 
     Brightness, gain and gamma change a picture's local mean and contrast but hardly this ratio. It is the
     divisive normalisation of Jarrett et al. 2009 (What is the best multi-stage architecture for object
     recognition?), with a floor, so that noise in flat areas isn't amplified.
-
-    Args:
-        picture: SIDE x SIDE float32.
-        detail: standard deviation of the Gaussian blur that is subtracted, in pixels.
 
     Returns:
         the detail (float32, about -3 to 3) and the texture (float32, 0 to 1), both SIDE x SIDE.
@@ -79,11 +75,8 @@ def make_view(picture: np.ndarray) -> View:
 def measure_similarity(moving: View, fixed: View, placement: np.ndarray) -> float:
     """Align two pictures and return the correlation of their fine detail, -1 to 1, where both have texture.
 
-    It is 0 if the pictures overlap too little, or if a coarse alignment shows that they can't be copies.
-
-    Args:
-        moving, fixed: the pictures.
-        placement: 2 x 3 float64, where the alignment starts.
+    The alignment starts at `placement`. The result is 0 if the pictures overlap too little, or if a coarse
+    alignment shows that they can't be copies.
     """
     found, placement = _align(moving.rough, fixed.rough, placement)
     if found < _PROMISING:

@@ -21,26 +21,15 @@ _CODE = ("lungseg.data.audit.compare", "lungseg.data.files.images")
 
 @dataclass(frozen=True)
 class PictureFindings:
-    """What pictures showed, by hashes (hex) and not by names, so that it holds for copies of a dataset too.
+    """What pictures showed, by hashes (hex), not by names, so that it holds for copies of a dataset too."""
 
-    Attributes:
-        pixels: hash of each file -> hash of its decoded pixels.
-        alike: (hash of pixels, hash of pixels, similarity) from LOOKALIKE up.
-        uncompared: hashes of the pixels of pictures that show too little to be compared.
-    """
-
-    pixels: dict[str, str]
-    alike: list[tuple[str, str, float]]
-    uncompared: set[str]
+    pixels: dict[str, str]  # hash of each file -> hash of its decoded pixels
+    alike: list[tuple[str, str, float]]  # (hash of pixels, hash of pixels, similarity) from LOOKALIKE up
+    uncompared: set[str]  # hashes of the pixels of pictures that show too little to be compared
 
 
 def recall(files: Sequence[str], compared: bool) -> PictureFindings | None:
-    """Return what `store` kept for these files; None if nothing usable is stored.
-
-    Args:
-        files: sorted hashes, hex.
-        compared: as of `store`.
-    """
+    """Return what `store` kept for these files; None if nothing usable is stored."""
     folder = find_cache_folder("audit")
     if folder is None:
         return None
@@ -57,21 +46,11 @@ def recall(files: Sequence[str], compared: bool) -> PictureFindings | None:
 
 
 def store(files: Sequence[str], compared: bool, found: PictureFindings) -> None:
-    """Store what the pictures of these files showed.
-
-    Args:
-        files: sorted hashes, hex.
-        compared: the pictures were compared with each other, not only hashed.
-        found: what to store.
-    """
+    """Store what these files (sorted hashes, hex) showed: `compared` with each other, or only hashed."""
     folder = find_cache_folder("audit")
     if folder is None:
         return
-    values = {
-        "pixels": found.pixels,
-        "alike": [list(pair) for pair in found.alike],
-        "uncompared": sorted(found.uncompared),
-    }
+    values = {"pixels": found.pixels, "alike": found.alike, "uncompared": sorted(found.uncompared)}
     with suppress(InputError):  # an unwritable folder or a full disk: no cache
         write_json(folder / _name(files, compared), values)
 

@@ -21,43 +21,26 @@ _SHOWN = 3  # names in a row; of further ones it gives the number
 
 @dataclass
 class CheckReport:
-    """What was found. Lists of sentences are ready to print; the other lists hold ids or names of files.
+    """What was found. Lists of sentences are ready to print; the other lists hold ids or names of files."""
 
-    Attributes:
-        root: the dataset's folder, None if it has none.
-        count: images that have a mask.
-        patients: number of patients among these.
-        sources, labels: number of images of each.
-        sizes: number of images of each (height, width), of those that can be read.
-        lung_shares: lung pixels over all pixels, of each mask that can be read.
-        images_without_mask, masks_without_image: names of files.
-        ambiguous: sentences: two masks for one image, or a duplicate id.
-        unreadable: sentences: images and masks that can't be used.
-        size_mismatches: sentences.
-        empty_masks, full_masks, blank_images: ids.
-        duplicates: pairs that show the same picture; other pictures of one patient aren't among them.
-        lookalikes: pairs under two patients' names that may show one person.
-        uncompared: ids of images that show too little to look for their copies.
-    """
-
-    root: Path | None
-    count: int = 0
-    patients: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    lung_shares: list[float] = field(default_factory=list)
-    images_without_mask: list[str] = field(default_factory=list)
+    root: Path | None  # the dataset's folder, None if it has none
+    count: int = 0  # images that have a mask
+    patients: int = 0  # among these
+    sources: Counter[str] = field(default_factory=Counter)  # number of images of each
+    labels: Counter[str] = field(default_factory=Counter)  # likewise
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (height, width), of readable images
+    lung_shares: list[float] = field(default_factory=list)  # lung pixels over all, of each readable mask
+    images_without_mask: list[str] = field(default_factory=list)  # names of files
     masks_without_image: list[str] = field(default_factory=list)
-    ambiguous: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    size_mismatches: list[str] = field(default_factory=list)
-    empty_masks: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)  # sentences: two masks for one image, a duplicate id
+    unreadable: list[str] = field(default_factory=list)  # sentences: images and masks that can't be used
+    size_mismatches: list[str] = field(default_factory=list)  # sentences
+    empty_masks: list[str] = field(default_factory=list)  # ids
     full_masks: list[str] = field(default_factory=list)
     blank_images: list[str] = field(default_factory=list)
-    duplicates: list[Pair] = field(default_factory=list)
-    lookalikes: list[Pair] = field(default_factory=list)
-    uncompared: list[str] = field(default_factory=list)
+    duplicates: list[Pair] = field(default_factory=list)  # of one picture, not only of one patient
+    lookalikes: list[Pair] = field(default_factory=list)  # under two patients' names; may show one person
+    uncompared: list[str] = field(default_factory=list)  # ids; they show too little to look for copies
 
     @property
     def problems(self) -> list[str]:
@@ -112,32 +95,27 @@ class CheckReport:
             ("sizes (height x width)", _counts(sizes)),
             ("lung share of an image", _spread(self.lung_shares)),
         ]
-        lists = {
-            "images without a mask": self.images_without_mask,
-            "masks without an image": self.masks_without_image,
-            "ambiguous": self.ambiguous,
-            "unusable files": self.unreadable,
-            "masks of another size": self.size_mismatches,
-            "empty masks": self.empty_masks,
-            "masks that are all lung": self.full_masks,
-            "blank images": self.blank_images,
-            "duplicate pictures": _format_pairs(self.duplicates),
-            "pictures that may show one person": _format_pairs(self.lookalikes),
-        }
-        return rows + [
-            (name, f"{len(found)}: {_some(found)}" if found else "0") for name, found in lists.items()
-        ]
+        lists = (
+            ("images without a mask", self.images_without_mask),
+            ("masks without an image", self.masks_without_image),
+            ("ambiguous", self.ambiguous),
+            ("unusable files", self.unreadable),
+            ("masks of another size", self.size_mismatches),
+            ("empty masks", self.empty_masks),
+            ("masks that are all lung", self.full_masks),
+            ("blank images", self.blank_images),
+            ("duplicate pictures", _format_pairs(self.duplicates)),
+            ("pictures that may show one person", _format_pairs(self.lookalikes)),
+        )
+        return rows + [(name, f"{len(found)}: {_some(found)}" if found else "0") for name, found in lists]
 
 
 def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckReport:
     """Read every image and mask of a dataset, two at a time, and compare all pictures with each other.
 
-    Args:
-        dataset: what to check. Near-duplicates are looked for only if it shows real people.
-        progress: called with (done, total, id) after each image, then as by `compare_samples`.
-
-    Raises:
-        InputError: the dataset isn't there (a missing or empty folder).
+    Near-duplicates are looked for only if the dataset shows real people. The progress is called with (done,
+    total, id) after each image, then as by `compare_samples`. Raises InputError if the dataset isn't there (a
+    missing or empty folder).
     """
     inventory = dataset.inventory()
     samples = sorted(inventory.samples, key=lambda sample: sample.id)
@@ -153,23 +131,18 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
     )
     sound: list[Sample] = []
     with ThreadPoolExecutor(2) as pool:
-        for done, (sample, finding) in enumerate(
-            zip(samples, pool.map(_read, samples), strict=True), start=1
-        ):
+        findings = zip(samples, pool.map(_read, samples), strict=True)
+        for done, (sample, finding) in enumerate(findings, start=1):
             _enter(report, sample, finding)
             if not finding.error:
                 sound.append(sample)
             if progress:
                 progress(done, len(samples), sample.id)
-    _compare(report, sound, dataset.real, progress)
-    return report
-
-
-def _compare(report: CheckReport, samples: Sequence[Sample], real: bool, progress: Progress | None) -> None:
-    found = compare_samples({"": samples}, progress, pictures=real)
+    found = compare_samples({"": sound}, progress, pictures=dataset.real)
     report.duplicates = [pair for pair in found.pairs if pair.kind != "same patient"]
     report.lookalikes = found.lookalikes
     report.uncompared = [name for _, name in found.uncompared]
+    return report
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,12 @@ _SHA256_BYTES = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples that show the same picture or person.
+    """Two samples that show the same picture or person."""
 
-    Attributes:
-        kind: one of KINDS, or "look-alike": two X-rays that may be of one person.
-        first, second: (name of the dataset, id of the sample).
-        similarity: of near-duplicates and look-alikes, 0 to 1; else None.
-    """
-
-    kind: str
-    first: tuple[str, str]
+    kind: str  # one of KINDS, or "look-alike": two X-rays that may be of one person
+    first: tuple[str, str]  # (name of the dataset, id of the sample)
     second: tuple[str, str]
-    similarity: float | None = None
+    similarity: float | None = None  # of near-duplicates and look-alikes, 0 to 1
 
     def describe(self) -> str:
         """Return a sentence that says which two they are and what they share; without a full stop."""
@@ -51,18 +45,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Findings:
-    """What comparing all samples with each other showed.
+    """What comparing all samples with each other showed."""
 
-    Attributes:
-        pairs: each pair of one of KINDS, with its strongest kind.
-        lookalikes: pairs under two patients' names that are no copies but more alike than two persons are;
-            most are two X-rays of one person. They must be looked at; by themselves they are no leak.
-        uncompared: (name of the dataset, id) of pictures that show too little to look for their copies.
-    """
-
-    pairs: list[Pair]
+    pairs: list[Pair]  # each pair of one of KINDS, with its strongest kind
+    # Pairs under two patients' names that are no copies but more alike than two persons are. Most are two
+    # X-rays of one person. They must be looked at; by themselves they are no leak.
     lookalikes: list[Pair]
-    uncompared: list[tuple[str, str]]
+    uncompared: list[tuple[str, str]]  # (name of the dataset, id) of pictures that show too little
 
 
 def compare_samples(
@@ -116,8 +105,8 @@ def compare_samples(
         if similarity < NEAR_DUPLICATE:
             enter("look-alike", product(places[first], places[second]), similarity)
     return Findings(
-        [pair for _, pair in sorted(found.items(), key=lambda entry: entry[0])],
-        [pair for _, pair in sorted(lookalikes.items(), key=lambda entry: entry[0])],
+        [found[pair] for pair in sorted(found)],
+        [lookalikes[pair] for pair in sorted(lookalikes)],
         [key for key, pixel in zip(keys, pixels, strict=True) if pixel in seen.uncompared],
     )
 
@@ -125,9 +114,7 @@ def compare_samples(
 def find_leaks(pairs: Sequence[Pair], sides: Mapping[tuple[str, str], str]) -> list[Pair]:
     """Return the pairs whose two samples are on different sides of a split.
 
-    Args:
-        pairs: as `compare_samples` finds them.
-        sides: "train", "validation" or "test" of each (dataset, id); other samples don't count.
+    `sides` has "train", "validation" or "test" of each (dataset, id); other samples don't count.
     """
     placed = [pair for pair in pairs if pair.first in sides and pair.second in sides]
     return [pair for pair in placed if sides[pair.first] != sides[pair.second]]

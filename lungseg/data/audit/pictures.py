@@ -14,17 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from lungseg.data.audit.alignment import (
-    FINE_DETAIL,
-    ROUGH_DETAIL,
-    SIDE,
-    View,
-    high_pass,
-    make_view,
-    measure_similarity,
-    normalise_contrast,
-    shrink,
-)
+from lungseg.data.audit import alignment
+from lungseg.data.audit.alignment import FINE_DETAIL, ROUGH_DETAIL, SIDE, normalise_contrast
 
 # Small, blank, blurred and mostly flat pictures are left out: they show too little to be distinguishable.
 # Chest X-rays have a texture of 0.59 or more and a detail of 0.10 or more, smooth blobs a detail of 0.01.
@@ -46,16 +37,13 @@ Progress = Callable[[int, int, str], None]
 
 
 def prepare_picture(image: np.ndarray) -> np.ndarray | None:
-    """Return what is compared of an image: SIDE x SIDE float16; None if it shows too little.
-
-    Args:
-        image: float32, H x W.
-    """
+    """Return what is compared of an image (H x W): SIDE x SIDE float16; None if it shows too little."""
     if min(image.shape) < SMALLEST_SIDE:
         return None
-    small = shrink(np.asarray(image, np.float32), SIDE)
+    small = alignment.shrink(np.asarray(image, np.float32), SIDE)
     contrast = float(small.std())
-    if contrast < LEAST_CONTRAST or float(high_pass(small, FINE_DETAIL).std()) < LEAST_DETAIL * contrast:
+    detail = float(alignment.high_pass(small, FINE_DETAIL).std())
+    if contrast < LEAST_CONTRAST or detail < LEAST_DETAIL * contrast:
         return None
     if float(normalise_contrast(small, FINE_DETAIL)[1].mean()) < LEAST_TEXTURE:
         return None
@@ -65,30 +53,24 @@ def prepare_picture(image: np.ndarray) -> np.ndarray | None:
 def find_alike_pairs(
     pictures: Sequence[np.ndarray], least: float, progress: Progress | None = None
 ) -> list[tuple[int, int, float]]:
-    """Find all pairs of pictures that are alike.
+    """Find all pairs of pictures of `prepare_picture` whose similarity is at least `least`, which is above 0.
 
-    Args:
-        pictures: as `prepare_picture` makes them.
-        least: smallest similarity of a pair, above 0. Pairs below about 0.5 may be missing, because they are
-            never aligned.
-        progress: called with (done, total, text).
-
-    Returns:
-        (i, j, similarity) with i < j and `least` <= similarity <= 1, sorted.
+    Pairs below about 0.5 may be missing, because they are never aligned. The progress is called with (done,
+    total, text). Returns (i, j, similarity) with i < j and `least` <= similarity <= 1, sorted.
     """
     if len(pictures) < 2:
         return []
     found: dict[tuple[int, int], float] = {}
 
     @lru_cache(maxsize=1024)
-    def view_of(index: int) -> View:
-        return make_view(pictures[index].astype(np.float32))
+    def view_of(index: int) -> alignment.View:
+        return alignment.make_view(pictures[index].astype(np.float32))
 
     for candidate in _candidates(pictures, progress):
         fixed = view_of(candidate.whole)
         if candidate.mirrored:
             fixed = fixed.mirrored()
-        similarity = measure_similarity(view_of(candidate.part), fixed, candidate.placement)
+        similarity = alignment.measure_similarity(view_of(candidate.part), fixed, candidate.placement)
         pair = min(candidate.part, candidate.whole), max(candidate.part, candidate.whole)
         if similarity >= least:
             found[pair] = max(found.get(pair, 0.0), min(similarity, 1.0))
@@ -147,32 +129,23 @@ def _candidates(pictures: Sequence[np.ndarray], progress: Progress | None) -> It
                 better = alike > best[flip]
                 np.copyto(best[flip], alike, where=better)
                 which[flip][better] = number
-        yield from _promising(best, which, start, windows)
+        for flip, row, whole in np.argwhere(best >= _CANDIDATE).tolist():
+            if start + row != whole:
+                placement = _placement(*windows[which[flip, row, whole]])
+                yield _Candidate(start + row, whole, bool(flip), placement)
         if progress:
             progress(min(start + _BLOCK, len(pictures)), len(pictures), "comparing pictures")
 
 
-def _promising(
-    best: np.ndarray, which: np.ndarray, start: int, windows: Sequence[tuple[_Span, _Span]]
-) -> Iterator[_Candidate]:
-    for flip, row, whole in np.argwhere(best >= _CANDIDATE).tolist():
-        if start + row != whole:
-            window = windows[which[flip, row, whole]]
-            yield _Candidate(start + row, whole, bool(flip), _placement(*window))
-
-
 def _placement(rows: _Span, columns: _Span) -> np.ndarray:
     """The placement from positions (-1 to 1) in a window to positions in its picture."""
-    down, right = 2 * rows.start + rows.length - 1, 2 * columns.start + columns.length - 1
+    down, right = (2 * span.start + span.length - 1 for span in (rows, columns))
     return np.array([[rows.length, 0.0, down], [0.0, columns.length, right]])
 
 
 def _details(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Local contrast of each picture, n x SIDE x SIDE float32."""
-    details = np.empty((len(pictures), SIDE, SIDE), np.float32)
-    for index, one in enumerate(pictures):
-        details[index] = normalise_contrast(one.astype(np.float32), ROUGH_DETAIL)[0]
-    return details
+    return np.stack([normalise_contrast(one.astype(np.float32), ROUGH_DETAIL)[0] for one in pictures])
 
 
 def _cut(details: np.ndarray, window: tuple[_Span, _Span]) -> np.ndarray:

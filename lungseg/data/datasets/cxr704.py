@@ -36,29 +36,19 @@ class Cxr704Dataset(Dataset):
     """
 
     class Settings(BaseModel):
-        """Keys in a spec.
-
-        Attributes:
-            sources: which hospitals to take; all of them by default.
-        """
+        """Keys in a spec."""
 
         model_config = ConfigDict(extra="forbid")
 
-        sources: list[Literal["montgomery", "shenzhen"]] | None = None
+        sources: list[Literal["montgomery", "shenzhen"]] | None = None  # hospitals to take; None is all
 
     settings: Settings
 
     def inventory(self) -> Inventory:
-        """Find and match the files.
-
-        Raises:
-            InputError: the set isn't there; the message says how to get it.
-        """
+        """Find and match the files. Raises InputError if the set isn't there, and says how to get it."""
         root = self._root()
-        masks = list_image_files(root / "masks")
-        found = match_by_stem(
-            list_image_files(root / "CXR_png"), [masks], lambda stem: stem.removesuffix("_mask")
-        )
+        masks, images = list_image_files(root / "masks"), list_image_files(root / "CXR_png")
+        found = match_by_stem(images, [masks], lambda stem: stem.removesuffix("_mask"))
         samples = []
         for stem, image, own in found.pairs:
             parts = _NAME.fullmatch(stem)

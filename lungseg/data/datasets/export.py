@@ -9,16 +9,9 @@ from lungseg.system.files import write_grey
 
 
 def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
-    """Write 8-bit PNG files folder/images/NAME.png and folder/masks/NAME.png (0 / 255).
+    """Write 8-bit PNG files folder/images/NAME.png and folder/masks/NAME.png (0 / 255) of `phantom.render`.
 
-    Args:
-        folder: is made if need be.
-        count: of phantoms.
-        size: side of the pictures in pixels.
-        seed: as of `phantom.render`.
-
-    Raises:
-        InputError: the folder can't be written.
+    Raises InputError if the folder can't be written.
     """
     for index in range(count):
         image, mask = render(seed, index, size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -66,20 +65,19 @@ class FolderDataset(Dataset):
     def inventory(self) -> Inventory:
         """Find and match the files.
 
-        Raises:
-            InputError: a folder is missing or empty, or the pattern finds no patient in a name.
+        Raises InputError if a folder is missing or empty, or if the pattern finds no patient in a name.
         """
         image_folder, mask_folders = self._folders()
-        suffix = self.settings.suffix
+        suffix, spacing = self.settings.suffix, self.settings.spacing_mm
         images = list_image_files(image_folder)
         groups = [list_image_files(folder) for folder in mask_folders]
         groups = [[path for path in group if path.stem.endswith(suffix)] for group in groups]
         masks = {path for group in groups for path in group}  # they may lie in the folder of the images
         images = [path for path in images if path not in masks]
         found = match_by_stem(images, groups, lambda stem: stem.removesuffix(suffix))
-        find_patient, spacing = self._patient_finder(), self._spacing()
+        spacing = (spacing, spacing) if isinstance(spacing, float) else spacing
         samples = [
-            FileSample(stem, self.settings.source, find_patient(stem), "", image, own, spacing)
+            FileSample(stem, self.settings.source, self._patient(stem), "", image, own, spacing)
             for stem, image, own in found.pairs
         ]
         return Inventory(
@@ -109,22 +107,11 @@ class FolderDataset(Dataset):
             path = self.data_root / path
         return path.resolve()
 
-    def _spacing(self) -> tuple[float, float] | None:
-        spacing = self.settings.spacing_mm
-        return (spacing, spacing) if isinstance(spacing, float) else spacing
-
-    def _patient_finder(self) -> Callable[[str], str]:
-        """A function that returns the patient of an image by its stem."""
-        if self.settings.patient_pattern is None:
-            return lambda stem: stem
-        pattern = re.compile(self.settings.patient_pattern)
-
-        def find_patient(stem: str) -> str:
-            found = pattern.search(stem)
-            if not found or not found[1]:
-                raise InputError(
-                    f"patient_pattern '{pattern.pattern}' finds no patient in '{stem}': correct the pattern"
-                )
-            return found[1]
-
-        return find_patient
+    def _patient(self, stem: str) -> str:
+        pattern = self.settings.patient_pattern
+        if pattern is None:
+            return stem
+        found = re.search(pattern, stem)
+        if not found or not found[1]:
+            raise InputError(f"patient_pattern '{pattern}' finds no patient in '{stem}': correct the pattern")
+        return found[1]

@@ -37,14 +37,11 @@ def draw_frame(rng: np.random.Generator, patient: Patient, site: int) -> Frame:
 
 
 def render(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Render the phantom with number `index` of a seed.
+    """Render the phantom with number `index` of a seed: the radiograph and the lung field.
 
-    The result is the same at every call; another size shows the same patient.
-
-    Returns:
-        the radiograph: float32, size x size, in [0, 1], white is dense.
-        the lung field: bool, size x size, the lungs as readers draw them, above the diaphragm's domes and
-        without heart and mediastinum.
+    The result is the same at every call; another size shows the same patient. The radiograph is float32, size
+    x size, in [0, 1], white is dense. The lung field is bool, the lungs as readers draw them, above the
+    diaphragm's domes and without heart and mediastinum.
     """
     rng = np.random.default_rng([seed, index])
     noise = rng.spawn(1)[0]  # of its own, because how many numbers it gives depends on the size
@@ -66,11 +63,9 @@ def render(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def project_tissue(
     canvas: Canvas, patient: Patient, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Compute the projected tissues of a patient.
+    """Return a patient's projected tissues, each size x size.
 
-    Returns:
-        cm of soft tissue (bone counted as such), cm of cortical bone, the lung field (bool) and the heart
-        (bool), each size x size.
+    Soft tissue (bone counted as such) and cortical bone are in cm, the lung field and the heart are bool.
     """
     body = trunk.project_body(canvas, patient)
     lung, mask, heart = trunk.project_lungs(canvas, patient)
@@ -87,12 +82,9 @@ def project_tissue(
 
 
 class PhantomSample(Sample):
-    """A phantom, rendered when it is first asked for.
+    """A phantom of `render`, rendered when it is asked for.
 
-    Args:
-        seed, index, size: as of `render`.
-        label: "normal" or "opacity".
-        cache: shared by the samples of a dataset; holds the last rendered pair of image and mask.
+    The samples of a dataset share a cache that holds the last rendered pair of image and mask.
     """
 
     def __init__(self, seed: int, index: int, size: int, label: str, cache: dict) -> None:
@@ -100,8 +92,7 @@ class PhantomSample(Sample):
         self.patient = f"{self.id}-of-seed-{seed}"
         self.source = SITES[index % len(SITES)]
         self.label = label
-        self._key = (seed, index, size)
-        self._cache = cache
+        self._key, self._cache = (seed, index, size), cache
 
     def _pair(self) -> tuple[np.ndarray, np.ndarray]:
         pair = self._cache.get(self._key)
@@ -129,28 +120,21 @@ class PhantomDataset(Dataset):
     """Simulated X-rays from two sites that expose and show their pictures differently."""
 
     class Settings(BaseModel):
-        """Keys in a spec.
-
-        Attributes:
-            count: of pictures, each of another patient.
-            size: side of the pictures in pixels.
-            seed: another seed gives other patients.
-        """
+        """Keys in a spec."""
 
         model_config = ConfigDict(extra="forbid")
 
-        count: int = Field(60, ge=1)
-        size: int = Field(256, ge=32, le=2048)
-        seed: int = Field(0, ge=0)
+        count: int = Field(60, ge=1)  # of pictures, each of another patient
+        size: int = Field(256, ge=32, le=2048)  # side of the pictures in pixels
+        seed: int = Field(0, ge=0)  # another seed gives other patients
 
     real = False
 
     def inventory(self) -> Inventory:
         """List the samples of all phantoms."""
-        settings = self.settings
-        cache: dict = {}
+        seed, size, cache = self.settings.seed, self.settings.size, {}
         samples: list[Sample] = []
-        for index in range(settings.count):
-            label = draw_patient(np.random.default_rng([settings.seed, index])).label
-            samples.append(PhantomSample(settings.seed, index, settings.size, label, cache))
+        for index in range(self.settings.count):
+            label = draw_patient(np.random.default_rng([seed, index])).label
+            samples.append(PhantomSample(seed, index, size, label, cache))
         return Inventory(root=None, samples=samples)

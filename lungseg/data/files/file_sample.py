@@ -16,19 +16,14 @@ from lungseg.system.errors import InputError
 
 @dataclass(frozen=True)
 class FileSample(Sample):
-    """One image file and the mask files whose union is its lung field (often one file for each lung).
-
-    Attributes:
-        image_path: PNG, JPEG, TIFF or BMP.
-        mask_paths: likewise, each of the image's size.
-    """
+    """One image file and the mask files whose union is its lung field (often one file for each lung)."""
 
     id: str
     source: str
     patient: str
     label: str
-    image_path: Path
-    mask_paths: tuple[Path, ...]
+    image_path: Path  # PNG, JPEG, TIFF or BMP
+    mask_paths: tuple[Path, ...]  # likewise, each of the image's size
     spacing: tuple[float, float] | None = None
 
     def image(self) -> np.ndarray:
@@ -36,11 +31,7 @@ class FileSample(Sample):
         return read_image(self.image_path)
 
     def mask(self) -> np.ndarray:
-        """Read the union of all masks: bool, H x W.
-
-        Raises:
-            InputError: as `read_mask`; SizeMismatch if a mask hasn't the image's size.
-        """
+        """Read the union of all masks: bool, H x W. Raises InputError as `read_mask`."""
         shape = read_size(self.image_path)
         union = np.zeros(shape, dtype=bool)
         for path in self.mask_paths:

@@ -13,26 +13,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 @dataclass
 class Matches:
-    """Images and masks of a dataset, matched by name.
+    """Images and masks of a dataset, matched by name."""
 
-    Attributes:
-        pairs: (stem, image, masks) of each image that has all its masks, sorted by stem.
-        images_without_mask: names of files.
-        masks_without_image: names of files.
-        ambiguous: sentences, each of two files that claim the same id or the same image.
-    """
-
+    # (stem, image, masks) of each image that has all its masks, sorted by stem.
     pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
-    images_without_mask: list[str] = field(default_factory=list)
+    images_without_mask: list[str] = field(default_factory=list)  # names of files
     masks_without_image: list[str] = field(default_factory=list)
+    # Sentences, each of two files that claim the same id or the same image.
     ambiguous: list[str] = field(default_factory=list)
 
 
 def list_image_files(folder: Path) -> list[Path]:
     """List the image files directly in a folder, sorted by name, without hidden ones (`._x.png`).
 
-    Raises:
-        InputError: the folder is missing, can't be read, or holds no image.
+    Raises InputError if the folder is missing, can't be read, or holds no image.
     """
     try:
         files = sorted(path for path in folder.iterdir() if _is_image(path))
@@ -50,10 +44,8 @@ def match_by_stem(
 ) -> Matches:
     """Match images to masks by the stems of their names.
 
-    Args:
-        images: image files.
-        masks: groups of mask files; an image needs one mask of each group (one for each lung, say).
-        image_stem: gives the stem of the image that a mask's stem belongs to.
+    An image needs one mask of each group of masks (one for each lung, say). `image_stem` gives the stem of
+    the image that a mask's stem belongs to.
     """
     found = Matches()
     by_stem = _group(images, lambda stem: stem)

@@ -65,9 +65,8 @@ class Raster:
 def read_raster(path: Path) -> Raster:
     """Decode a PNG, JPEG, TIFF or BMP file of any mode.
 
-    Raises:
-        InputError: the file is missing, empty, no image, truncated, of several frames, smaller than 16 pixels
-            a side or larger than 64 megapixels. Sizes are checked before anything is decoded.
+    Raises InputError if the file is missing, empty, no image, truncated, of several frames, smaller than 16
+    pixels a side or larger than 64 megapixels. Sizes are checked before anything is decoded.
     """
     with _opened(path) as (image, file):
         try:
@@ -87,11 +86,7 @@ def read_raster(path: Path) -> Raster:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of the upright picture, from the file's header.
-
-    Raises:
-        InputError: as `read_raster`.
-    """
+    """Return (height, width) of the upright picture from the file's header. Raises as `read_raster`."""
     with _opened(path) as (image, _):
         width, height = image.size
         # A TIFF's size is upright already. Pillow's getexif() would decode a PNG to look behind its pixels.

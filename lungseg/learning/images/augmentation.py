@@ -30,43 +30,30 @@ from lungseg.system.plugins import Settings
 class AugmentationSettings(Settings):
     """How strong each change may be. Zero, or the range (1, 1), turns it off.
 
-    Attributes:
-        flip: probability of a left-right flip. Off by default: the heart has a side.
-        rotation: largest angle in degrees, to either side.
-        scale: smallest and largest magnification; above 1 the lungs become larger.
-        stretch: largest relative change of height against width: with 0.1 one of them grows by up to 10 %
-            while the other shrinks by as much.
-        shift: largest displacement along each axis, as a share of that side.
-        crop: largest share of the image that is cut off at each border; the rest fills the image.
-        elastic: largest displacement along each axis of a smooth deformation, as a share of that side; a
-            pixel's usual displacement is a quarter of it. Up to about 0.05 nothing folds over.
-        padding: what comes in from outside the image: "zeros" (black), "border" (its edge repeated), or
-            "either", one of the two at random for each image. Outside a mask there is never lung.
-        collimation: largest share of the image that is black at each border, as behind a collimator.
-        gamma: smallest and largest exponent of the grey values; above 1 the image becomes darker.
-        contrast: largest relative change of the distance from the image's mean: 0.2 is factors 0.8 to 1.2.
-        brightness: largest change of all grey values, in units of the range [0, 1].
-        local_contrast: probability of contrast-limited adaptive histogram equalisation (CLAHE), as many
-            scanners do it.
-        noise: largest standard deviation of Gaussian noise, in units of the range [0, 1].
+    Displacements are shares of the side along each axis, grey values are in units of the range [0, 1].
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    flip: float = Field(0.0, ge=0, le=1)
-    rotation: float = Field(10.0, ge=0, le=180)
-    scale: tuple[float, float] = (0.85, 1.15)
-    stretch: float = Field(0.0, ge=0, lt=1)
-    shift: float = Field(0.06, ge=0, lt=1)
-    crop: float = Field(0.0, ge=0, lt=0.5)
+    flip: float = Field(0.0, ge=0, le=1)  # probability, left-right; off by default: the heart has a side
+    rotation: float = Field(10.0, ge=0, le=180)  # largest angle in degrees, to either side
+    scale: tuple[float, float] = (0.85, 1.15)  # magnification; above 1 the lungs become larger
+    stretch: float = Field(0.0, ge=0, lt=1)  # with 0.1 height or width grows by up to 10 %, the other shrinks
+    shift: float = Field(0.06, ge=0, lt=1)  # largest displacement
+    crop: float = Field(0.0, ge=0, lt=0.5)  # largest share cut off at each border; the rest fills the image
+    # Largest displacement of a smooth deformation; a pixel's usual one is a quarter of it. Up to about 0.05
+    # nothing folds over.
     elastic: float = Field(0.0, ge=0, lt=0.2)
+    # What comes in from outside the image: black, its edge repeated, or one of the two at random for each
+    # image. Outside a mask there is never lung.
     padding: Literal["zeros", "border", "either"] = "zeros"
-    collimation: float = Field(0.0, ge=0, lt=0.5)
-    gamma: tuple[float, float] = (0.7, 1.4)
-    contrast: float = Field(0.2, ge=0, lt=1)
-    brightness: float = Field(0.1, ge=0, le=1)
+    collimation: float = Field(0.0, ge=0, lt=0.5)  # largest share that is black at each border
+    gamma: tuple[float, float] = (0.7, 1.4)  # exponents of the grey values; above 1 the image becomes darker
+    contrast: float = Field(0.2, ge=0, lt=1)  # 0.2: factors 0.8 to 1.2 of the distance from the image's mean
+    brightness: float = Field(0.1, ge=0, le=1)  # largest change of all grey values
+    # Probability of contrast-limited adaptive histogram equalisation (CLAHE), as many scanners do it.
     local_contrast: float = Field(0.0, ge=0, le=1)
-    noise: float = Field(0.03, ge=0, le=1)
+    noise: float = Field(0.03, ge=0, le=1)  # largest standard deviation of Gaussian noise
 
     @field_validator("scale", "gamma")
     @classmethod
@@ -78,39 +65,26 @@ class AugmentationSettings(Settings):
 
 @dataclass(frozen=True)
 class Changes:
-    """The drawn changes of N images, as tensors on the CPU. A change that is off is None.
+    """The drawn changes of N images, as tensors on the CPU; by default float32 N. One that is off is None.
 
-    Attributes:
-        angles: float32 N, radians; None also means no scales, shifts, flips and stretch.
-        scales, gamma, contrast: float32 N, factors.
-        shifts: float32 N x 2, to the right and downwards, as shares of width and height.
-        flips: bool N.
-        stretch: float32 N, factors by which the width grows and the height shrinks.
-        black: bool N, whether what comes in from outside is black; else the border is repeated. None: black.
-        borders: float32 N x 4, the shares cut off at left, right, top and bottom.
-        knots: float32 N x 2 x KNOTS x KNOTS, of the deformation, as shares of width and height.
-        collimated: float32 N x 4, the black shares at left, right, top and bottom.
-        local_contrast: bool N, whether CLAHE is applied.
-        brightness: float32 N, what is added, in units of [0, 1].
-        noise: float32 N, standard deviations in units of [0, 1].
-        noise_seeds: int64 N, seeds of the noise.
+    Shares are of width and height, and grey values in units of [0, 1].
     """
 
-    angles: Tensor | None = None
-    scales: Tensor | None = None
-    shifts: Tensor | None = None
-    flips: Tensor | None = None
-    stretch: Tensor | None = None
-    black: Tensor | None = None
-    gamma: Tensor | None = None
-    contrast: Tensor | None = None
-    brightness: Tensor | None = None
-    noise: Tensor | None = None
-    noise_seeds: Tensor | None = None
-    borders: Tensor | None = None
-    knots: Tensor | None = None
-    collimated: Tensor | None = None
-    local_contrast: Tensor | None = None
+    angles: Tensor | None = None  # radians; None also means no scales, shifts, flips and stretch
+    scales: Tensor | None = None  # factors
+    shifts: Tensor | None = None  # N x 2: shares, to the right and downwards
+    flips: Tensor | None = None  # bool
+    stretch: Tensor | None = None  # factors by which the width grows and the height shrinks
+    black: Tensor | None = None  # bool: whether what comes in is black (None: yes), not the border repeated
+    gamma: Tensor | None = None  # exponents
+    contrast: Tensor | None = None  # factors
+    brightness: Tensor | None = None  # what is added
+    noise: Tensor | None = None  # standard deviations
+    noise_seeds: Tensor | None = None  # int64
+    borders: Tensor | None = None  # N x 4: the shares cut off at left, right, top and bottom
+    knots: Tensor | None = None  # N x 2 x KNOTS x KNOTS: of the deformation, shares
+    collimated: Tensor | None = None  # N x 4: the black shares at left, right, top and bottom
+    local_contrast: Tensor | None = None  # bool: whether CLAHE is applied
 
     def __getitem__(self, chosen: slice) -> Self:
         """Return the changes of some of the images."""
@@ -129,13 +103,7 @@ class Augmentation:
         return self.apply(images, masks, self.draw(len(images), generator))
 
     def draw(self, count: int, generator: torch.Generator) -> Changes:
-        """Draw the changes of `count` images.
-
-        Args:
-            count: of images.
-            generator: of the CPU. All that is random comes from it, so the changes are the same on every
-                device.
-        """
+        """Draw the changes of `count` images, all from a generator of the CPU: the same for every device."""
         drawn = self.settings, count, generator
         return Changes(
             **_draw_affine(*drawn), **_draw_padding(*drawn), **_draw_grey_values(*drawn), **_draw_rest(*drawn)
@@ -143,20 +111,12 @@ class Augmentation:
 
     @torch.no_grad()
     def apply(self, images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
-        """Apply changes to a batch.
+        """Apply changes to images and masks float32 N x 1 x H x W in [0, 1]; the masks' edges become soft.
 
         The order is: deform, flip, rotate and scale about the centre, shift, stretch, crop; then CLAHE,
         gamma, contrast, brightness and noise; then black borders, behind which there is no lung. An image's
         result doesn't depend on the rest of its batch, but for rounding where several threads share the work.
         The noise differs between kinds of devices, since each draws it from the seeds in its own way.
-
-        Args:
-            images: float32 N x 1 x H x W in [0, 1].
-            masks: float32 N x 1 x H x W in [0, 1].
-            changes: of these N images.
-
-        Returns:
-            New images and masks of the same shapes, device and range. The masks' edges are soft.
         """
         images, masks = _move(images, masks, changes)
         images = _expose(images, changes)

@@ -15,19 +15,12 @@ LEVELS = 256
 
 
 def apply_clahe(images: Tensor, tiles: int = 8, limit: float = 2.0) -> Tensor:
-    """Raise the local contrast of images.
+    """Raise the local contrast of images float32 N x 1 x H x W in [0, 1], rounded to 256 grey levels.
 
-    The grey values are rounded to 256 levels. An image's result doesn't depend on the rest of the batch.
-
-    Args:
-        images: float32 N x 1 x H x W in [0, 1].
-        tiles: along each side, at most as many as it has pixels. At the right and below, the image is
-            extended by its mirror image to a multiple of the tiles.
-        limit: the most that a level of a tile counts, in multiples of its even share of the tile's pixels.
-            The excess is distributed evenly over all levels.
-
-    Returns:
-        float32 N x 1 x H x W in [0, 1].
+    There are `tiles` along each side, at most as many as it has pixels. At the right and below, the image is
+    extended by its mirror image to a multiple of the tiles. A level of a tile counts at most `limit` times
+    its even share of the tile's pixels. The excess is distributed evenly over all levels. An image's result
+    doesn't depend on the rest of the batch.
     """
     height, width = images.shape[-2:]
     rows, columns = min(tiles, height), min(tiles, width)

@@ -24,9 +24,6 @@ def make_affine_matrices(
         shifts: N x 2, to the right and downwards, as shares of width and height.
         flips: N, bool, left-right.
         height, width: of the images, in pixels: a rotation mustn't shear an image that isn't square.
-
-    Returns:
-        float32 N x 2 x 3.
     """
     cosine, sine = torch.cos(angles) / scales, torch.sin(angles) / scales
     # Rows of the inverse rotation, in pixels; y points downwards.
@@ -40,15 +37,7 @@ def make_affine_matrices(
 
 
 def stretch_matrices(theta: Tensor, factors: Tensor) -> Tensor:
-    """Add a stretch to matrices.
-
-    Args:
-        theta: N x 2 x 3, what is done before.
-        factors: N; an image becomes so many times as wide, and its height is divided by as much.
-
-    Returns:
-        N x 2 x 3.
-    """
+    """Add a stretch to matrices: an image becomes `factors` times as wide and 1 / `factors` times as high."""
     linear = theta[:, :, :2] * torch.stack([1 / factors, factors], 1)[:, None]
     return torch.cat([linear, theta[:, :, 2:]], 2)
 
@@ -56,13 +45,8 @@ def stretch_matrices(theta: Tensor, factors: Tensor) -> Tensor:
 def crop_matrices(theta: Tensor, borders: Tensor) -> Tensor:
     """Add a crop to matrices: what lies within the borders fills the whole image.
 
-    Args:
-        theta: N x 2 x 3, what is done before.
-        borders: N x 4, the shares of width, width, height and height to cut off at left, right, top and
-            bottom; two opposite ones add up to less than 1.
-
-    Returns:
-        N x 2 x 3.
+    The borders N x 4 are the shares of width, width, height and height to cut off at left, right, top and
+    bottom; two opposite ones add up to less than 1.
     """
     low, high = 2 * borders[:, 0::2] - 1, 1 - 2 * borders[:, 1::2]
     centre, factors = (low + high) / 2, (high - low) / 2
@@ -73,15 +57,10 @@ def crop_matrices(theta: Tensor, borders: Tensor) -> Tensor:
 def interpolate_displacements(knots: Tensor, height: int, width: int) -> Tensor:
     """Compute a smooth displacement of each pixel: the uniform cubic B-spline with the given knots.
 
-    Rueckert et al., "Nonrigid registration using free-form deformations", IEEE Transactions on Medical
-    Imaging 18(8), 1999. The spline's weights are positive and sum to 1, so no displacement exceeds the
-    largest knot. If the knots are independent, its standard deviation is about half of theirs.
-
-    Args:
-        knots: float32 N x 2 x KNOTS x KNOTS, of any unit; the last two axes are y and x.
-
-    Returns:
-        float32 N x 2 x height x width, in the knots' unit and on their device.
+    Knots float32 N x 2 x KNOTS x KNOTS (y and x) of any unit make N x 2 x height x width of that unit, on
+    their device. Rueckert et al., "Nonrigid registration using free-form deformations", IEEE Transactions on
+    Medical Imaging 18(8), 1999. The spline's weights are positive and sum to 1, so no displacement exceeds
+    the largest knot. If the knots are independent, its standard deviation is about half of theirs.
     """
     rows, columns = (_compute_spline_weights(side).to(knots) for side in (height, width))
     # Not matrix products: their rounding may depend on the size of the batch.

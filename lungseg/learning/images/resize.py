@@ -55,15 +55,10 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_batch(images: Sequence[np.ndarray], size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Resize images of any sizes to squares, and stack them to one batch.
+    """Resize images float32 H x W in [0, 1] to one batch float32 N x 1 x size x size in [0, 1] on a device.
 
-    Args:
-        images: float32 H x W in [0, 1] each. The aspect ratio isn't kept: an image fills its square.
-        size: height and width of the result, in pixels.
-        device: of the result. Resizing happens on the host, so only small images are copied.
-
-    Returns:
-        float32 N x 1 x size x size in [0, 1]; area average along an axis that shrinks, else bilinear.
+    Area average along an axis that shrinks, else bilinear. The aspect ratio isn't kept: an image fills its
+    square. Resizing happens on the host, so only small images are copied to the device.
     """
     batch = np.empty((len(images), 1, size, size), dtype=np.float32)
     for index, image in enumerate(images):
@@ -72,24 +67,15 @@ def to_batch(images: Sequence[np.ndarray], size: int, device: torch.device | str
 
 
 def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Compute the share of lung in each cell of a size x size grid over the mask.
+    """Compute the share of lung, float32, in each cell of a size x size grid over a mask bool H x W.
 
-    Args:
-        mask: bool H x W.
-        size: cells along each side.
-
-    Returns:
-        float32 size x size in [0, 1]; bilinear along an axis that is shorter than `size`.
+    It is interpolated bilinearly along an axis that is shorter than `size`.
     """
     return _resize(mask, size, size)
 
 
 def shrink_maps(maps: Tensor, side: int) -> Tensor:
-    """Shrink N x C x H x W to N x C x side x side by area average.
-
-    Raises:
-        ValueError: `side` doesn't divide H and W.
-    """
+    """Shrink maps N x C x H x W to side x side by area average; ValueError if `side` divides not both."""
     if maps.shape[-1] % side or maps.shape[-2] % side:
         raise ValueError(f"{side} divides not both of {tuple(maps.shape[-2:])}")
     factor = maps.shape[-1] // side
@@ -97,18 +83,10 @@ def shrink_maps(maps: Tensor, side: int) -> Tensor:
 
 
 def resize_maps(maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Resize the maps of a batch to the sizes of their images, and copy them to the host.
+    """Resize maps N x 1 x h x w to each image's (H, W) on their device, and copy them to the host.
 
-    Args:
-        maps: N x 1 x h x w, any floating type, on any device. Resizing happens there.
-        sizes: (H, W) of each image, in pixels; maps of equal sizes are resized together.
-
-    Returns:
-        N arrays float32 H x W in [0, 1], in the order of `sizes`. Bilinear with `align_corners=False`,
-        antialiased along an axis that shrinks.
-
-    Raises:
-        ValueError: there aren't as many sizes as maps.
+    The arrays are float32 in [0, 1], in the order of `sizes`. Bilinear with `align_corners=False`,
+    antialiased along an axis that shrinks. Raises ValueError if there aren't as many sizes as maps.
     """
     if maps.shape[0] != len(sizes):
         raise ValueError(f"{maps.shape[0]} maps, but {len(sizes)} sizes")

@@ -18,8 +18,7 @@ from lungseg.system.files import explain_write_error
 def read_checkpoint_interval() -> float:
     """Return the least seconds between checkpoints: LUNGSEG_CHECKPOINT_SECONDS, or 60.
 
-    Raises:
-        InputError: the variable isn't a number of at least 0.
+    Raises InputError if the variable isn't a number of at least 0.
     """
     text = os.environ.get("LUNGSEG_CHECKPOINT_SECONDS", "60")
     try:
@@ -34,8 +33,7 @@ def read_checkpoint_interval() -> float:
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write a state by torch.save, completely or not at all.
 
-    Raises:
-        InputError: the disk is full, or the place can't be written.
+    Raises InputError if the disk is full or the place can't be written.
     """
     temporary = path.with_suffix(".part")
     try:
@@ -54,14 +52,10 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Read what `save_state` wrote.
+    """Read what `save_state` wrote; None if there is no file, and, with a warning, if it is damaged.
 
-    Returns:
-        The state; None if there is no file, and also, with a warning, if it is cut short or damaged.
-
-    Raises:
-        InputError: the file can't be read now, which says nothing about its content.
-        RuntimeError: the memory of the device is full.
+    Raises InputError if the file can't be read now, which says nothing about its content, and RuntimeError if
+    the memory of the device is full.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)

@@ -30,14 +30,10 @@ LEAST_SIDE, LEAST_CHANNELS = 16, 48
 
 
 def use_matrix_products(network: nn.Module) -> None:
-    """Turn convolutions into PointwiseConv2d, DenseConv2d or AtrousConv2d where that gains, in place.
-
-    The weights stay as they are.
-    """
+    """Turn convolutions into PointwiseConv2d, DenseConv2d or AtrousConv2d where that gains, in place."""
     for module in network.modules():
-        if type(module) is not nn.Conv2d or module.groups > 1 or module.stride != (1, 1):
-            continue
-        if module.padding_mode != "zeros":
+        plain = type(module) is nn.Conv2d and module.groups == 1 and module.stride == (1, 1)
+        if not plain or module.padding_mode != "zeros":
             continue
         if module.kernel_size == (1, 1) and module.padding == (0, 0):
             module.__class__ = PointwiseConv2d
@@ -131,9 +127,9 @@ class _ConvolutionWithFastWeightGradient(torch.autograd.Function):
 
 def _compute_weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     """Compute C' x C x 3 x 3 from a 3 x 3 convolution's input and its output's gradient, channels last."""
-    inputs, outputs = (functional.pad(_pixels(maps), (0, 0, 1, 1, 1, 1)) for maps in (x, gradient))
-    row = inputs.shape[2]
-    inputs, outputs = _as_rows(inputs), _as_rows(outputs)
+    padded = [functional.pad(_pixels(maps), (0, 0, 1, 1, 1, 1)) for maps in (x, gradient)]
+    row = padded[0].shape[2]
+    inputs, outputs = map(_as_rows, padded)
     edge = row + 1  # the border of the first and of the last image
     met = outputs[edge:-edge].T
     found = x.new_empty((outputs.shape[1], 3, 3, inputs.shape[1]))

@@ -20,12 +20,9 @@ _SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KEYS else "
 
 
 def share_norms(network: nn.Module, settings: TrainingSettings, runtime: Runtime) -> nn.Module:
-    """Make batch norms use the whole batch of all processes.
+    """Make batch norms use the whole batch of all processes, unless they are frozen.
 
-    The network is returned as it is if its norms are frozen or there is one process only.
-
-    Raises:
-        InputError: norms would have to be shared on a CPU, which PyTorch can't do.
+    Raises InputError if norms would have to be shared on a CPU, which PyTorch can't do.
     """
     require_shareable_norms(settings, runtime)
     if distributed.world_size() == 1 or settings.freeze_norms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,20 +18,13 @@ AHEAD = 2  # batches that are read in advance
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of a batch.
+    """This process's share of a batch."""
 
-    Attributes:
-        images, masks: float32 n x 1 x s x s in [0, 1], on the device.
-        names: ids of the images.
-        first: index of its first image in the whole batch.
-        whole: number of images of the whole batch, over all processes.
-    """
-
-    images: Tensor
+    images: Tensor  # float32 n x 1 x s x s in [0, 1], on the device; so are the masks
     masks: Tensor
-    names: list[str]
-    first: int
-    whole: int
+    names: list[str]  # ids of the images
+    first: int  # index of its first image in the whole batch
+    whole: int  # images of the whole batch, over all processes
 
 
 class Feed:
@@ -42,13 +35,7 @@ class Feed:
     """
 
     def __init__(self, data: Images, order: list[Tensor], device: torch.device) -> None:
-        """Prepare to read batches; nothing is read yet.
-
-        Args:
-            data: images and masks.
-            order: indices of the images of each batch, over all processes.
-            device: where the batches are wanted.
-        """
+        """Prepare to read batches; `order` has the indices of each one's images, over all processes."""
         self.waited = 0.0
         self._data, self._order, self._device = data, order, device
 
@@ -78,5 +65,4 @@ class Feed:
 
     def _on_device(self, batch: Batch) -> Batch:
         images = batch.images.to(self._device, non_blocking=True)
-        masks = batch.masks.to(self._device, non_blocking=True)
-        return Batch(images, masks, batch.names, batch.first, batch.whole)
+        return replace(batch, images=images, masks=batch.masks.to(self._device, non_blocking=True))

@@ -28,33 +28,19 @@ LEVELS = 65535  # of uint16: values in [0, 1] are rounded by at most 8e-6
 
 
 class Images:
-    """Images and masks of samples at one working size.
-
-    Attributes:
-        names: ids of the samples, in their order.
-    """
+    """Images and masks of samples at one working size, in memory or in files."""
 
     def __init__(self, names: list[str], arrays: list[np.ndarray | Path]) -> None:
-        """Collect images that are in memory or in files.
-
-        Args:
-            names: ids of the samples.
-            arrays: of each sample uint16 2 x s x s, image and mask, or the .npy file that holds it.
-        """
-        self.names = names
-        self._arrays = arrays
+        """Collect ids of samples and their arrays uint16 2 x s x s (image, mask), or .npy files of these."""
+        self.names, self._arrays = names, arrays
 
     def __len__(self) -> int:
         return len(self._arrays)
 
     def read_batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Read images and masks of the samples at some indices.
+        """Read images and masks (shares of lung) by index: float32 n x 1 x s x s in [0, 1], on the host.
 
-        Returns:
-            Two tensors float32 n x 1 x s x s in [0, 1], on the host. In a mask: the share of lung in a pixel.
-
-        Raises:
-            InputError: a file is missing or damaged.
+        Raises InputError if a file is missing or damaged.
         """
         stacked = np.stack([self._open(index) for index in chosen])
         # With numpy: torch would start OpenMP threads of its own in the thread that reads. With more of them
@@ -77,12 +63,9 @@ class Images:
 def read_images(
     samples: Sequence[Any], size: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Images:
-    """Open the cached images and masks of samples, and make those that are not cached yet.
+    """Open the cached images and masks of samples at size x size pixels, and make those not cached yet.
 
-    Args:
-        samples: with `id`, `content()`, `image()` and `mask()`.
-        size: pixels a side.
-        progress: called with the samples that are done, and all.
+    `progress` is called with the samples that are done, and all.
     """
     folder = _find_folder(size)
     arrays: list[np.ndarray | Path] = []
@@ -102,15 +85,15 @@ def _find_folder(size: int) -> Path | None:
 @functools.cache
 def _hash_own_code() -> str:
     """Hash what the cached pixels depend on besides the sample: this code and the libraries that it uses."""
-    code = hash_code(__name__)
-    packages = [version(name) for name in ("numpy", "pillow", "scipy", "torch")]
-    return hashlib.sha256(" ".join([code, *packages]).encode()).hexdigest()[:12]
+    parts = hash_code(__name__), *(version(name) for name in ("numpy", "pillow", "scipy", "torch"))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
 def _find_or_make(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
     if folder is None:
         return _make(sample, size)
-    own = _hash_sample_class(_get_sample_class(sample))
+    # RememberedSample only wraps the sample whose class makes the image.
+    own = _hash_sample_class(type(sample.original if isinstance(sample, RememberedSample) else sample))
     path = folder / f"{hashlib.sha256(own + sample.content()).hexdigest()[:32]}.npy"
     if _is_sound(path, size):
         return path
@@ -120,11 +103,6 @@ def _find_or_make(sample: Any, size: int, folder: Path | None) -> np.ndarray | P
     except InputError:
         return array
     return path
-
-
-def _get_sample_class(sample: Any) -> type:
-    """Return the class that makes the image: RememberedSample only wraps a sample."""
-    return type(sample.original if isinstance(sample, RememberedSample) else sample)
 
 
 @functools.cache

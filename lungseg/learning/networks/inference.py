@@ -6,6 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -31,42 +32,31 @@ class Predictor:
     def __init__(
         self, network: nn.Module, settings: TrainingSettings, runtime: Runtime, plain: bool = False
     ) -> None:
-        """Fold, cast and compile the network as the runtime asks for.
+        """Fold, cast and compile a copy of the network as the runtime asks for.
 
-        Args:
-            network: is not changed.
-            settings: `size` and `test_time` are read.
-            runtime: device, precision and layout, and whether to compile.
-            plain: call the network as it is, because it is still being trained.
+        `plain` calls the network as it is, because it is still being trained. Of the settings, `size` and
+        `test_time` are read.
         """
         self._settings, self._runtime = settings, runtime
         self._network = network
         if not plain:
             self._network = _cast_convolutions(_fold_norms_if_equal(network, settings.size), runtime.dtype)
-        self._call: Callable[[Tensor], Tensor] = self._network
+        compiled = runtime.compiled and not plain
+        self._call: Callable[[Tensor], Tensor] = self._call_compiled if compiled else self._network
         self._graphs = not plain and runtime.device.type == "cuda" and not runtime.compiled
         self._recorded: dict[torch.Size, _CudaGraph] = {}
         self.compile_seconds: float | None = None
         self.not_compiled: str | None = None
         self._compile: Callable[[Tensor], Tensor] | None = None
-        if runtime.compiled and not plain:
-            self._call = self._call_compiled
 
     @torch.inference_mode()
     def predict_logits(self, images: Tensor, counted: bool = False) -> Tensor:
-        """Predict the logits of images.
+        """Predict logits float32 N x 1 x s x s of images N x 1 x s x s in [0, 1], on the device.
 
-        Args:
-            images: N x 1 x s x s in [0, 1], on the device.
-            counted: neither compiled code nor a recorded graph is used, since operations are being counted.
-
-        Returns:
-            float32 N x 1 x s x s.
+        While operations are `counted`, neither compiled code nor a recorded graph is used.
         """
-        forward = self._forward
-        if counted:
-            forward = self._forward_uncompiled
-        elif self._graphs and len(images) == 1:
+        forward = partial(self._forward, counted=counted)
+        if self._graphs and len(images) == 1 and not counted:
             forward = self._replay
         if self._settings.test_time == "none":
             return forward(images)
@@ -74,13 +64,10 @@ class Predictor:
         both = forward(torch.cat([images, images.flip(-1)]))
         return (both[:count] + both[count:].flip(-1)) / 2
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, images: Tensor, counted: bool = False) -> Tensor:
+        call = self._network if counted else self._call
         with self._runtime.autocast():
-            return self._call(images.contiguous(memory_format=self._runtime.memory_format)).float()
-
-    def _forward_uncompiled(self, images: Tensor) -> Tensor:
-        with self._runtime.autocast():
-            return self._network(images.contiguous(memory_format=self._runtime.memory_format)).float()
+            return call(images.contiguous(memory_format=self._runtime.memory_format)).float()
 
     def _replay(self, images: Tensor) -> Tensor:
         if images.shape not in self._recorded:

@@ -11,16 +11,9 @@ from lungseg.learning.networks.settings import TrainingSettings
 def segmentation_loss(logits: Tensor, masks: Tensor, settings: TrainingSettings) -> Tensor:
     """Compute pixel cross-entropy, the soft Dice loss of images (Milletari et al. 2016), or their sum.
 
-    It is a mean over the images of the batch. So the loss of a batch that is split into equal parts is the
+    `settings.loss` says which. Logits are N x 1 x H x W of any float dtype, masks float32 in [0, 1]. It is a
+    float32 mean over the images of the batch. So the loss of a batch that is split into equal parts is the
     mean of the losses of the parts.
-
-    Args:
-        logits: N x 1 x H x W, any float dtype.
-        masks: float32 N x 1 x H x W in [0, 1].
-        settings: its `loss` is read.
-
-    Returns:
-        A float32 scalar.
     """
     logits = logits.float()
     loss = logits.new_zeros(())

@@ -14,12 +14,8 @@ from lungseg.learning.networks.settings import TrainingSettings
 def compute_learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
     """Compute the learning rate as a share of the highest one: linear warm-up, then half a cosine.
 
-    Cosine decay: Loshchilov and Hutter 2017.
-
-    Args:
-        step: work done, as `count_work` counts it.
-        steps: work of the whole training.
-        settings: of the schedule.
+    Cosine decay: Loshchilov and Hutter 2017. `step` and `steps`, those of the whole training, are in units of
+    work (`count_work`).
     """
     if settings.schedule == "constant":
         return 1.0
@@ -42,15 +38,9 @@ def find_working_size(epoch: int, settings: TrainingSettings) -> int:
 
 
 def count_work(epoch: int, step: int, steps: int, settings: TrainingSettings) -> int:
-    """Count the work up to a step of an epoch, in units of a step at the smallest image size.
+    """Count the work of whole epochs of `steps` steps each, and of `step` steps of the next one.
 
-    A step's work is proportional to the pixels of its images.
-
-    Args:
-        epoch: from 0.
-        step: steps that are done in the epoch.
-        steps: steps of an epoch.
-        settings: of the sizes.
+    A step's work is proportional to the pixels of its images; at the smallest image size it is 1.
     """
     small = count_small_epochs(settings)
     if epoch < small:
@@ -60,11 +50,7 @@ def count_work(epoch: int, step: int, steps: int, settings: TrainingSettings) ->
 
 
 def draw_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Draw the batches of an epoch: a random order of `count` images, split into nearly equal batches.
-
-    Returns:
-        int64 indices of the images of each batch. The sizes of batches differ by one at most.
-    """
+    """Draw the batches of an epoch: a random order of int64 indices, split into nearly equal batches."""
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
     order = torch.randperm(count, generator=generator)
     return list(torch.tensor_split(order, count_batches(count, batch_size)))

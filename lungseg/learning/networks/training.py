@@ -54,17 +54,7 @@ def find_memory_order(weight: Tensor) -> tuple[int, ...]:
 
 
 class Training:
-    """The state of a training, changed step by step.
-
-    Attributes:
-        network: what is trained.
-        average: the moving average of its weights.
-        epoch: epochs that are done, validation included.
-        step: steps that are done in the present epoch.
-        history: a row for each epoch that is done.
-        best: state of the moving average after the best epoch so far; None before the first.
-        seconds_before: seconds of former sessions, before the training went on from a checkpoint.
-    """
+    """The state of a training, changed step by step."""
 
     def __init__(
         self,
@@ -75,18 +65,10 @@ class Training:
         seed: int,
         count: int,
     ) -> None:
-        """Prepare a training; no step is done yet.
+        """Prepare a training of a network, in place, on `count` images; no step is done yet.
 
-        Args:
-            network: is moved to the runtime's device, and trained in place.
-            group_parameters: returns a network's pretrained and its new parameters.
-            settings: of the training.
-            runtime: device, precision and layout.
-            seed: fixes everything random.
-            count: training images, at least 2.
-
-        Raises:
-            InputError: there are fewer images.
+        `group_parameters` returns a network's pretrained and its new parameters. Raises InputError if there
+        are fewer than two images.
         """
         require_two_images(count)
         self.settings, self.runtime, self.seed = settings, runtime, seed
@@ -102,10 +84,10 @@ class Training:
         self.optimiser = self._make_optimiser(*group_parameters(self.network))
         self.top_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.steps = count_batches(count, settings.batch_size)  # of an epoch
-        self.epoch, self.step = 0, 0
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] | None = None
-        self.seconds_before = 0.0
+        self.epoch, self.step = 0, 0  # epochs that are done, validation included; steps of the present one
+        self.history: list[dict[str, Any]] = []  # a row for each epoch that is done
+        self.best: dict[str, Tensor] | None = None  # the moving average after the best epoch so far
+        self.seconds_before = 0.0  # of former sessions, if the training went on from a checkpoint
         self._waited_before = 0.0
         self._feed: Feed | None = None
         self._losses: list[float] = []
@@ -146,18 +128,11 @@ class Training:
     def run_epoch(
         self, data: Images, progress: Callable[[int, int, float], None], checkpoint: Path | None = None
     ) -> tuple[float, float]:
-        """Do the steps that are left of the present epoch.
+        """Do the steps that are left of the present epoch on images at its size.
 
-        Args:
-            data: training images, at the size of this epoch.
-            progress: called after each step with (step, steps of the epoch, loss).
-            checkpoint: where the state is written when it is due.
-
-        Returns:
-            Mean loss and pixel accuracy over the epoch's batches, as they were trained on (augmented).
-
-        Raises:
-            InputError: the loss or a gradient is not a finite number.
+        `progress` is called after each step with (step, steps of the epoch, loss). The state is written to
+        `checkpoint` when it is due. Returns the mean loss and pixel accuracy over the epoch's batches, as
+        they were trained on (augmented). Raises InputError if the loss or a gradient is not finite.
         """
         self._set_train_mode()
         order = draw_batches(len(data), self.settings.batch_size, self.seed, self.epoch)
@@ -184,25 +159,14 @@ class Training:
                     module.eval()
 
     def take_step(self, batch: Batch, checkpoint: Path | None = None) -> tuple[float, float]:
-        """Do one step of the optimiser.
+        """Do one step of the optimiser; return the whole batch's mean loss and accuracy, over all processes.
 
-        Args:
-            batch: this process's share of the batch.
-            checkpoint: is named in an error.
-
-        Returns:
-            Mean loss and pixel accuracy of the whole batch, over all processes.
-
-        Raises:
-            InputError: the loss or a gradient is not a finite number. The weights then stay as they are.
+        Raises InputError if the loss or a gradient is not finite; the weights then stay as they are.
         """
         loss, accuracy, gradient = self._step(batch)
-        if not math.isfinite(loss):
-            raise InputError(self._explain_not_finite(f"the loss is {loss}", batch, checkpoint))
-        if not math.isfinite(gradient):
-            raise InputError(
-                self._explain_not_finite(f"the gradient's norm is {gradient}", batch, checkpoint)
-            )
+        for name, value in (("loss", loss), ("gradient's norm", gradient)):
+            if not math.isfinite(value):
+                raise InputError(self._explain_not_finite(f"the {name} is {value}", batch, checkpoint))
         return loss, accuracy
 
     def _explain_not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:

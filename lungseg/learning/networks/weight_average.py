@@ -13,16 +13,12 @@ class WeightAverage:
 
     The decay rises with the steps, min(decay, (1 + step) / (10 + step)), as in TensorFlow's average, so that
     the first weights do not hold back a short training.
-
-    Attributes:
-        network: holds the average, in evaluation mode.
-        steps: updates so far.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.network = copy.deepcopy(network).eval()
-        self.steps = 0
+        self.network = copy.deepcopy(network).eval()  # holds the average
+        self.steps = 0  # updates so far
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

@@ -25,32 +25,19 @@ ROWS_A_BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class PixelTable:
-    """Features and targets of pixels, one row per pixel.
+    """Features and targets of pixels, one row per pixel."""
 
-    Attributes:
-        features: float32 N x F.
-        targets: float32 N in [0, 1], the share of lung in each pixel.
-    """
-
-    features: np.ndarray
-    targets: np.ndarray
+    features: np.ndarray  # float32 N x F
+    targets: np.ndarray  # float32 N in [0, 1], the share of lung in each pixel
 
 
 class Regressor(ABC):
-    """A model that predicts a value from each row of features. Values are not clipped to [0, 1].
+    """A model that predicts a value from each row of features. Values are not clipped to [0, 1]."""
 
-    Attributes:
-        Settings: its keys in a spec.
-        best_step: the step that was kept, where there are several.
-        parameters: fitted numbers; None if it can't tell.
-        on_device: whether `predict_tensor` of a fitted regressor computes on the runtime's device, without
-            copies to the host.
-    """
-
-    Settings: ClassVar[type[BaseModel]] = Settings
-    best_step: int | None = None
-    parameters: int | None = 0
-    on_device: bool = False
+    Settings: ClassVar[type[BaseModel]] = Settings  # its keys in a spec
+    best_step: int | None = None  # the step that was kept, where there are several
+    parameters: int | None = 0  # fitted numbers; None if it can't tell
+    on_device: bool = False  # whether it predicts on the runtime's device, without copies to the host
 
     @abstractmethod
     def __init__(self, settings: Any, runtime: Runtime) -> None: ...
@@ -112,16 +99,12 @@ def as_rows(maps: Tensor) -> Tensor:
 
 
 def compute_column_moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean and standard deviation of each column, without a float64 copy of the whole table.
+    """Compute mean and standard deviation, float64 F, of the columns of a table float32 N x F.
 
-    Args:
-        table: float32 N x F.
-
-    Returns:
-        Two arrays float64 F. The deviation of a constant column is given as 1, so that one can divide by it.
+    The deviation of a constant column is given as 1, so that one can divide by it. The whole table is never
+    copied to float64.
     """
-    total = np.zeros(table.shape[1])
-    squares = np.zeros(table.shape[1])
+    total, squares = np.zeros((2, table.shape[1]))
     shift = table[0].astype(np.float64)  # near the mean, so that the difference of squares keeps its digits
     for start in range(0, len(table), ROWS_A_BLOCK):
         block = table[start : start + ROWS_A_BLOCK] - shift

@@ -23,55 +23,34 @@ from lungseg.system.runtime import Runtime
 
 
 class BoostingSettings(Settings):
-    """Keys of gradient-boosted trees.
+    """Keys of gradient-boosted trees."""
 
-    Attributes:
-        rounds: most trees; those up to the lowest validation loss are kept.
-        leaves: most leaves of a tree.
-        learning_rate: shrinkage of a tree.
-        min_leaf: least rows in a leaf.
-        patience: rounds without a better validation loss before training ends.
-    """
-
-    rounds: Annotated[int, Field(ge=1)] = 400
-    leaves: Annotated[int, Field(ge=2)] = 63
-    learning_rate: Annotated[float, Field(gt=0)] = 0.2
-    min_leaf: Annotated[int, Field(ge=1)] = 40
-    patience: Annotated[int, Field(ge=1)] = 30
+    rounds: Annotated[int, Field(ge=1)] = 400  # most trees; those up to the lowest validation loss are kept
+    leaves: Annotated[int, Field(ge=2)] = 63  # most leaves of a tree
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2  # shrinkage of a tree
+    min_leaf: Annotated[int, Field(ge=1)] = 40  # least rows in a leaf
+    patience: Annotated[int, Field(ge=1)] = 30  # rounds without a better validation loss before the end
 
 
 def compute_gain_shares(booster: lightgbm.Booster) -> np.ndarray:
-    """Compute each column's share of the gain of all splits of all trees.
-
-    Returns:
-        float64 F of sum 1; zeros if no tree has a split.
-    """
+    """Compute each column's share, float64 F, of the gain of all splits; zeros if no tree has a split."""
     gains = booster.feature_importance("gain", iteration=-1)
     return gains / max(gains.sum(), np.finfo(float).tiny)
 
 
 class LightGBM(Regressor):
-    """LightGBM trained on the squared error; deterministic for a given number of threads.
-
-    Attributes:
-        text: the fitted model as LightGBM writes it, up to its best round.
-        trees: the same model, ready to predict on the runtime's device if an engine works there.
-    """
+    """LightGBM trained on the squared error; deterministic for a given number of threads."""
 
     FILE = "lightgbm.txt"
     Settings = BoostingSettings
 
     def __init__(self, settings: BoostingSettings, runtime: Runtime) -> None:
         self.settings, self.runtime = settings, runtime
-        self.text = ""
-        self.trees: Evaluator | None = None
+        self.text = ""  # the fitted model as LightGBM writes it, up to its best round
+        self.trees: Evaluator | None = None  # the same, on the runtime's device if an engine works there
 
     def fit(self, train: PixelTable, validation: PixelTable, context: FitContext) -> None:
-        """Grow trees until the validation loss stops falling.
-
-        Raises:
-            InputError: a feature is NaN or infinite.
-        """
+        """Grow trees until the validation loss stops falling. Raises InputError if a feature isn't finite."""
         require_finite(torch.from_numpy(train.features))
         parameters = {
             **make_boosting_parameters(self.settings, context.seed),

@@ -23,21 +23,14 @@ ROWS_A_CALL = 1 << 18
 
 
 class MlpSettings(Settings):
-    """Keys of the dense network.
+    """Keys of the dense network."""
 
-    Attributes:
-        epochs: passes over the table; the epoch with the least validation loss is kept. The original had 120.
-        hidden: tanh units.
-        dropout: share of hidden units dropped in training.
-        batch_rows: rows per step.
-        learning_rate: of Adam.
-    """
-
+    # Passes over the table; the epoch with the least validation loss is kept. The original had 120.
     epochs: Annotated[int, Field(ge=1)] = 40
-    hidden: Annotated[int, Field(ge=1)] = 512
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    batch_rows: Annotated[int, Field(ge=1)] = 1024
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    hidden: Annotated[int, Field(ge=1)] = 512  # tanh units
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of hidden units dropped in training
+    batch_rows: Annotated[int, Field(ge=1)] = 1024  # rows per step
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of Adam
 
 
 class Dropout(nn.Module):

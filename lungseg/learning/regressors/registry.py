@@ -29,15 +29,12 @@ def require_known_regressor(name: str) -> str:
 def resolve_regressor(
     name: str, own: Mapping[str, Settings], parameters: Mapping[str, Any]
 ) -> tuple[type[Regressor], Settings]:
-    """Find the class of a regressor and its settings.
+    """Find the class of a regressor and its validated settings.
 
     Args:
         name: a key of `REGRESSORS`; or a class that derives from `Regressor`, or one of scikit-learn's kind.
         own: settings of each of `REGRESSORS`, by name.
         parameters: `regressor_settings` of a spec, for a class that is named.
-
-    Returns:
-        The class, and its validated settings.
 
     Raises:
         InputError: no such class, or it doesn't take the parameters.

@@ -19,13 +19,9 @@ from lungseg.system.runtime import Runtime
 
 
 class RidgeSettings(Settings):
-    """Keys of linear regression with an L2 penalty on standardised features.
+    """Keys of linear regression with an L2 penalty on standardised features."""
 
-    Attributes:
-        alpha: strength of the penalty.
-    """
-
-    alpha: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Annotated[float, Field(ge=0)] = 1.0  # strength of the penalty
 
 
 class RidgeRegressor(Regressor):

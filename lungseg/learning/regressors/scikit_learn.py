@@ -36,15 +36,11 @@ PROBE_ROWS = 64
 
 
 class ScikitLearnSettings(Settings):
-    """Which estimator is used, and its parameters.
+    """Which estimator is used, and its parameters."""
 
-    Attributes:
-        estimator: "package.module:Class", such as "sklearn.ensemble:RandomForestRegressor".
-        parameters: of its constructor. Where it has `random_state` or `n_jobs` and they are not given, they
-            are the seed and the runtime's threads.
-    """
-
-    estimator: str
+    estimator: str  # "package.module:Class", such as "sklearn.ensemble:RandomForestRegressor"
+    # Of its constructor. Where it has `random_state` or `n_jobs` and they are not given, they are the seed
+    # and the runtime's threads.
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -29,27 +29,19 @@ class Bins:
 
     So `value <= edges[c]` if and only if `code <= c`, exactly, for every float32 value. A tree's threshold on
     codes is therefore a threshold on values.
-
-    Attributes:
-        edges: of each of F features, float32, strictly ascending, at most 254; none if it is constant.
-        lowest, highest: float32 F, the range of the sample; values may lie outside of it.
     """
 
-    edges: tuple[np.ndarray, ...]
-    lowest: np.ndarray
+    edges: tuple[np.ndarray, ...]  # of each of F features: at most 254 float32, ascending; none if constant
+    lowest: np.ndarray  # float32 F, of the sample; other values may lie outside of `lowest` to `highest`
     highest: np.ndarray
 
     @classmethod
     def from_sample(cls, rows: np.ndarray, count: int = MOST_BINS) -> Bins:
-        """Find bins that hold about equally many of the rows.
+        """Find at most `count` bins (2 to 255) that hold about equally many of the rows float32 S x F, S > 0.
 
         A value that alone fills a bin (such as the zeros after a ReLU) gets only that one, and the other bins
         share the rest, as in LightGBM's own binning. An edge lies half-way between two values that occur, so
         that the last digit of a feature decides nothing. No edge is within 1e-35 of zero.
-
-        Args:
-            rows: float32 S x F, at least one row.
-            count: most bins of a feature, 2 to 255.
 
         Raises:
             InputError: a value is NaN or infinite.
@@ -89,18 +81,10 @@ class Bins:
         return [_Grid(torch.from_numpy(edges)) for edges in self.edges]
 
     def encode(self, rows: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """Compute the codes of feature values.
+        """Compute codes uint8 N x F of values float32 N x F, as an array or as a tensor on the same device.
 
-        Args:
-            rows: float32 N x F. Fastest if the values of a feature are neighbours in memory, as in
-                `maps.flatten(1).T` of maps F x H x W.
-
-        Returns:
-            uint8 N x F: an array for an array, a tensor on the same device for a tensor.
-
-        Raises:
-            InputError: a value is NaN or infinite.
-            ValueError: another shape or type.
+        It is fastest if the values of a feature are neighbours in memory, as in `maps.flatten(1).T` of maps
+        F x H x W. Raises InputError if a value is NaN or infinite, ValueError for another shape or type.
         """
         if isinstance(rows, np.ndarray):
             return self.encode(torch.from_numpy(rows)).numpy()

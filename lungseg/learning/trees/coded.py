@@ -22,32 +22,19 @@ class CodedForest:
     Nodes are in preorder, and the state of a row is one number: the leftmost leaf below the node where the
     row is. It starts at leaf 0. Each node in turn moves the rows that are at it and go right to the leftmost
     leaf of its right child. After all nodes, the number is the row's leaf.
-
-    Attributes:
-        column: int32, one per coded column; the column of a row that it codes.
-        bounds: int32, coded columns + 1; column k has thresholds[bounds[k]:bounds[k + 1]].
-        thresholds: float32, ascending in each coded column.
-        slot: int32, one per node; the coded column that it reads.
-        code: int32, one per node; j above.
-        here: int32, one per node; the leftmost leaf below it, counted within its tree.
-        right: int32, one per node; the leftmost leaf of its right child, counted within its tree.
-        first: int32, trees + 1; where each tree's nodes start.
-        first_leaf: int32, one per tree; where its leaves start.
-        leaves: float64, values of all leaves.
-        constant: sum of the trees that are a single leaf.
     """
 
-    column: np.ndarray
-    bounds: np.ndarray
-    thresholds: np.ndarray
-    slot: np.ndarray
-    code: np.ndarray
-    here: np.ndarray
-    right: np.ndarray
-    first: np.ndarray
-    first_leaf: np.ndarray
-    leaves: np.ndarray
-    constant: float
+    column: np.ndarray  # int32, one per coded column: the column of a row that it codes
+    bounds: np.ndarray  # int32, coded columns + 1: column k has thresholds[bounds[k]:bounds[k + 1]]
+    thresholds: np.ndarray  # float32, ascending in each coded column
+    slot: np.ndarray  # int32, one per node: the coded column that it reads
+    code: np.ndarray  # int32, one per node: j above
+    here: np.ndarray  # int32, one per node: the leftmost leaf below it, counted within its tree
+    right: np.ndarray  # int32, one per node: the leftmost leaf of its right child, counted likewise
+    first: np.ndarray  # int32, trees + 1: where each tree's nodes start
+    first_leaf: np.ndarray  # int32, one per tree: where its leaves start
+    leaves: np.ndarray  # float64, values of all leaves
+    constant: float  # sum of the trees that are a single leaf
 
     @property
     def most_leaves(self) -> int:

@@ -11,6 +11,7 @@ single leaf last.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import lightgbm
@@ -23,49 +24,27 @@ from lungseg.system.errors import InputError
 
 ENGINES = ("triton", "llvm", "lightgbm")  # the fastest first
 NEEDED = {"triton": "triton, a C compiler and Python's headers", "llvm": "llvmlite"}
-_CPU = torch.device("cpu")
 
 
 class _Engine(Protocol):
     def predict_raw(self, rows: Tensor) -> Tensor: ...
 
 
+@dataclass(frozen=True, eq=False)
 class Evaluator:
-    """A forest, ready to predict with one engine.
+    """A forest, ready to predict with one engine."""
 
-    Attributes:
-        forest: what is evaluated.
-        engine: one of ENGINES.
-        device: where the engine computes. Rows on another device are copied there, and their scores back.
-        passed_over: why each faster engine is not used, a sentence each.
-    """
-
-    def __init__(
-        self,
-        forest: Forest,
-        engine: str,
-        kernel: _Engine,
-        device: torch.device,
-        passed_over: tuple[str, ...] = (),
-    ) -> None:
-        self.forest = forest
-        self.engine = engine
-        self.device = device
-        self.passed_over = passed_over
-        self._kernel = kernel
+    forest: Forest
+    engine: str  # one of ENGINES
+    _kernel: _Engine = field(repr=False)
+    device: torch.device  # where the engine computes; rows elsewhere are copied there, and their scores back
+    passed_over: tuple[str, ...] = ()  # why each faster engine is not used, a sentence each
 
     def predict_raw(self, rows: Tensor) -> Tensor:
-        """Predict the raw scores of rows.
+        """Predict raw scores float64 N of rows float32 N x F of any strides, on the rows' device.
 
-        Args:
-            rows: float32 N x F, F the forest's columns, of any strides; NaN counts as 0 (see `Forest`). On
-                the CPU it is fastest if the values of a column are neighbours, as in `maps.view(F, N).T`.
-
-        Returns:
-            float64 N, on the rows' device.
-
-        Raises:
-            ValueError: another shape or type.
+        F are the forest's columns; NaN counts as 0 (see `Forest`). On the CPU it is fastest if the values of
+        a column are neighbours, as in `maps.view(F, N).T`. Raises ValueError for another shape or type.
         """
         if rows.dtype != torch.float32 or rows.ndim != 2 or rows.shape[1] != self.forest.columns:
             raise ValueError(
@@ -92,16 +71,10 @@ class _LightGBMPrediction:
 def make_evaluator(
     model: Forest | str, device: torch.device | str = "cpu", threads: int = 1, engine: str | None = None
 ) -> Evaluator:
-    """Make a forest ready to predict rows on a device.
+    """Make a forest, or LightGBM's model text, ready to predict rows on a device.
 
-    Args:
-        model: a forest, or LightGBM's model text.
-        device: of the rows.
-        threads: CPU threads, at least 1.
-        engine: one of ENGINES; the fastest that works there if None.
-
-    Raises:
-        InputError: the text can't be used (see `Forest.from_text`), or the named engine doesn't work here.
+    `engine` is one of ENGINES, or None for the fastest that works there. Raises InputError if the text can't
+    be used (see `Forest.from_text`), or the named engine doesn't work here.
     """
     forest = Forest.from_text(model) if isinstance(model, str) else model
     device = torch.device(device)
@@ -132,7 +105,8 @@ def _make(
     try:
         if engine == "triton":
             return Evaluator(forest, engine, _make_triton(forest, device), device, passed_over)
-        return Evaluator(forest, engine, _make_on_cpu(forest, threads, engine), _CPU, passed_over)
+        kernel = (_LightGBMPrediction if engine == "lightgbm" else _make_llvm)(forest, threads)
+        return Evaluator(forest, engine, kernel, torch.device("cpu"), passed_over)
     except ImportError as error:
         raise InputError(
             f"the engine {engine!r} doesn't work here ({error}): install {NEEDED[engine]}"
@@ -151,9 +125,7 @@ def _make_triton(forest: Forest, device: torch.device) -> _Engine:
     return TritonForest(forest, device)
 
 
-def _make_on_cpu(forest: Forest, threads: int, engine: str) -> _Engine:
-    if engine == "lightgbm":
-        return _LightGBMPrediction(forest, threads)
+def _make_llvm(forest: Forest, threads: int) -> _Engine:
     from lungseg.learning.trees.llvm import LlvmForest
 
     return LlvmForest(forest, threads)

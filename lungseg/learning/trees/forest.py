@@ -24,26 +24,18 @@ class Forest:
     Each tree is in preorder: a node's left child follows it, and leaves go from left to right. A tree of n
     nodes has n + 1 leaves, so tree t has nodes first[t]:first[t + 1] and leaves
     first[t] + t:first[t + 1] + t + 1. A row goes left where its value <= the threshold. As in LightGBM's
-    prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if the training had none).
-
-    Attributes:
-        columns: columns of a row.
-        feature: int32, one per node; the column that it reads.
-        threshold: float32, one per node; the largest float32 <= LightGBM's float64, so that every float32 row
-            takes the same branch.
-        left, right: int32, one per node; the child's index in these arrays, or ~k for leaf k of `leaves`.
-        first: int32, trees + 1; where each tree's nodes start.
-        leaves: float64, finite; a row's raw score is the sum of one leaf of each tree. For a regression that
-            is the prediction; other objectives transform it.
+    prediction, a value within 1e-35 of 0 counts as 0, and so does NaN (if the training had none). A row's raw
+    score is the sum of one leaf of each tree: the prediction of a regression; other objectives transform it.
     """
 
-    columns: int
-    feature: np.ndarray
+    columns: int  # of a row
+    feature: np.ndarray  # int32, one per node: the column that it reads
+    # float32, one per node: the largest <= LightGBM's float64, so that float32 rows take the same branch.
     threshold: np.ndarray
-    left: np.ndarray
+    left: np.ndarray  # int32, one per node: the child's index in these arrays, or ~k for leaf k of `leaves`
     right: np.ndarray
-    first: np.ndarray
-    leaves: np.ndarray
+    first: np.ndarray  # int32, trees + 1: where each tree's nodes start
+    leaves: np.ndarray  # float64, finite
 
     @classmethod
     def from_text(cls, text: str) -> Forest:
@@ -53,11 +45,28 @@ class Forest:
             InputError: damaged text; several classes; averaged (random forest), categorical or linear trees;
                 a model that was trained with missing values.
         """
-        return _read_forest(text)
+        try:
+            before, end, _ = text.partition("\nend of trees")
+            head, *trees = before.split("\nTree=")
+            header = _parse_lines(head)
+            columns = int(header["max_feature_idx"]) + 1
+            _refuse_model(header, "average_output" in head.splitlines())
+            read = [_read_tree(_parse_lines(tree), columns) for tree in trees]
+        except (KeyError, ValueError, IndexError, OverflowError):
+            raise InputError(_DAMAGED) from None
+        if not end or not read or not head.startswith("tree"):
+            raise InputError(_DAMAGED)
+        return _join_trees(read, columns)
 
     def to_text(self) -> str:
         """Write the forest as a regression in the text that `lightgbm.Booster(model_str=...)` reads."""
-        return _write_forest(self)
+        names = " ".join(f"Column_{column}" for column in range(self.columns))
+        ranges = " ".join(["[-inf:inf]"] * self.columns)
+        head = "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\n"
+        head += f"max_feature_idx={self.columns - 1}\nobjective=regression\n"
+        head += f"feature_names={names}\nfeature_infos={ranges}\n\n"
+        trees = [_write_tree(self, index, *slices) for index, slices in enumerate(self.trees())]
+        return head + "\n".join(trees) + "\nend of trees\n"
 
     def list_columns_read(self) -> np.ndarray:
         """List the columns that any tree reads: int64, ascending."""
@@ -78,21 +87,6 @@ class _Tree:
     left: list[int]
     right: list[int]
     leaves: list[float]
-
-
-def _read_forest(text: str) -> Forest:
-    try:
-        before, end, _ = text.partition("\nend of trees")
-        head, *trees = before.split("\nTree=")
-        header = _parse_lines(head)
-        columns = int(header["max_feature_idx"]) + 1
-        _refuse_model(header, "average_output" in head.splitlines())
-        read = [_read_tree(_parse_lines(tree), columns) for tree in trees]
-    except (KeyError, ValueError, IndexError, OverflowError):
-        raise InputError(_DAMAGED) from None
-    if not end or not read or not head.startswith("tree"):
-        raise InputError(_DAMAGED)
-    return _join_trees(read, columns)
 
 
 def round_down(thresholds: Iterable[float]) -> np.ndarray:
@@ -116,35 +110,29 @@ def _refuse_model(header: dict[str, str], averaged: bool) -> None:
 
 
 def _read_tree(keys: dict[str, str], columns: int) -> _Tree:
-    _refuse_tree(keys)
     nodes = int(keys["num_leaves"]) - 1
+    decision_types = [int(word) for word in keys.get("decision_type", "").split()]
+    _refuse_tree(keys, decision_types)
     leaves = [float(word) for word in keys["leaf_value"].split()]
     if len(leaves) != nodes + 1 or not np.isfinite(leaves).all():
         raise ValueError("leaves")
     if nodes == 0:
         return _Tree([], np.zeros(0, np.float32), [], [], leaves)
-    decision_types, feature, left, right = (
-        [int(word) for word in keys[name].split()]
-        for name in ("decision_type", "split_feature", "left_child", "right_child")
+    feature, left, right = (
+        [int(word) for word in keys[name].split()] for name in ("split_feature", "left_child", "right_child")
     )
     threshold = round_down(float(word) for word in keys["threshold"].split())
     if {len(decision_types), len(feature), len(left), len(right), len(threshold)} != {nodes}:
         raise ValueError("nodes")
-    _refuse_splits(decision_types)
     if min(feature) < 0 or max(feature) >= columns or np.isnan(threshold).any():
         raise ValueError("splits")
     return _renumber_in_preorder(_Tree(feature, threshold, left, right, leaves))
 
 
-def _refuse_tree(keys: dict[str, str]) -> None:
+def _refuse_tree(keys: dict[str, str], decision_types: list[int]) -> None:
     if int(keys.get("is_linear", 0)):
         raise InputError("a LightGBM model of linear trees can't be used here: fit without linear_tree")
-    if int(keys.get("num_cat", 0)):
-        raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
-
-
-def _refuse_splits(decision_types: list[int]) -> None:
-    if any(each & _CATEGORICAL for each in decision_types):
+    if int(keys.get("num_cat", 0)) or any(each & _CATEGORICAL for each in decision_types):
         raise InputError("a LightGBM model with categorical splits can't be used here: fit without them")
     if any(each & _MISSING for each in decision_types):
         raise InputError(
@@ -207,26 +195,6 @@ def _join_trees(trees: list[_Tree], columns: int) -> Forest:
     )
 
 
-def _write_forest(forest: Forest) -> str:
-    names = " ".join(f"Column_{column}" for column in range(forest.columns))
-    ranges = " ".join(["[-inf:inf]"] * forest.columns)
-    head = [
-        "tree",
-        "version=v4",
-        "num_class=1",
-        "num_tree_per_iteration=1",
-        "label_index=0",
-        f"max_feature_idx={forest.columns - 1}",
-        "objective=regression",
-        f"feature_names={names}",
-        f"feature_infos={ranges}",
-        "",
-        "",
-    ]
-    trees = [_write_tree(forest, index, *slices) for index, slices in enumerate(forest.trees())]
-    return "\n".join(head) + "\n".join(trees) + "\nend of trees\n"
-
-
 def _write_tree(forest: Forest, index: int, nodes: slice, leaves: slice) -> str:
     def line(name: str, values: Iterable[object]) -> str:
         return f"{name}={' '.join(map(str, values))}"
@@ -235,19 +203,14 @@ def _write_tree(forest: Forest, index: int, nodes: slice, leaves: slice) -> str:
         return np.where(child >= 0, child - nodes.start, child + leaves.start).tolist()
 
     count = nodes.stop - nodes.start
-    return "\n".join(
-        [
-            f"Tree={index}",
-            f"num_leaves={count + 1}",
-            "num_cat=0",
-            line("split_feature", forest.feature[nodes].tolist()),
-            line("threshold", forest.threshold[nodes].astype(np.float64).tolist()),
-            line("decision_type", [2] * count),
-            line("left_child", children(forest.left[nodes])),
-            line("right_child", children(forest.right[nodes])),
-            line("leaf_value", forest.leaves[leaves].tolist()),
-            "is_linear=0",
-            "shrinkage=1",
-            "",
-        ]
-    )
+    lines = [
+        f"Tree={index}\nnum_leaves={count + 1}\nnum_cat=0",
+        line("split_feature", forest.feature[nodes].tolist()),
+        line("threshold", forest.threshold[nodes].astype(np.float64).tolist()),
+        line("decision_type", [2] * count),
+        line("left_child", children(forest.left[nodes])),
+        line("right_child", children(forest.right[nodes])),
+        line("leaf_value", forest.leaves[leaves].tolist()),
+        "is_linear=0\nshrinkage=1\n",
+    ]
+    return "\n".join(lines)

@@ -61,7 +61,8 @@ class LlvmForest:
 
     def _run(self, rows: Tensor, scores: np.ndarray, blocks: int) -> None:
         if self._threads == 1 or blocks < 2:
-            return self._run_blocks(rows, scores, blocks)
+            self._run_blocks(rows, scores, blocks)
+            return
         pool = _get_pool(self._threads, os.getpid())
         size = max(1, blocks // (self._threads * _TASKS_A_THREAD))
         tasks = [
@@ -72,29 +73,16 @@ class LlvmForest:
         ]
         for task in tasks:
             task.result()
-        return None
 
     def _run_blocks(self, rows: Tensor, scores: np.ndarray, blocks: int) -> None:
         if blocks == 0:
             return
         space = np.empty(len(self._columns) * ROWS + LANES, np.uint8)
         codes = space.ctypes.data + -space.ctypes.data % LANES
-        self._function(
-            rows.data_ptr(),
-            rows.stride(0),
-            rows.stride(1),
-            blocks,
-            self._columns.ctypes.data,
-            len(self._columns),
-            self._thresholds.ctypes.data,
-            1,
-            self._nodes.ctypes.data,
-            self._trees.ctypes.data,
-            len(self._trees),
-            self._leaves.ctypes.data,
-            codes,
-            scores.ctypes.data,
-        )
+        values = rows.data_ptr(), *rows.stride(), blocks
+        columns = self._columns.ctypes.data, len(self._columns), self._thresholds.ctypes.data, 1
+        trees = self._nodes.ctypes.data, self._trees.ctypes.data, len(self._trees), self._leaves.ctypes.data
+        self._function(*values, *columns, *trees, codes, scores.ctypes.data)
 
 
 def _pack_columns(coded: CodedForest) -> tuple[np.ndarray, np.ndarray]:
@@ -127,10 +115,7 @@ def _pack_trees(coded: CodedForest) -> np.ndarray:
 
 @cache
 def _get_pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return the threads that all forests of a process share.
-
-    The process's id is an argument because a forked process has none of its parent's threads.
-    """
+    """Return the threads that all forests share; a forked process has none of its parent's threads."""
     return ThreadPoolExecutor(threads)
 
 
@@ -147,17 +132,9 @@ def _compile_once() -> Any:
 
 
 def compile_program(text: str) -> Any:
-    """Compile LLVM assembly for this processor.
+    """Compile LLVM assembly for this processor; the functions live as long as the returned llvmlite engine.
 
-    Args:
-        text: the assembly.
-
-    Returns:
-        llvmlite's execution engine. `get_function_address(name)` gives its functions, which exist as long as
-        it does.
-
-    Raises:
-        ImportError: llvmlite isn't installed, or can't compile for this processor.
+    Raises ImportError if llvmlite isn't installed, or can't compile for this processor.
     """
     import llvmlite.binding as llvm
 

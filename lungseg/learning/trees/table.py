@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -20,11 +19,8 @@ class CodeWriter:
     """A writer of a table uint8 N x F as a .npy file, block after block.
 
     The file appears once it is complete. The writer is used in a `with` block. A session that is cut leaves a
-    file of another name, which is overwritten.
-
-    Raises:
-        InputError: the disk is full, or the place can't be written.
-        ValueError: a block is no uint8 table with F columns, or there are more or fewer than N rows in all.
+    file of another name, which is overwritten. Raises InputError if the disk is full or the place can't be
+    written, ValueError if a block is no uint8 table with F columns or there are not N rows in all.
     """
 
     def __init__(self, path: Path, rows: int, columns: int) -> None:
@@ -53,17 +49,14 @@ class CodeWriter:
         except OSError as error:
             raise explain_write_error(self._path, error) from error
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         try:
-            if error is None and self._written != self._rows:
-                raise ValueError(f"{self._written} rows for a table of {self._rows}")
             if error is None:
+                if self._written != self._rows:
+                    raise ValueError(f"{self._written} rows for a table of {self._rows}")
                 self._file.flush()
                 os.fsync(self._file.fileno())
-            self._file.close()
-            if error is None:
+                self._file.close()
                 os.replace(self._temporary, self._path)
         except OSError as problem:
             raise explain_write_error(self._path, problem) from problem
@@ -75,11 +68,7 @@ class CodeWriter:
 
 
 def open_codes(path: Path) -> np.ndarray:
-    """Open a table of codes uint8 N x F, memory-mapped and read-only: pages are read when they are used.
-
-    Raises:
-        InputError: the file is missing, cut short or something else.
-    """
+    """Open a table of codes uint8 N x F, memory-mapped and read-only. Raises InputError if it is damaged."""
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

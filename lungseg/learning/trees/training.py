@@ -33,18 +33,12 @@ STEPS = 2.0**20  # gradients are multiples of 1 / STEPS
 class CodedRows:
     """Training rows: tables of codes side by side, and a target per row.
 
-    Attributes:
-        tables: uint8 N x F each, with the same N; memory-mapped files are read block by block.
-        targets: float32 N.
-        rows: the rows that are used, in this order: bool N or int n; all if None. Nothing is copied.
-
-    Raises:
-        ValueError: a table of another type or number of rows, or truth values of another number.
+    Raises ValueError for a table of another type or number of rows, or for truth values of another number.
     """
 
-    tables: Sequence[np.ndarray]
-    targets: np.ndarray
-    rows: np.ndarray | None = None
+    tables: Sequence[np.ndarray]  # uint8 N x F each, with the same N; memory-mapped files are read in blocks
+    targets: np.ndarray  # float32 N
+    rows: np.ndarray | None = None  # those that are used, in this order: bool N or int n; all if None
     _places: np.ndarray | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -94,11 +88,9 @@ class _RowSequence(lightgbm.Sequence):
 
 
 def compute_starting_value(total: float, count: int) -> float:
-    """Compute the mean that boosting starts from, rounded to 2^-20 so that the order of a sum doesn't matter.
+    """Compute the mean of targets, which boosting starts from.
 
-    Args:
-        total: sum of the targets.
-        count: their number.
+    It is rounded to 2^-20, so that the order of a sum doesn't matter.
     """
     return round(total / count * STEPS) / STEPS
 
@@ -120,8 +112,7 @@ def train_on_codes(
         train: at least one row, of targets in [-1, 1].
         bins: of the columns of `train`, in their order (`Bins.join` for several tables).
         parameters: LightGBM's; those of binning and the objective are set here.
-        rounds: trees.
-        callbacks: as of `lightgbm.train`.
+        rounds, callbacks: as of `lightgbm.train`.
 
     Returns:
         A booster that predicts from feature values float32 N x F.
@@ -143,17 +134,10 @@ def boost(
     callbacks: Sequence[Callable] = (),
     start: float | None = None,
 ) -> tuple[lightgbm.Booster, float]:
-    """Fit boosted trees as `train_on_codes` does, but return the booster that reads codes.
+    """Fit boosted trees as `train_on_codes` does, but return the booster that reads codes, and `start`.
 
-    Args:
-        train, bins, parameters, rounds, callbacks: as of `train_on_codes`.
-        start: the value that boosting starts from; the mean of the targets if None.
-
-    Returns:
-        The booster, and the starting value, which has to be added to its predictions.
-
-    Raises:
-        InputError, ValueError: as `train_on_codes`.
+    `start` is the value that boosting starts from (None: the mean of the targets). It has to be added to the
+    booster's predictions.
     """
     if train.columns != len(bins):
         raise ValueError(f"tables of {train.columns} columns, but {len(bins)} features are binned")
@@ -170,13 +154,8 @@ def boost(
         init_score=np.full(len(train), start),
         params=parameters,
     )
-    booster = lightgbm.train(
-        {**parameters, "objective": _squared_error, "metric": "l2"},
-        rows,
-        num_boost_round=rounds,
-        callbacks=list(callbacks),
-    )
-    return booster, start
+    own = {**parameters, "objective": _squared_error, "metric": "l2"}
+    return lightgbm.train(own, rows, num_boost_round=rounds, callbacks=list(callbacks)), start
 
 
 def _make_reference(bins: Bins, parameters: Mapping[str, Any]) -> lightgbm.Dataset:
@@ -195,16 +174,10 @@ def _squared_error(predicted: np.ndarray, data: lightgbm.Dataset) -> tuple[np.nd
 
 
 def to_feature_values(text: str, bins: Bins, start: float) -> str:
-    """Turn a model that reads codes into the same model that reads feature values.
+    """Turn LightGBM's text of a model that reads codes of `bins` into one that reads feature values.
 
-    Args:
-        text: LightGBM's text of a model that was trained on codes of `bins`.
-        bins: their edges replace the thresholds. A threshold between the codes c and c + 1 becomes the edge
-            c.
-        start: starting value; it is added to the first tree, as LightGBM does with its own.
-
-    Returns:
-        LightGBM's text of the model.
+    A threshold between the codes c and c + 1 becomes the edge c. The starting value is added to the first
+    tree, as LightGBM does with its own.
     """
     head, *blocks = re.split(r"^(?=Tree=)", text, flags=re.MULTILINE)
     *trees, last = blocks

@@ -34,9 +34,7 @@ UNROLL = 4  # nodes that are loaded at once
 ROWS_A_PASS = 1 << 20  # limits the memory for codes: 300 MiB for 300 columns
 MOST_LEAVES = 1 << 15  # of a tree: limited by the bits of a packed node
 MOST_COLUMNS = 1 << 23  # coded columns: limited by the bits of a packed node
-WARM_UP_ROWS = (
-    16  # Triton compiles separate code for counts and strides that are multiples of 16, the usual ones
-)
+WARM_UP_ROWS = 16  # Triton compiles separate code for multiples of 16, the usual counts and strides
 
 
 @triton.jit
@@ -151,32 +149,8 @@ class TritonForest:
             return
         blocks = triton.cdiv(count, BLOCK)
         codes = torch.empty(columns, blocks * BLOCK, dtype=torch.uint8, device=rows.device)
-        _code[(columns, blocks)](
-            rows,
-            rows.stride(0),
-            rows.stride(1),
-            count,
-            self._columns,
-            self._bounds,
-            self._thresholds,
-            codes,
-            codes.stride(0),
-            ZERO=float(ZERO),
-            BLOCK=BLOCK,
-            num_warps=WARPS,
-        )
-        _descend[(blocks,)](
-            codes,
-            codes.stride(0),
-            self._nodes,
-            self._first,
-            self._first_leaf,
-            self._leaves,
-            trees,
-            self._constant,
-            scores,
-            count,
-            BLOCK=BLOCK,
-            UNROLL=UNROLL,
-            num_warps=WARPS,
-        )
+        values = rows, *rows.stride(), count, self._columns, self._bounds, self._thresholds
+        coded = codes, codes.stride(0)
+        forest = self._nodes, self._first, self._first_leaf, self._leaves, trees, self._constant
+        _code[(columns, blocks)](*values, *coded, ZERO=float(ZERO), BLOCK=BLOCK, num_warps=WARPS)
+        _descend[(blocks,)](*coded, *forest, scores, count, BLOCK=BLOCK, UNROLL=UNROLL, num_warps=WARPS)

@@ -33,14 +33,9 @@ class PixelFeatures(nn.Module):
     """
 
     def __init__(self, weights: WeightsChoice, seed: int = 0) -> None:
-        """Make the network with pretrained or random weights.
+        """Load pretrained weights, or draw random ones by the seed.
 
-        Args:
-            weights: as of `find_weights`.
-            seed: of random weights (He initialisation).
-
-        Raises:
-            InputError: as `find_weights` and `load_weights`.
+        Raises InputError as `find_weights` and `load_weights` do.
         """
         super().__init__()
         file = find_weights("vgg19", weights)
@@ -66,15 +61,7 @@ class PixelFeatures(nn.Module):
 
 
 def make_random_weights(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUIRED) -> dict[str, Tensor]:
-    """Draw He-normal weights (He et al. 2015) and zero biases of convolutions.
-
-    Args:
-        seed: of the draw.
-        shapes: by name; names of biases end in "bias". The first two convolutions by default.
-
-    Returns:
-        float32 tensors by name.
-    """
+    """Draw He-normal weights (He et al. 2015), and zeros where the name ends in "bias"; float32 by name."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in shapes.items():

@@ -29,15 +29,10 @@ POOLED_BEFORE = ("relu2_1", "relu3_1")
 
 @dataclass(frozen=True)
 class Block:
-    """The maps of one layer at one level of the pyramid.
+    """The maps of one layer at one level of the pyramid."""
 
-    Attributes:
-        layer: of VGG19, after its ReLU.
-        scale: the level's height and width in pixels.
-    """
-
-    layer: str
-    scale: int
+    layer: str  # of VGG19, after its ReLU
+    scale: int  # the level's height and width in pixels
 
     @property
     def name(self) -> str:
@@ -73,14 +68,9 @@ class Pyramid(nn.Module):
     """
 
     def __init__(self, weights: WeightsChoice, blocks: tuple[Block, ...], seed: int = 0) -> None:
-        """Make the network with pretrained or random weights.
+        """Load pretrained weights, or draw random ones by the seed.
 
-        Args:
-            weights, seed: as of `PixelFeatures`.
-            blocks: what is computed.
-
-        Raises:
-            InputError: the weights file ends before the deepest layer, or as `find_weights`.
+        Raises InputError if the weights file ends before the deepest layer, or as `find_weights` does.
         """
         super().__init__()
         self.blocks = blocks

@@ -71,11 +71,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, baselines: set[str]) -> None:
         colour = GREYS[0] if row.approach in baselines else PALETTE[0]
         axes.plot([row.dice_low, row.dice_high], [place, place], color=colour, linewidth=1.4)
         axes.plot(row.dice, place, "o", color=colour, markersize=4)
-        text, look = (
-            format_score(row.dice).removeprefix("0"),
-            {"fontsize": 6.5, "va": "center", "color": DARK},
-        )
-        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), **look)
+        look = {"fontsize": 6.5, "va": "center", "color": DARK, "transform": axes.get_yaxis_transform()}
+        axes.text(1.02, place, format_score(row.dice).removeprefix("0"), **look)
     texts = [wrap_name(name, LETTERS) for name in rows["approach"]]
     name_rows(axes, texts, ["black"] * len(rows), linespacing=1)
     axes.set_ylim(len(rows) - 0.4, -0.6)

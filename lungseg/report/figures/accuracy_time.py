@@ -11,14 +11,7 @@ from matplotlib.transforms import Bbox
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.labels import Label, place_labels
-from lungseg.report.figures.style import (
-    DOUBLE,
-    assign_colours,
-    darken,
-    make_figure,
-    set_dice_scale,
-    set_log_ticks,
-)
+from lungseg.report.figures.style import DOUBLE, assign_colours, make_figure, set_dice_scale, set_log_ticks
 from lungseg.report.numbers.quality import collect_main_rows
 
 DEVICE_MARKERS = {"cpu": "o", "cuda": "D"}
@@ -44,7 +37,10 @@ def draw_accuracy_time(contents: Contents) -> Figure | None:
     axes.set_ylabel("mean Dice with 95 % interval\n(logarithmic in 1 − Dice)")
     axes.set_xlabel(f"ms per image at batch size 1{'' if len(devices) > 1 else f', {devices[0].upper()}'}")
     if len(devices) > 1:
-        handles = [_make_device_handle(device) for device in devices]
+        look = {"color": "#444444", "linestyle": "", "markersize": 4.5}
+        handles = [
+            Line2D([], [], **look, marker=DEVICE_MARKERS[device], label=device.upper()) for device in devices
+        ]
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed by pixel: nothing may move after this
@@ -59,22 +55,16 @@ def _make_labels(frame: pd.DataFrame, palette: dict[str, str]) -> list[Label]:
         times = rows["ms_per_image"].sort_values(ascending=False).tolist()
         between = [float(np.sqrt(times[0] * times[-1]))] if len(times) > 1 else []
         anchors = [(time, rows["dice"].iloc[0]) for time in (*times, *between)]
-        labels.append(Label(name, anchors, darken(palette[name])))
+        labels.append(Label(name, anchors, palette[name]))
     return labels
-
-
-def _make_device_handle(device: str) -> Line2D:
-    look = {"color": "#444444", "linestyle": "", "marker": DEVICE_MARKERS[device], "markersize": 4.5}
-    return Line2D([], [], **look, label=device.upper())
 
 
 def _draw_measured(axes: Axes, row: tuple, colour: str) -> None:
     if pd.notna(row.dice_low):
         ends = [row.dice_low, row.dice_high]
         axes.plot([row.ms_per_image] * 2, ends, color=colour, linewidth=1.0, zorder=2)
-    look = {"marker": DEVICE_MARKERS[row.device], "markersize": 5, "linestyle": ""}
-    look |= {"markeredgecolor": "white", "markeredgewidth": 0.5}
-    axes.plot(row.ms_per_image, row.dice, color=colour, **look)
+    look = {"color": colour, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    axes.plot(row.ms_per_image, row.dice, DEVICE_MARKERS[row.device], **look)
 
 
 def _set_time_axis(axes: Axes, times: pd.Series) -> None:

@@ -13,12 +13,11 @@ from lungseg.report.figures.accuracy_time import draw_accuracy_time
 from lungseg.report.figures.calibration import draw_lung_area, draw_reliability
 from lungseg.report.figures.comparisons import draw_critical_difference, draw_differences
 from lungseg.report.figures.curves import draw_curves
-from lungseg.report.figures.dice import draw_dice
+from lungseg.report.figures.dice import draw_dice, draw_dice_violins
 from lungseg.report.figures.images import draw_cases, draw_feature_maps, draw_samples
 from lungseg.report.figures.importance import draw_importance
 from lungseg.report.figures.style import save_figure, use_house_style
 from lungseg.report.figures.timing import draw_stages, draw_throughput
-from lungseg.report.figures.violins import draw_dice_violins
 
 # Each draws from the stored results, or returns None if these lack what it needs.
 FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
@@ -50,17 +49,13 @@ OF_A_FEW = {"dice", "differences", "critical-difference", "reliability"}
 def draw_figures(contents: Contents) -> list[Path]:
     """Write `figures/STEM.png` and `.pdf` into the results directory; return the paths in order.
 
-    A figure whose data isn't stored is left out. The same results give the same bytes.
-
-    Raises:
-        InputError: a stored picture is damaged, or the directory can't be written.
+    A figure whose data isn't stored is left out. The same results give the same bytes. Raises InputError if a
+    stored picture is damaged, or the directory can't be written.
     """
     paths: list[Path] = []
     with use_house_style():
         for stem, draw in FIGURES.items():
-            if contents.groups and stem in OF_A_FEW:
-                continue
-            figure = draw(contents)
-            if figure is not None:
+            skipped = contents.groups and stem in OF_A_FEW
+            if not skipped and (figure := draw(contents)):
                 paths += save_figure(figure, contents.directory / "figures", stem)
     return paths

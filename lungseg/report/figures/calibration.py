@@ -58,10 +58,9 @@ def draw_lung_area(contents: Contents) -> Figure | None:
 
 
 def collect_areas(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the lung area of each image by approach, in % of the image: approach, mean, difference.
+    """Return the lung area of each image by approach, in % of the image, averaged over seeds.
 
-    `mean` is the mean of the true and the predicted area, `difference` is predicted minus true. Seeds are
-    averaged.
+    Columns: approach; mean, of the true and the predicted area; difference, predicted minus true.
     """
     counts = scores[["tp", "fp", "fn", "tn"]].astype(float)
     total = counts.sum(axis=1, skipna=False).where(lambda pixels: pixels > 0)
@@ -70,13 +69,8 @@ def collect_areas(scores: pd.DataFrame) -> pd.DataFrame:
         true=100 * (counts["tp"] + counts["fn"]) / total,
     )
     by_image = areas.dropna().groupby(["approach", "image_id"], sort=False).mean().reset_index()
-    return pd.DataFrame(
-        {
-            "approach": by_image["approach"],
-            "mean": (by_image["predicted"] + by_image["true"]) / 2,
-            "difference": by_image["predicted"] - by_image["true"],
-        }
-    )
+    predicted, true = by_image["predicted"], by_image["true"]
+    return by_image[["approach"]].assign(mean=(predicted + true) / 2, difference=predicted - true)
 
 
 def _draw_agreement(axes: Axes, areas: pd.DataFrame, colour: str) -> None:
@@ -106,7 +100,8 @@ def draw_reliability(contents: Contents) -> Figure | None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     palette = assign_colours(contents.names, contents.baselines)
     handles = []
-    upper.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle=(0, (4, 2)))
+    diagonal = {"color": "#888888", "linewidth": 0.8, "linestyle": (0, (4, 2))}
+    upper.plot([0, 1], [0, 1], **diagonal)
     for name in names:
         part = bins[bins["approach"] == name]
         look = {"color": palette[name], "marker": "o", "markersize": 2.5, "linewidth": 1}
@@ -116,17 +111,15 @@ def draw_reliability(contents: Contents) -> Figure | None:
         handles.append(Line2D([], [], **look, label=label))
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="true share of lung pixels")
     upper.grid()
-    lower.set_yscale("log")
     rarest = 100 * (bins["count"] / bins.groupby("approach")["count"].transform("sum")).min()
-    lower.set_ylim(
-        10 ** np.floor(np.log10(rarest)) / 1.3, 130
-    )  # whole decades, so that at least two have a tick
+    bottom = 10 ** np.floor(np.log10(rarest)) / 1.3  # whole decades, so that at least two have a tick
+    lower.set(yscale="log", ylim=(bottom, 130))
     lower.set(ylabel="pixels, %", xlabel="mean predicted probability of lung")
     lower.yaxis.set_major_locator(LogLocator(numticks=6))
     lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     lower.yaxis.set_minor_formatter(NullFormatter())
     lower.grid()
-    handles.append(Line2D([], [], color="#888888", linewidth=0.8, linestyle=(0, (4, 2)), label="calibrated"))
+    handles.append(Line2D([], [], **diagonal, label="calibrated"))
     figure.align_ylabels()
     add_legend_below(figure, handles, "ECE: expected calibration error")
     return figure
@@ -135,12 +128,8 @@ def draw_reliability(contents: Contents) -> Figure | None:
 def collect_reliability(calibration: pd.DataFrame) -> pd.DataFrame:
     """Return the bins with pixels, folds and seeds together: approach, bin, count, and the two means."""
     held = calibration[calibration["count"] > 0]
-    sums = held.assign(
-        mean_probability=held["mean_probability"] * held["count"],
-        lung_share=held["lung_share"] * held["count"],
-    )
-    values = ["count", "mean_probability", "lung_share"]
-    bins = sums.groupby(["approach", "bin"], sort=True)[values].sum().reset_index()
-    for name in values[1:]:
-        bins[name] /= bins["count"]
+    means = ["mean_probability", "lung_share"]
+    sums = held[["approach", "bin", "count"]].join(held[means].mul(held["count"], axis=0))
+    bins = sums.groupby(["approach", "bin"], sort=True).sum().reset_index()
+    bins[means] = bins[means].div(bins["count"], axis=0)
     return bins

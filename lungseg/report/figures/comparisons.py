@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullFormatter
+from matplotlib.ticker import MultipleLocator
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.style import (
@@ -44,7 +44,7 @@ class Line:
 
     @property
     def height(self) -> int:
-        return _count_lines(self.text)
+        return self.text.count("\n") + 1
 
 
 def draw_differences(contents: Contents) -> Figure | None:
@@ -106,13 +106,9 @@ def _draw_forest(axes: Axes, lines: list[Line], palette: dict[str, str]) -> None
         tick.set_fontweight("bold" if line.pair is None else "normal")
 
 
-def _count_lines(text: str) -> int:
-    return text.count("\n") + 1
-
-
 def _find_centres(texts: Sequence[str]) -> tuple[np.ndarray, int]:
     """Return the middles of texts below one another, and the height of all, in lines; 0 is the first line."""
-    heights = np.array([_count_lines(text) for text in texts])
+    heights = np.array([text.count("\n") + 1 for text in texts])
     return np.cumsum(heights) - heights + (heights - 1) / 2, int(heights.sum())
 
 
@@ -123,9 +119,8 @@ def _set_difference_scale(axes: Axes, pairs: pd.DataFrame) -> None:
     axes.set_xscale("symlog", linthresh=LINEAR)
     nearest = next((tick for tick in DIFFERENCE_TICKS if tick >= high), high)
     axes.set_xlim(min(1.25 * low, -LINEAR / 2), 1.25 * nearest)
-    axes.xaxis.set_major_locator(FixedLocator(_choose_difference_ticks(*axes.get_xlim())))
-    axes.xaxis.set_major_formatter(FuncFormatter(_format_difference))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = _choose_difference_ticks(*axes.get_xlim())
+    axes.set_xticks(ticks, [_format_difference(tick) for tick in ticks])
     axes.grid(axis="x")
 
 
@@ -136,7 +131,7 @@ def _choose_difference_ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) <= MOST_TICKS else [tick for tick in inside if abs(tick) in (0, 0.01, 0.1)]
 
 
-def _format_difference(value: float, _: int) -> str:
+def _format_difference(value: float) -> str:
     return f"{value:+g}".replace("0.", ".").replace("-", "−") if value else "0"
 
 
@@ -169,9 +164,8 @@ def draw_critical_difference(contents: Contents) -> Figure | None:
         axes.plot([axes.get_xlim()[0], rank, rank], [place, place, 0], color=palette[name], linewidth=1)
         axes.plot(rank, 0, "o", color=palette[name], markersize=4, clip_on=False, zorder=3)
     for level, (low, high) in enumerate(groups):
-        height = 0.7 * (level + 1)
-        ends = [low - 0.04, high + 0.04]
-        axes.plot(ends, [height, height], color=DARK, linewidth=2.5, solid_capstyle="butt")
+        ends, heights = [low - 0.04, high + 0.04], [0.7 * (level + 1)] * 2
+        axes.plot(ends, heights, color=DARK, linewidth=2.5, solid_capstyle="butt")
     _draw_rank_axis(axes, distance)
     texts = [f"{name}  {rank:.2f}" for name, rank in zip(names, ranks.values(), strict=True)]
     name_rows(axes, texts, [palette[name] for name in ranks], places, linespacing=1.0)
@@ -199,11 +193,5 @@ def _draw_rank_axis(axes: Axes, distance: float) -> None:
     axes.xaxis.tick_top()
     axes.xaxis.set_major_locator(MultipleLocator(1))
     axes.plot([1, 1 + distance], [-2.1, -2.1], "|-", color=DARK, markersize=4, linewidth=1)
-    axes.annotate(
-        f"critical difference {distance:.2f}",
-        (1, -2.1),
-        (0, 3),
-        textcoords="offset points",
-        va="bottom",
-        fontsize=6.5,
-    )
+    look = {"textcoords": "offset points", "va": "bottom", "fontsize": 6.5}
+    axes.annotate(f"critical difference {distance:.2f}", (1, -2.1), (0, 3), **look)

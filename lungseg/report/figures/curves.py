@@ -44,7 +44,7 @@ def draw_curves(contents: Contents) -> Figure | None:
 
 def _draw_curve_panel(axes: Axes, rows: pd.DataFrame, measure: str, colour: str) -> None:
     fits = rows.groupby(["fold", "seed"], sort=True)
-    drawn = False
+    width, drawn = 1.2 if fits.ngroups == 1 else 0.7, False
     for kind, look in LINES.items():
         column = f"{kind}_{measure}"
         if column not in rows:
@@ -52,14 +52,8 @@ def _draw_curve_panel(axes: Axes, rows: pd.DataFrame, measure: str, colour: str)
         for _, fit in fits:
             line = fit[["step", column]].dropna().sort_values("step")
             drawn |= len(line) > 0
-            axes.plot(
-                line["step"],
-                line[column],
-                color=colour,
-                linewidth=1.2 if fits.ngroups == 1 else 0.7,
-                marker="." if len(line) == 1 else None,
-                **look,
-            )
+            marker = "." if len(line) == 1 else None
+            axes.plot(line["step"], line[column], color=colour, linewidth=width, marker=marker, **look)
     if not drawn:
         axes.axis("off")
         return

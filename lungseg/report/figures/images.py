@@ -41,13 +41,12 @@ def draw_samples(contents: Contents) -> Figure | None:
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     figure.suptitle(f"{contents.run['data']['dataset']}: images with the outline of the lung mask")
     tiles = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights).ravel()
-    sources = contents.sources
     for axes in tiles:
         _hide_axes(axes)
     for axes, image_id, image in zip(tiles, chosen, images, strict=False):  # the last row may not be full
         _show(axes, image)
         _draw_outline(axes, read_truth(contents, image_id, image.shape), OUTLINE, 0.9)
-        source = sources.get(image_id, "")
+        source = contents.sources.get(image_id, "")
         axes.set_xlabel(f"{source}, {image_id}" if source else image_id, fontsize=6, labelpad=1.5)
     return figure
 
@@ -91,12 +90,8 @@ def draw_feature_maps(contents: Contents) -> Figure | None:
         left.set_visible(False)
     mosaic, pitch = _make_mosaic(maps, columns, rows)
     right.imshow(mosaic, cmap="gray", vmin=0, vmax=1)
-    right.set_yticks(
-        [(row + 0.5) * pitch[0] for row in range(rows)], [str(row * columns) for row in range(rows)]
-    )
-    right.set_xticks(
-        [(col + 0.5) * pitch[1] for col in range(columns)], [f"+{col}" for col in range(columns)]
-    )
+    right.set_yticks((np.arange(rows) + 0.5) * pitch[0], [f"{row * columns}" for row in range(rows)])
+    right.set_xticks((np.arange(columns) + 0.5) * pitch[1], [f"+{column}" for column in range(columns)])
     right.tick_params(length=0, labelsize=6)
     right.spines[:].set_visible(False)
     return figure
@@ -134,21 +129,22 @@ def draw_cases(contents: Contents) -> Figure | None:
         return None
     columns = len(shown) + 2
     tile = min((DOUBLE - 0.3) / columns, 1.5)  # inches, the gap included
-    lines = max(wrap_name(name, _count_letters(tile)).count("\n") + 1 for name in shown)
+    letters = max(6, int(tile / 0.062))  # of 7 points that fit beside one another
+    titles = [wrap_name(name, letters) for name in ("image", "truth", *shown)]
+    lines = max(title.count("\n") + 1 for title in titles)
     heights = [_find_aspect(read_image(contents, image_id)) * (tile - 0.04) for _, image_id in chosen]
     figure = make_figure(tile * columns + 0.3, sum(heights) + 0.2 * len(chosen) + 0.12 * lines + 0.6)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.01, wspace=0.01, hspace=0.0)
     figure.suptitle(_write_cases_title(contents, shown))
     grid = figure.subplots(len(chosen), columns, squeeze=False, height_ratios=heights)
-    for axes, name in zip(grid[0], ["image", "truth", *shown], strict=True):
-        axes.set_title(wrap_name(name, _count_letters(tile)), fontsize=7, linespacing=1.0, pad=3)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=7, linespacing=1.0, pad=3)
     for row, (label, image_id) in zip(grid, chosen, strict=True):
         row[0].set_ylabel(label, fontsize=7)
         _draw_case(contents, row, image_id, shown)
-    areas = (("true (agrees)", AGREES), ("false (too much)", FALSE), ("missed", MISSED))
-    handles = [
-        Patch(facecolor=colour, edgecolor="#444444", linewidth=0.4, label=text) for text, colour in areas
-    ]
+    areas = {"true (agrees)": AGREES, "false (too much)": FALSE, "missed": MISSED}
+    look = {"edgecolor": "#444444", "linewidth": 0.4}
+    handles = [Patch(facecolor=colour, label=text, **look) for text, colour in areas.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -225,11 +221,6 @@ def _tint_areas(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.nd
     ):
         picture[area] = (1 - strength) * picture[area] + strength * np.array(to_rgb(colour), np.float32)
     return picture
-
-
-def _count_letters(inches: float) -> int:
-    """Count the letters of 7 point that fit into a width in inches."""
-    return max(6, int(inches / 0.062))
 
 
 def _show(axes: Axes, picture: np.ndarray) -> None:

@@ -66,7 +66,7 @@ def _draw_kinds(axes: Axes, shares: pd.Series) -> None:
     places = range(len(shares))
     axes.barh(places, 100 * shares, color=PALETTE[0], height=0.7)
     for place, share in zip(places, shares, strict=True):
-        axes.text(100 * share + 1, place, _format_percent(share), va="center", fontsize=6.5)
+        axes.text(100 * share + 1, place, f"{100 * share:.1f}", va="center", fontsize=6.5)
     axes.set_yticks(places, list(shares.index))
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.set_xlim(0, 112)
@@ -81,22 +81,17 @@ def _draw_blocks(axes: Axes, shares: pd.DataFrame) -> None:
         if np.isfinite(share):
             colour = "white" if share > DARK_CELL * most else "black"
             look = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour}
-            axes.text(column, row, _format_percent(share), **look)
+            axes.text(column, row, f"{100 * share:.1f}", **look)
     axes.set_yticks(range(len(shares)), list(shares.index))
     axes.set_xticks(range(shares.shape[1]), [f"{scale:.0f}" for scale in shares])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _format_percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
 def _draw_columns(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
     shares = frame.groupby("column", sort=False)["share"].mean()
     axes.bar(range(len(shares)), 100 * shares, color=colour, width=0.8)
-    kind = frame["kind"].iloc[0]
     axes.set_title(wrap_name(name, 60), loc="left", fontweight="bold")
-    axes.set_xlabel(f"channel of {kind}")
+    axes.set_xlabel(f"channel of {frame['kind'].iloc[0]}")
     axes.set_xlim(-1, len(shares))
     axes.grid(axis="y")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
+from lungseg.report.figures.style import darken
+
+FONT_SIZE = 7  # points
 NEAR = 8  # points: a label farther from its anchor is joined to it by a line
 RADII = (6, 14, 24, 36, 50, 66)
 # Where a label is from its anchor: 1 right or above, -1 left or below. The preferred side first.
@@ -23,16 +27,16 @@ class Label:
 
     text: str
     anchors: Sequence[tuple[float, float]]
-    colour: tuple[float, float, float]
+    colour: str  # written in a dark tone of it
 
 
 @dataclass(frozen=True)
 class _Place:
     """Where a label may be: on a side of an anchor, `radius` points away."""
 
+    radius: int
     anchor: tuple[float, float]
     side: tuple[int, int]
-    radius: int
 
     @property
     def far(self) -> bool:
@@ -49,51 +53,39 @@ class _Place:
         return (1 - np.array(self.side)) / 2
 
 
-def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox], fontsize: float = 7) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox]) -> None:
     """Write each label where it covers least, as near to an anchor as that allows.
 
-    Labels are placed one after the other, from top to bottom, so the same figure comes out each time. The
-    figure must have been laid out before (`Figure.draw_without_rendering`).
-
-    Args:
-        axes: of the plot.
-        labels: what to write.
-        obstacles: boxes in display coordinates (pixels) that no label should cover.
-        fontsize: in points.
+    `obstacles` are boxes in pixels of the display that no label should cover. Labels are placed one after the
+    other, from top to bottom, so the same figure comes out each time. The figure must have been laid out
+    before (`Figure.draw_without_rendering`).
     """
     frame = axes.get_window_extent().extents
     taken = np.array([box.extents for box in obstacles])
     for label in sorted(labels, key=lambda one: (-one.anchors[0][1], one.anchors[0][0])):
-        size = _measure(axes, label, fontsize)
-        places = [
-            _Place(anchor, side, radius) for radius in RADII for anchor in label.anchors for side in SIDES
-        ]
+        size = _measure(axes, label)
+        places = [_Place(*place) for place in product(RADII, label.anchors, SIDES)]
         place = min(places, key=lambda one: _compute_cost(axes, one, size, taken, frame))
-        _write(axes, label, place, fontsize)
+        _write(axes, label, place)
         taken = np.vstack([taken, _find_box(axes, place, size)])
 
 
-def _measure(axes: Axes, label: Label, fontsize: float) -> np.ndarray:
+def _measure(axes: Axes, label: Label) -> np.ndarray:
     """Return the width and height of a label in pixels."""
-    text = axes.text(*label.anchors[0], label.text, fontsize=fontsize)
+    text = axes.text(*label.anchors[0], label.text, fontsize=FONT_SIZE)
     box = text.get_window_extent()
     text.remove()
     return box.size
 
 
-def _write(axes: Axes, label: Label, place: _Place, fontsize: float) -> None:
-    line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-    axes.annotate(
-        label.text,
-        place.anchor,
-        place.offset,
-        textcoords="offset points",
-        ha=HORIZONTAL[place.side[0]],
-        va=VERTICAL[place.side[1]],
-        fontsize=fontsize,
-        color=label.colour,
-        arrowprops={**line, "relpos": tuple(place.nearest)} if place.far else None,
-    )
+def _write(axes: Axes, label: Label, place: _Place) -> None:
+    colour = darken(label.colour)
+    look = {"ha": HORIZONTAL[place.side[0]], "va": VERTICAL[place.side[1]], "color": colour}
+    if place.far:
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        look["arrowprops"] = line | {"relpos": tuple(place.nearest)}
+    look |= {"fontsize": FONT_SIZE, "textcoords": "offset points"}
+    axes.annotate(label.text, place.anchor, place.offset, **look)
 
 
 def _find_box(axes: Axes, place: _Place, size: np.ndarray) -> np.ndarray:

@@ -19,15 +19,10 @@ LONGEST = 512  # pixels a side; more can't be seen in a tile of a figure
 
 @dataclass(frozen=True)
 class Prediction:
-    """A stored probability map and its row of scores.csv.
+    """A stored probability map and its row of scores.csv."""
 
-    Attributes:
-        mask: bool h x w, where the map is at or above its threshold.
-        dice: of the full-size mask, as scored for this fold and seed.
-    """
-
-    mask: np.ndarray
-    dice: float
+    mask: np.ndarray  # bool h x w, where the map is at or above its threshold
+    dice: float  # of the full-size mask, as scored for this fold and seed
 
 
 def find_image_ids(contents: Contents) -> list[str]:
@@ -40,12 +35,12 @@ def find_image_ids(contents: Contents) -> list[str]:
 
 def read_image(contents: Contents, image_id: str) -> np.ndarray:
     """Read an image: float32 [0, 1] h x w, shrunk to at most LONGEST pixels a side."""
-    return _read(_find_path(contents, "images", image_id))
+    return _read(contents.directory / "predictions" / "images" / f"{image_id}.png")
 
 
 def read_truth(contents: Contents, image_id: str, shape: tuple[int, int]) -> np.ndarray:
     """Read the true mask: bool h x w of the given shape."""
-    return _read(_find_path(contents, "truth", image_id), shape) >= 0.5
+    return _read(contents.directory / "predictions" / "truth" / f"{image_id}.png", shape) >= 0.5
 
 
 def read_prediction(
@@ -56,9 +51,8 @@ def read_prediction(
     rows = scores[(scores["approach"] == name) & (scores["image_id"] == image_id)]
     for path in sorted(folder.glob(f"f*-s*/{escape(image_id)}.png")):
         trial = re.fullmatch(r"f(\d+)-s(\d+)", path.parent.name)
-        scored = (
-            rows[(rows["fold"] == int(trial[1])) & (rows["seed"] == int(trial[2]))] if trial else rows[:0]
-        )
+        fold, seed = (int(trial[1]), int(trial[2])) if trial else (-1, -1)
+        scored = rows[(rows["fold"] == fold) & (rows["seed"] == seed)]
         if not scored.empty:  # maps of a fold or seed that the spec no longer has are not scored
             row = scored.iloc[0]
             return Prediction(_read(path, shape) >= row["threshold"], float(row["dice"]))
@@ -80,10 +74,6 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
         if maps.ndim == 3 and maps.size and (best is None or maps[0].size > best[2][0].size):
             best = name, image_id, maps
     return best
-
-
-def _find_path(contents: Contents, kind: str, image_id: str) -> Path:
-    return contents.directory / "predictions" / kind / f"{image_id}.png"
 
 
 def _read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -17,15 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import (
-    FixedFormatter,
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lungseg.system.files import write_atomically
 
@@ -44,24 +37,16 @@ OUTLINE = "#F0E442"
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so a figure looks the same everywhere
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "figure.titlesize": 8,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize"), 8),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7),
     "figure.dpi": DPI,
-    "axes.linewidth": 0.6,
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    "xtick.minor.width": 0.4,
+    "xtick.minor.size": 1.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#444444",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.minor.width": 0.4,
-    "xtick.minor.size": 1.5,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
@@ -77,13 +62,9 @@ DICE_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 FEW_TICKS = 4
 
 
-@contextmanager
-def use_house_style() -> Iterator[None]:
+def use_house_style() -> AbstractContextManager[None]:
     """Give Matplotlib this style within the block, whatever the user's settings; restore those afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RC)
-        yield
+    return matplotlib.style.context(["default", RC])
 
 
 def make_figure(width: float, height: float) -> Figure:
@@ -96,10 +77,8 @@ def make_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, directory: Path, stem: str) -> list[Path]:
     """Store `figure` as `stem`.png (200 dpi) and `stem`.pdf; the same figure gives the same bytes.
 
-    Call it within `use_house_style`. The figure is laid out here and keeps its layout.
-
-    Raises:
-        InputError: the directory can't be written.
+    Call it within `use_house_style`. The figure is laid out here and keeps its layout. Raises InputError if
+    the directory can't be written.
     """
     figure.set_dpi(DPI)
     if engine := figure.get_layout_engine():
@@ -116,13 +95,8 @@ def save_figure(figure: Figure, directory: Path, stem: str) -> list[Path]:
 
 def assign_colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
     """Give each approach a colour by its place in the spec: grey for baselines, the palette for others."""
-    result: dict[str, str] = {}
-    for tones, group in (
-        (GREYS, [name for name in names if name in baselines]),
-        (PALETTE, [name for name in names if name not in baselines]),
-    ):
-        result |= {name: tones[index % len(tones)] for index, name in enumerate(group)}
-    return result
+    greys, colours = cycle(GREYS), cycle(PALETTE)
+    return {name: next(greys if name in baselines else colours) for name in names}
 
 
 def darken(colour: str) -> tuple[float, float, float]:
@@ -167,12 +141,7 @@ def name_rows(
 ) -> None:
     """Write a text beside each row, in a dark tone of its colour, and hide the axis line and its ticks.
 
-    Args:
-        axes: of the plot.
-        texts: one a row.
-        tones: one a row.
-        places: heights of the rows; 0, 1, 2, ... if not given.
-        look: of all texts, such as their size.
+    Rows are at the heights `places`, or at 0, 1, 2, ...; `look` is of all texts, such as their size.
     """
     axes.set_yticks(range(len(texts)) if places is None else places, texts, **look)
     for tick, tone in zip(axes.get_yticklabels(), tones, strict=True):
@@ -195,16 +164,11 @@ def set_dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
     low, high = to_digits(np.array([finite.min(), finite.max()]))
     margin = 0.06 * max(high - low, 0.2)
     limits = from_digits(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
-    set_scale, set_limits = (
-        (axes.set_xscale, axes.set_xlim) if which == "x" else (axes.set_yscale, axes.set_ylim)
-    )
+    set_scale = axes.set_xscale if which == "x" else axes.set_yscale
     set_scale("function", functions=(to_digits, from_digits))
-    axis: Axis = axes.xaxis if which == "x" else axes.yaxis
-    set_limits(*limits)
     ticks = _choose_dice_ticks(*limits)
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([_format_dice_tick(tick) for tick in ticks]))
-    axis.set_minor_locator(NullLocator())
+    labels = [_format_dice_tick(tick) for tick in ticks]
+    axes.set(**{f"{which}lim": limits, f"{which}ticks": ticks, f"{which}ticklabels": labels})
     axes.grid(axis=which)
 
 

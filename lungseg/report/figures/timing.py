@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.style import (
@@ -24,7 +23,7 @@ from lungseg.report.figures.style import (
     wrap_name,
 )
 from lungseg.report.markup import format_amount
-from lungseg.report.numbers.timing import SETTING, collect_stages, is_true
+from lungseg.report.numbers.timing import SETTING, collect_stages, is_true, keep_copies
 
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v")
@@ -57,15 +56,11 @@ def draw_throughput(contents: Contents) -> Figure | None:
         axes.set_title(device.upper(), loc="left", fontweight="bold")
     batches = sorted(series["batch_size"].unique())
     panels[-1].set_xlabel("batch size")
-    panels[-1].xaxis.set_major_locator(FixedLocator(batches))
-    panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[-1].xaxis.set_minor_locator(NullLocator())
+    panels[-1].set_xticks(batches, [f"{batch:g}" for batch in batches])
+    panels[-1].set_xticks([], minor=True)
     handles = [Line2D([], [], color=palette[name], label=name) for name in names]
-    if len(variants) > 1:
-        handles += [
-            Line2D([], [], color="#444444", **_choose_look(place), label=variant)
-            for place, variant in enumerate(variants)
-        ]
+    for place, variant in enumerate(variants if len(variants) > 1 else []):
+        handles.append(Line2D([], [], color="#444444", **_choose_look(place), label=variant))
     add_legend_below(figure, handles)
     return figure
 
@@ -73,11 +68,8 @@ def draw_throughput(contents: Contents) -> Figure | None:
 def _collect_series(timings: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of stage "whole", with copies if there are both, and their setting as `variant`."""
     whole = timings[(timings["stage"] == "whole") & (timings["images_per_s"] > 0)]
-    parts = []
-    for _, rows in whole.groupby(["approach", "device", *SETTING], dropna=False, sort=False):
-        with_copies = rows[rows["copies"].map(is_true)]
-        parts.append(with_copies if len(with_copies) else rows)
-    chosen = pd.concat(parts) if parts else whole
+    groups = whole.groupby(["approach", "device", *SETTING], dropna=False, sort=False)
+    chosen = pd.concat([keep_copies(rows) for _, rows in groups]) if len(whole) else whole
     sizes = len(chosen[["height", "width"]].drop_duplicates()) > 1
     return chosen.assign(variant=[_name_variant(row, sizes) for row in chosen.itertuples()])
 
@@ -153,7 +145,7 @@ def _draw_stage_bars(axes: Axes, part: pd.DataFrame, names: Sequence[str], shade
         axes.annotate(number, (1, place), xycoords=("axes fraction", "data"), **look)
     axes.axvline(100, color=DARK, linewidth=1)
     axes.set_ylim(len(part) - 0.5, -0.5)
-    axes.xaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 100]))
+    axes.set_xticks([0, 25, 50, 75, 100])
 
 
 def _drop_wide_numbers(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -8,22 +8,19 @@ import numpy as np
 import pandas as pd
 
 from lungseg.report.contents import Contents
-from lungseg.report.numbers.timing import split_by_device, summarise_speed
+from lungseg.report.numbers.timing import AT_ONE, split_by_device, summarise_speed
 
-# Metrics whose means are in the summary, beside Dice; those of WITH_INTERVAL with their interval.
+# Metrics whose means are in the summary, beside Dice.
 OVERLAP = ("iou", "accuracy", "precision", "recall", "specificity")
 BOUNDARY = ("hd95", "assd", "hausdorff", "surface_dice_1", "surface_dice_2")
 LUNGS = ("dice_left", "dice_right", "area_error")
-WITH_INTERVAL = ("hd95", "assd")
 
 _MAIN_COLUMNS = [
     *("approach", "dataset", "weights", "n", "dice", "dice_low", "dice_high", "dice_median", "dice_sd"),
     *("dice_p5", "dice_p95", "seeds", "dice_seed_sd", "pooled_f1", *OVERLAP, "distance_unit", *BOUNDARY),
-    *(f"{metric}_{end}" for metric in WITH_INTERVAL for end in ("low", "high")),
-    *(*LUNGS, "brier", "calibration_error"),
-    *("training_seconds", "device", "compute_precision", "layout", "compiled", "copies"),
-    *("ms_per_image", "ms_iqr", "ms_p90", "images_per_s", "batch_size"),
-    *("peak_memory_mib", "joules_per_image", "gflops", "peak_share", "leaks"),
+    *("hd95_low", "hd95_high", "assd_low", "assd_high", *LUNGS, "brier", "calibration_error"),
+    *("training_seconds", "device", "compute_precision", "layout", "compiled", "copies", "ms_per_image"),
+    *("ms_iqr", "ms_p90", "images_per_s", "batch_size", *AT_ONE, "leaks"),
 ]
 
 
@@ -42,37 +39,26 @@ def collect_main_rows(contents: Contents) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_MAIN_COLUMNS)
 
 
-def collect_quality(contents: Contents) -> pd.DataFrame:
-    """Return the main table without times: a row per approach, best mean Dice first."""
-    rows = [summarise_quality(contents, name) for name in contents.ranked]
-    return pd.DataFrame(rows, columns=_MAIN_COLUMNS)
-
-
 def summarise_quality(contents: Contents, name: str) -> dict[str, Any]:
     """Return the means of one approach by column of the main table; NaN for a metric that isn't stored."""
     dice = contents.find_statistic(name, "dice")
-    names = (*OVERLAP, *BOUNDARY, *LUNGS, "brier")
-    metrics = {metric: contents.find_statistic(name, metric) for metric in names}
     training = contents.training[contents.training["approach"] == name]
-    return {
+    found = {
         "approach": name,
-        "dataset": dice["dataset"],
         "weights": contents.find_weights(name),
-        "n": dice["n"],
         "dice": dice["value"],
+        **{column: dice[column] for column in ("dataset", "n", "seeds")},
         **{f"dice_{part}": dice[part] for part in ("low", "high", "median", "sd", "p5", "p95", "seed_sd")},
-        "seeds": dice["seeds"],
-        **{metric: row.get("value", np.nan) for metric, row in metrics.items()},
-        **{
-            f"{metric}_{end}": metrics[metric].get(end, np.nan)
-            for metric in WITH_INTERVAL
-            for end in ("low", "high")
-        },
         "distance_unit": find_distance_unit(contents),
         "calibration_error": compute_calibration_error(contents.calibration, name),
         "pooled_f1": contents.find_statistic(name, "f1", "pooled").get("value", np.nan),
         "training_seconds": training["seconds"].mean(),
     }
+    for metric in (*OVERLAP, *BOUNDARY, *LUNGS, "brier"):
+        row = contents.find_statistic(name, metric)
+        found[metric] = row.get("value", np.nan)
+        found |= {f"{metric}_{end}": row.get(end, np.nan) for end in ("low", "high")}
+    return found
 
 
 def find_distance_unit(contents: Contents) -> str:
@@ -81,10 +67,9 @@ def find_distance_unit(contents: Contents) -> str:
 
 
 def compute_calibration_error(calibration: pd.DataFrame, name: str) -> float:
-    """Compute the expected calibration error of one approach; NaN without bins.
+    """Compute the expected calibration error of one approach (Guo et al. 2017, equation 3); NaN without bins.
 
-    It is the mean over pixels of |lung share - mean probability| of their bin, with folds pooled, averaged
-    over seeds (Guo et al. 2017, equation 3, applied to pixels).
+    Mean over pixels of |lung share - mean probability| of their bin, folds pooled, averaged over seeds.
     """
     rows = calibration[(calibration["approach"] == name) & (calibration["count"] > 0)]
     errors = []
@@ -111,21 +96,17 @@ def average_by_source(contents: Contents) -> pd.DataFrame:
 
 def summarise_training(contents: Contents) -> pd.DataFrame:
     """Return a row per trained approach, best Dice first: means over fits, and the largest peak of memory."""
-    rows = []
-    for name in contents.ranked:
-        fits = contents.training[contents.training["approach"] == name]
-        if len(fits):
-            rows.append(
-                {
-                    "approach": name,
-                    "fits": len(fits),
-                    "seconds": fits["seconds"].mean(),
-                    "items_per_s": fits["items_per_s"].mean(),
-                    "unit": fits["unit"].iloc[0],
-                    "parameters": fits["parameters"].max(),
-                    "best_steps": sorted(int(step) for step in fits["best_step"].dropna()),
-                    "peak_memory_mib": fits["peak_memory_mib"].max(),
-                    "wait_share": fits["wait_share"].mean(),
-                }
-            )
+    fits = dict(iter(contents.training.groupby("approach")))
+    rows = [
+        {
+            "approach": name,
+            "fits": len(fits[name]),
+            **{column: fits[name][column].mean() for column in ("seconds", "items_per_s", "wait_share")},
+            **{column: fits[name][column].max() for column in ("parameters", "peak_memory_mib")},
+            "unit": fits[name]["unit"].iloc[0],
+            "best_steps": sorted(int(step) for step in fits[name]["best_step"].dropna()),
+        }
+        for name in contents.ranked
+        if name in fits
+    ]
     return pd.DataFrame(rows)

@@ -11,6 +11,7 @@ from lungseg.report.contents import Contents
 # Two timings of the same stage that differ in one of these are different measurements.
 SETTING = ["precision", "layout", "compiled", "height", "width"]
 BEFORE, AFTER = ("decode", "prepare"), ("finish",)
+AT_ONE = ("peak_memory_mib", "joules_per_image", "gflops", "peak_share")  # shown at batch size 1
 
 
 def is_true(value: Any) -> bool:
@@ -21,18 +22,17 @@ def is_true(value: Any) -> bool:
 def split_by_device(timings: pd.DataFrame, name: str) -> list[pd.DataFrame]:
     """Return the rows of stage "whole" of one approach, a table per device, in the order of measurement.
 
-    Of several settings on one device, only the first measured, the approach's own, is kept. Where a time was
-    measured with and without copies between host and device, the one with copies is kept: every user pays
-    for them.
+    Of several settings on one device, only the first measured, the approach's own, is kept.
     """
     whole = timings[(timings["approach"] == name) & (timings["stage"] == "whole")]
-    result = []
-    for device in whole["device"].drop_duplicates():
-        rows = whole[whole["device"] == device]
-        rows = rows[_match_setting(rows, rows.iloc[0])]
-        with_copies = rows[rows["copies"].map(is_true)]
-        result.append(with_copies if len(with_copies) else rows)
-    return result
+    devices = [rows for _, rows in whole.groupby("device", sort=False)]
+    return [keep_copies(rows[_match_setting(rows, rows.iloc[0])]) for rows in devices]
+
+
+def keep_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the times with copies between host and device if there are any: every user pays for them."""
+    with_copies = rows[rows["copies"].map(is_true)]
+    return with_copies if len(with_copies) else rows
 
 
 def _match_setting(rows: pd.DataFrame, one: pd.Series) -> pd.Series:
@@ -44,21 +44,15 @@ def _match_setting(rows: pd.DataFrame, one: pd.Series) -> pd.Series:
 def summarise_speed(whole: pd.DataFrame) -> dict[str, Any]:
     """Return the main table's columns on time: latency at batch size 1, throughput at the best batch size.
 
-    Args:
-        whole: rows of one approach, device and setting, as `split_by_device` returns them.
+    `whole` is one of the tables of `split_by_device`.
     """
     first, single = whole.iloc[0], whole[whole["batch_size"] == 1]
-    found = {
-        "device": first["device"],
-        "compute_precision": first["precision"],
-        "layout": first["layout"],
-        "compiled": first["compiled"],
-        "copies": first["copies"],
-    }
+    found = {name: first[name] for name in ("device", "layout", "compiled", "copies")}
+    found["compute_precision"] = first["precision"]
     if len(single):
         row = single.iloc[0]
         found |= {"ms_per_image": row["median_ms"], "ms_iqr": row["iqr_ms"], "ms_p90": row["p90_ms"]}
-        found |= {name: row[name] for name in ("peak_memory_mib", "joules_per_image", "gflops", "peak_share")}
+        found |= {name: row[name] for name in AT_ONE}
     if whole["images_per_s"].notna().any():
         best = whole.loc[whole["images_per_s"].idxmax()]
         found |= {"images_per_s": best["images_per_s"], "batch_size": int(best["batch_size"])}
@@ -91,7 +85,7 @@ def collect_throughput(contents: Contents) -> pd.DataFrame:
 def _select_whole(contents: Contents) -> pd.DataFrame:
     whole = contents.timings[contents.timings["stage"] == "whole"]
     place = {name: number for number, name in enumerate(contents.sort_names(whole["approach"]))}
-    return whole.assign(_place=whole["approach"].map(place)).sort_values("_place", kind="stable")
+    return whole.sort_values("approach", key=lambda names: names.map(place), kind="stable")
 
 
 def collect_stages(contents: Contents) -> pd.DataFrame:
@@ -116,11 +110,8 @@ def collect_stages(contents: Contents) -> pd.DataFrame:
 
 
 def _find_stage_times(timings: pd.DataFrame, one: pd.Series) -> dict[str, float]:
-    rows = timings[
-        (timings["approach"] == one["approach"])
-        & (timings["device"] == one["device"])
-        & (timings["batch_size"] == 1)
-    ]
+    same = (timings["approach"] == one["approach"]) & (timings["device"] == one["device"])
+    rows = timings[same & (timings["batch_size"] == 1)]
     # Reading a file happens on the host, the same in every setting.
     rows = rows[_match_setting(rows, one) | (rows["stage"] == "decode")]
     # Copies belong to "whole": the row with them comes first.
@@ -136,10 +127,8 @@ def collect_ratios(contents: Contents) -> pd.DataFrame:
     """
     pairs = contents.timing_pairs
     same = pairs[pairs["kind"] == "A/A"].to_dict("records")
-    different = [
-        _put_faster_first(row) for row in pairs[pairs["kind"] == "A/B"].to_dict("records") if row["ratio"] > 0
-    ]
-    frame = pd.DataFrame(different, columns=pairs.columns)
+    different = pairs[(pairs["kind"] == "A/B") & (pairs["ratio"] > 0)].to_dict("records")
+    frame = pd.DataFrame(map(_put_faster_first, different), columns=pairs.columns)
     keys = ["device", *SETTING, "batch_size"]
     frame["_measured"] = frame.groupby(keys, dropna=False, sort=False).ngroup()
     frame["_wins"] = frame.groupby(["_measured", "approach"])["other"].transform("count")

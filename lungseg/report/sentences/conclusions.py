@@ -22,41 +22,26 @@ NEGLIGIBLE = 0.005
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of two approaches in Dice; `approach` has the higher mean.
-
-    Attributes:
-        n: number of patients, or of images if each patient has one; `unit` says which.
-        difference, low, high: mean of approach minus other, with its 95 % interval (NaN without one).
-        p_value, p_holm: of the sign-flip test, alone and corrected for `family` comparisons; NaN if untested.
-        better, worse: on how many of the n `approach` has the higher and the lower Dice.
-        family: number of comparisons corrected together; 0 if unknown.
-        unit: "patient" or "image".
-        one_seed: those of the two that depend on a seed and were trained with one only.
-        training_sd: standard deviation over seeds of the difference of one training each; NaN if unknown.
-        trainings: how many trainings the difference is a mean of; the fewer of the two approaches'.
-        folds: of the split. They share training images, which no test allows for.
-        where: the images that the sentence is about.
-        final: False if the approaches may have been chosen by these images.
-    """
+    """A paired comparison of two approaches in Dice; `approach` has the higher mean. NaN: unknown."""
 
     approach: str
     other: str
-    n: int
-    difference: float
-    low: float
+    n: int  # of `unit`s
+    difference: float  # of the means, approach minus other
+    low: float  # ends of its 95 % interval
     high: float
-    p_value: float
-    p_holm: float
-    better: int
+    p_value: float  # of the sign-flip test
+    p_holm: float  # corrected for `family` comparisons
+    better: int  # on how many of the n `approach` has the higher Dice
     worse: int
-    family: int = 1
-    unit: str = "image"
-    one_seed: tuple[str, ...] = ()
-    training_sd: float = float("nan")
-    trainings: int = 1
-    folds: int = 1
+    family: int = 1  # 0 if unknown
+    unit: str = "image"  # or "patient"
+    one_seed: tuple[str, ...] = ()  # those of the two that depend on a seed and were trained with one only
+    training_sd: float = float("nan")  # over seeds, of the difference of one training each
+    trainings: int = 1  # that the difference is a mean of; the fewer of the two approaches'
+    folds: int = 1  # of the split. They share training images, which no test allows for
     where: str = "images like these"
-    final: bool = True
+    final: bool = True  # False if the approaches may have been chosen by these images
 
 
 def list_conclusions(contents: Contents) -> list[str]:
@@ -72,39 +57,33 @@ def read_comparisons(contents: Contents) -> list[Comparison]:
     if final and run["data"]["dataset"] == "phantom":
         where = "phantoms like these"
     family, unit = count_comparisons(contents), find_unit(contents)
+    once = contents.trained_once - contents.baselines
+    same = ("approach", "other", "low", "high", "p_value", "p_holm")
+    # Ranks go by all images of an approach, a pair by those that both have: the two may disagree.
+    pairs = collect_pairs(contents, "dice").to_dict("records")
+    rows = [turn_pair(row) if row["value"] < 0 else row for row in pairs]
     return [
         Comparison(
-            approach=row["approach"],
-            other=row["other"],
+            **{column: row[column] for column in same},
             n=int(row["n"]),
             difference=row["value"],
-            low=row["low"],
-            high=row["high"],
-            p_value=row["p_value"],
-            p_holm=row["p_holm"],
             better=_to_count(row["better"]),
             worse=_to_count(row["worse"]),
             family=family,
             unit=unit,
-            one_seed=_find_trained_once(contents, row["approach"], row["other"]),
+            one_seed=tuple(name for name in (row["approach"], row["other"]) if name in once),
             training_sd=_find_training_sd(contents, row),
             trainings=_count_trainings(contents, row),
             folds=sum("approach" not in entry for entry in run["splits"]),
             where=where,
             final=final,
         )
-        for row in map(_put_higher_first, collect_pairs(contents, "dice").to_dict("records"))
+        for row in rows
     ]
 
 
-def _put_higher_first(row: dict[str, Any]) -> dict[str, Any]:
-    # Ranks go by all images of an approach, a pair by those that both have: the two may disagree.
-    return turn_pair(row) if row["value"] < 0 else row
-
-
-def conclude(comparison: Comparison) -> str:
+def conclude(c: Comparison) -> str:
     """Return one sentence: what a comparison shows and what it does not."""
-    c = comparison
     if c.better == c.worse == 0 and c.difference == 0:
         parts = [
             f"{c.approach} and {c.other} have the same Dice on {'the' if c.n == 1 else 'all'} "
@@ -215,11 +194,6 @@ def _state_test(c: Comparison) -> str:
     if c.p_value <= LEVEL < corrected:
         return f"{state_p(c.p_value)} by itself but {state_p(corrected)} {after}"
     return f"{state_p(corrected)} {after}"
-
-
-def _find_trained_once(contents: Contents, *names: str) -> tuple[str, ...]:
-    """Return those of the named approaches that were trained once and are no baselines."""
-    return tuple(name for name in names if name in contents.trained_once and name not in contents.baselines)
 
 
 def _find_training_sd(contents: Contents, row: dict[str, Any]) -> float:

@@ -16,14 +16,16 @@ def list_provenance(contents: Contents) -> list[str]:
     data = [entry for entry in (run["data"], run["training_data"]) if entry]
     hashes = ", ".join(f"{entry['dataset']} sha256 {entry['sha256'][:8]}" for entry in data)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    dirty = " with uncommitted changes" if run["git"] and run["git"]["dirty"] else ""
+    time = f"Run: {format_duration(run['seconds'])} in all, finished {run['finished']}"
     lines = [
         f"Hardware: {_describe_hardware(run)}",
         f"Versions: {versions}",
         f"Data: {hashes}",
         describe_audit(contents),
         f"Weights: {_describe_weights(run)}",
-        f"Code: revision {_name_revision(run)}" + (" with uncommitted changes" if _is_dirty(run) else ""),
-        _describe_time(run),
+        f"Code: revision {_name_revision(run)}{dirty}",
+        time if run["finished"] else "",
         _describe_reuse(run),
     ]
     return [end_sentence(shorten_paths(line)) for line in lines if line]
@@ -39,16 +41,6 @@ def _describe_hardware(run: dict[str, Any]) -> str:
 def _name_revision(record: dict[str, Any]) -> str:
     """Return the revision of the code that made a record; "unknown" if it was no Git checkout."""
     return record["git"]["revision"][:12] if record["git"] else "unknown"
-
-
-def _is_dirty(run: dict[str, Any]) -> bool:
-    return bool(run["git"] and run["git"]["dirty"])
-
-
-def _describe_time(run: dict[str, Any]) -> str:
-    if not run["finished"]:
-        return ""
-    return f"Run: {format_duration(run['seconds'])} in all, finished {run['finished']}"
 
 
 def _describe_reuse(run: dict[str, Any]) -> str:

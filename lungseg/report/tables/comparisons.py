@@ -27,10 +27,9 @@ _SECONDARY = [
 ]
 
 
-def make_comparison_sections(contents: Contents) -> list[Section]:
-    """Make the table of the primary endpoint, then that of the secondary ones; [] without comparisons."""
-    found = [_make_primary_section(contents), _make_secondary_section(contents)]
-    return [section for section in found if section]
+def make_comparison_sections(contents: Contents) -> list[Section | None]:
+    """Make the tables of the primary and of the secondary endpoints; None in place of one without any."""
+    return [_make_primary_section(contents), _make_secondary_section(contents)]
 
 
 def _make_primary_section(contents: Contents) -> Section | None:

@@ -21,12 +21,7 @@ from lungseg.report.sentences.cautions import list_cautions, list_gaps
 
 
 def make_main_section(contents: Contents, frame: pd.DataFrame) -> str:
-    """Write the main table in Markdown, with its cautions and gaps; the README shows it too.
-
-    Args:
-        contents: of the results directory.
-        frame: its `collect_main_rows`.
-    """
+    """Write `collect_main_rows` in Markdown, with its cautions and gaps; the README shows it too."""
     table = "No approach has results yet.\n"
     if len(frame):
         table = f"{make_main_table(frame).to_markdown()}\n{escape_markdown(describe_columns(frame))}\n"

@@ -6,12 +6,12 @@ import pandas as pd
 
 from lungseg.report.contents import Contents
 from lungseg.report.markup import EMPTY, Section, Table, format_amount, format_interval, format_score
-from lungseg.report.numbers.quality import average_by_seed, average_by_source, collect_quality
+from lungseg.report.numbers.quality import average_by_seed, average_by_source, collect_main_rows
 from lungseg.report.sentences.images import find_unit
 
 UNNAMED = "unnamed source"
 
-# Column of `collect_quality`, its title, and the format of its numbers.
+# Column of `collect_main_rows`, its title, and the format of its numbers.
 _BOUNDARIES = [
     ("hd95", "HD95, {unit} [95 % interval]", format_amount),
     ("assd", "ASSD, {unit} [95 % interval]", format_amount),
@@ -43,16 +43,15 @@ _PIXELS_TEXT = (
 )
 
 
-def make_quality_sections(contents: Contents) -> list[Section]:
-    """Make all tables of this module that the stored results have numbers for."""
-    frame = collect_quality(contents)
-    found = [
+def make_quality_sections(contents: Contents) -> list[Section | None]:
+    """Make all tables of this module; None in place of one that the stored results have no numbers for."""
+    frame = collect_main_rows(contents).drop_duplicates("approach")
+    return [
         _make_spread_section(contents, frame),
         _make_means_section("Boundaries and lungs", frame, _BOUNDARIES, _BOUNDARIES_TEXT),
         _make_means_section("Pixels and probabilities", frame, _PIXELS, _PIXELS_TEXT),
         _make_source_section(contents),
     ]
-    return [section for section in found if section]
 
 
 def _make_means_section(title: str, frame: pd.DataFrame, wanted: list[tuple], text: str) -> Section | None:
@@ -78,8 +77,11 @@ def _make_spread_section(contents: Contents, frame: pd.DataFrame) -> Section | N
         return None
     who = f"{find_unit(contents)}s"
     header = ["Approach", who.capitalize(), "Mean", "Median", "SD", "5th to 95th percentile", "Seeds"]
+    text = f"Of the Dice of {who}."
     several = frame["seeds"].max() > 1
-    header += ["SD of seeds' means", "Range of seeds' means"] if several else []
+    if several:
+        header += ["SD of seeds' means", "Range of seeds' means"]
+        text += " Seeds are averaged per image first; the seeds' own means show what a training may bring."
     rows = []
     for row in frame.to_dict("records"):
         cells = [f"{row['n']:.0f}", *(format_score(row[f"dice{name}"]) for name in ("", "_median", "_sd"))]
@@ -89,9 +91,6 @@ def _make_spread_section(contents: Contents, frame: pd.DataFrame) -> Section | N
             spread = _format_range(means.min(), means.max()) if row["seeds"] > 1 else EMPTY
             cells += [format_score(row["dice_seed_sd"]), spread]
         rows.append([row["approach"], *cells])
-    text = f"Of the Dice of {who}."
-    if several:
-        text += " Seeds are averaged per image first; the seeds' own means show what a training may bring."
     return Section("Spread over images", Table(header, rows), text)
 
 

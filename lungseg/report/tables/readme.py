@@ -18,12 +18,9 @@ def fill_readme(readme: Path, contents: Contents) -> bool:
     """Put the main table of a benchmark between the two marks of a README that have its name.
 
     The marks are `<!-- results:NAME -->` and `<!-- /results:NAME -->`. What is between them is replaced.
+    Return False if the README has no such marks.
 
-    Returns:
-        True if it was filled, False if the README has no such marks.
-
-    Raises:
-        InputError: the README can't be read or written, or has only one of the marks or both in wrong order.
+    Raises InputError if it can't be read or written, or has only one of the marks or both in wrong order.
     """
     name = contents.run["name"]
     start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"

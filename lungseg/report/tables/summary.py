@@ -21,11 +21,7 @@ from lungseg.system.files import write_atomically
 
 
 def write_tables(contents: Contents) -> str:
-    """Write summary.md, summary.csv and summary.tex into the results directory; return the Markdown.
-
-    Raises:
-        InputError: the directory can't be written.
-    """
+    """Write summary.md, .csv and .tex; return the Markdown. Raises InputError if they can't be written."""
     directory, frame = contents.directory, collect_main_rows(contents)
     text = _make_markdown_page(contents, frame)
     write_atomically(directory / "summary.md", text)
@@ -47,7 +43,7 @@ def _make_markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
         escape_markdown(describe_images(contents)) + "\n",
         make_main_section(contents, frame),
         "" if contents.groups else _make_conclusion_section(contents),
-        *(table.to_markdown(warn_of_leaks(contents)) for table in tables),
+        *(table.to_markdown(warn_of_leaks(contents)) for table in tables if table),
         "## Where this comes from\n",
         format_bullets(list_provenance(contents)),
         "Made again from the stored results with `lungseg report DIR`, where DIR is this folder.\n",

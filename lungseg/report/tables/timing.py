@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lungseg.report.contents import Contents
@@ -29,16 +30,15 @@ FAR = 0.1  # a sum of stages that differs from the whole by a larger share of it
 _SETTING = ["Device", "Precision", "Layout", "Compiled"]
 
 
-def make_timing_sections(contents: Contents) -> list[Section]:
-    """Make all tables of time that the stored results have numbers for."""
-    found = [
+def make_timing_sections(contents: Contents) -> list[Section | None]:
+    """Make all tables of time; None in place of one that the stored results have no numbers for."""
+    return [
         _make_latency_section(contents),
         _make_throughput_section(contents),
         _make_ratio_section(contents),
         _make_stage_section(contents),
         _make_training_section(contents),
     ]
-    return [section for section in found if section]
 
 
 def _make_latency_section(contents: Contents) -> Section | None:
@@ -46,23 +46,17 @@ def _make_latency_section(contents: Contents) -> Section | None:
     frame = select_latencies(contents)
     if frame.empty:
         return None
-    sizes = {_format_size(row) for row in frame.to_dict("records")}
-    header = ["Approach", *_SETTING, "Copies", *(["Image"] if len(sizes) > 1 else [])]
-    words = len(header)
+    records = frame.to_dict("records")
+    header, keys = _format_keys(records)
+    words = set(range(len(header)))
     header += ["Median, ms", "IQR, ms", "90th percentile, ms"]
     header += ["Peak memory, MiB", "J/image", "GFLOP/image", "Of measured peak"]
+    shown = ("median_ms", "iqr_ms", "p90_ms", "peak_memory_mib", "joules_per_image", "gflops")
     rows = [
-        [
-            row["approach"],
-            *_format_setting(row),
-            _format_yes(row["copies"]),
-            *([_format_size(row)] if len(sizes) > 1 else []),
-            *(format_amount(row[name]) for name in ("median_ms", "iqr_ms", "p90_ms")),
-            *(format_amount(row[name]) for name in ("peak_memory_mib", "joules_per_image", "gflops")),
-            format_share(row["peak_share"]),
-        ]
-        for row in frame.to_dict("records")
+        [*key, *(format_amount(row[name]) for name in shown), format_share(row["peak_share"])]
+        for key, row in zip(keys, records, strict=True)
     ]
+    sizes = {_format_size(row) for row in records}
     of_size = f" of {next(iter(sizes))} pixels" if len(sizes) == 1 and EMPTY not in sizes else ""
     repeats = {int(value) for value in frame["repeats"].dropna()}
     calls = f", {format_count(repeats.pop(), 'call')}" if len(repeats) == 1 else ""
@@ -73,7 +67,18 @@ def _make_latency_section(contents: Contents) -> Section | None:
         "do is in the time alone. Measured peak: a matrix product on the same device in the same precision "
         "(float32 on a GPU: TF32 where torch takes it for convolutions)."
     )
-    return Section("Latency", Table(header, rows, text=set(range(words))), text)
+    return Section("Latency", Table(header, rows, text=words), text)
+
+
+def _format_keys(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and cells of what was timed, and how; with the size of the image only if several are."""
+    header = ["Approach", *_SETTING, "Copies", "Image"]
+    keys = [
+        [row["approach"], *_format_setting(row), _format_yes(row["copies"]), _format_size(row)]
+        for row in rows
+    ]
+    several = len({key[-1] for key in keys}) > 1
+    return (header, keys) if several else (header[:-1], [key[:-1] for key in keys])
 
 
 def _format_setting(row: dict[str, Any]) -> list[str]:
@@ -95,16 +100,12 @@ def _make_throughput_section(contents: Contents) -> Section | None:
     frame = collect_throughput(contents)
     if frame.empty:
         return None
-    keys = [dict(zip(frame.index.names, key, strict=True)) for key in frame.index]
-    sizes = {_format_size(key) for key in keys}
-    header = ["Approach", *_SETTING, "Copies", *(["Image"] if len(sizes) > 1 else [])]
+    header, keys = _format_keys(frame.index.to_frame().to_dict("records"))
     words = len(header)
     rows, bold = [], set()
     for number, (key, values) in enumerate(zip(keys, frame.to_numpy(), strict=True)):
-        setting = [*_format_setting(key), _format_yes(key["copies"])]
-        setting += [_format_size(key)] if len(sizes) > 1 else []
-        rows.append([key["approach"], *setting, *map(format_amount, values)])
-        bold |= {(number, words + i) for i, value in enumerate(values) if value == pd.Series(values).max()}
+        rows.append([*key, *map(format_amount, values)])
+        bold |= {(number, words + i) for i, value in enumerate(values) if value == np.nanmax(values)}
     text = "Images per second by the number of images in a batch, by the median time of a batch."
     table = Table([*header, *(f"{batch:.0f}" for batch in frame)], rows, bold, text=set(range(words)))
     return Section("Throughput, images/s by batch size", table, text)

@@ -28,30 +28,26 @@ CASES = {
         CLEAR,
         {},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
-        "after "
-        "Holm's correction for 15 comparisons; better on 139 of 141 images.",
+        "after Holm's correction for 15 comparisons; better on 139 of 141 images.",
     ),
     "shown without a family": (
         CLEAR,
         {"family": 1, "p_holm": 0.0123},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p = .012; "
-        "better "
-        "on 139 of 141 images.",
+        "better on 139 of 141 images.",
     ),
     "family of unknown size, ties, patients": (
         CLEAR,
         {"family": 0, "worse": 1, "unit": "patient"},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
-        "after "
-        "Holm's correction; better on 139 and equal on 1 of 141 patients.",
+        "after Holm's correction; better on 139 and equal on 1 of 141 patients.",
     ),
     "shown, perhaps too small to matter": (
         CLEAR,
         {"difference": 0.006, "low": 0.0008, "high": 0.0112},
         "net has a higher mean Dice than pixels on images like these: by 0.0060 [0.0008, 0.0112], p < .001 "
         "after Holm's correction for 15 comparisons; the true difference may be as small as 0.0008, which "
-        "would be "
-        "negligible; better on 139 of 141 images.",
+        "would be negligible; better on 139 of 141 images.",
     ),
     "shown, surely too small to matter": (
         CLEAR,
@@ -64,24 +60,21 @@ CASES = {
         {"better": 40, "worse": 101},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
         "after Holm's correction for 15 comparisons; yet it is better on 40 of 141 images, so a few large "
-        "differences "
-        "decide the mean.",
+        "differences decide the mean.",
     ),
     "two trained once": (
         CLEAR,
         {"one_seed": ("net", "pixels")},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
         "after Holm's correction for 15 comparisons; better on 139 of 141 images; this holds for these "
-        "trained models, "
-        "not for their training recipes (one seed each).",
+        "trained models, not for their training recipes (one seed each).",
     ),
     "one trained once": (
         CLEAR,
         {"one_seed": ("net",)},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
         "after Holm's correction for 15 comparisons; better on 139 of 141 images; this holds for this "
-        "trained net, not "
-        "for its training recipe (one seed).",
+        "trained net, not for its training recipe (one seed).",
     ),
     "seeds spread more than the difference": (
         CLEAR,
@@ -126,64 +119,58 @@ CASES = {
         CLEAR,
         {"training_sd": 0.002, "trainings": 3},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
-        "after "
-        "Holm's correction for 15 comparisons; better on 139 of 141 images.",
+        "after Holm's correction for 15 comparisons; better on 139 of 141 images.",
     ),
     "few images": (
         CLEAR,
         {"n": 28, "better": 27, "worse": 1},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p < .001 "
         "after Holm's correction for 15 comparisons; better on 27 of 28 images; with only 28 images, "
-        "interval and test "
-        "are unreliable if failures are rare.",
+        "interval and test are unreliable if failures are rare.",
     ),
     "on validation": (
         CLEAR,
         {"where": "the validation images", "final": False},
         "net has a higher mean Dice than pixels on the validation images: by 0.0610 [0.0490, 0.0760], p < "
-        ".001 after Holm's correction for 15 comparisons; better on 139 of 141 images; no final claim, since "
-        "the "
-        "approaches may have been chosen by these images.",
+        ".001 after Holm's correction for 15 comparisons; better on 139 of 141 images; no final claim, "
+        "since the approaches may have been chosen by these images.",
     ),
     "not shown": (
         UNCLEAR,
         {},
         "No difference in mean Dice between net and pixels on images like these was shown: the first is "
         "higher by 0.0010 [-0.0040, 0.0060], p = .620 after Holm's correction for 15 comparisons; that does "
-        "not show that "
-        "they are equal, but a difference of more than 0.0060 is unlikely.",
+        "not show that they are equal, but a difference of more than 0.0060 is unlikely.",
     ),
     "not shown, trained once": (
         UNCLEAR,
         {"one_seed": ("net",)},
         "No difference in mean Dice between net and pixels on images like these was shown: the first is "
         "higher by 0.0010 [-0.0040, 0.0060], p = .620 after Holm's correction for 15 comparisons; that does "
-        "not show that "
-        "they are equal, but a difference between these trained models of more than 0.0060 is unlikely.",
+        "not show that they are equal, but a difference between these trained models of more than 0.0060 is "
+        "unlikely.",
     ),
     "not shown after correction alone": (
         UNCLEAR,
         {"low": 0.0001, "high": 0.0023, "p_value": 0.03, "p_holm": 0.12},
         "No difference in mean Dice between net and pixels on images like these was shown: the first is "
         "higher by 0.0010 [0.0001, 0.0023], p = .030 by itself but p = .120 after Holm's correction for 15 "
-        "comparisons; that "
-        "does not show that they are equal, but a difference of more than 0.0023 is unlikely.",
+        "comparisons; that does not show that they are equal, but a difference of more than 0.0023 is "
+        "unlikely.",
     ),
     "not shown with few images, which exclude nothing": (
         UNCLEAR,
         {"n": 2, "low": NAN, "high": NAN, "p_value": 0.5, "p_holm": 1.0, "better": 1, "worse": 1},
         "No difference in mean Dice between net and pixels on images like these was shown: the first is "
-        "higher by 0.0010, p > .999 after Holm's correction for 15 comparisons; that does not show that they "
-        "are equal; with "
-        "only 2 images, interval and test are unreliable if failures are rare.",
+        "higher by 0.0010, p > .999 after Holm's correction for 15 comparisons; that does not show that "
+        "they are equal; with only 2 images, interval and test are unreliable if failures are rare.",
     ),
     "test and interval disagree": (
         UNCLEAR,
         {"low": -0.0001, "high": 0.002, "p_value": 0.03, "p_holm": 0.04996},
         "Whether net or pixels has the higher mean Dice on images like these stays open: the test of their "
         "difference, 0.0010 [-0.0001, 0.0020], finds one (p = .0499 after Holm's correction for 15 "
-        "comparisons), "
-        "but its interval holds 0.",
+        "comparisons), but its interval holds 0.",
     ),
     "the same everywhere": (
         CLEAR,
@@ -195,8 +182,7 @@ CASES = {
         CLEAR,
         {"p_holm": 0.05},
         "net has a higher mean Dice than pixels on images like these: by 0.0610 [0.0490, 0.0760], p = .050 "
-        "after "
-        "Holm's correction for 15 comparisons; better on 139 of 141 images.",
+        "after Holm's correction for 15 comparisons; better on 139 of 141 images.",
     ),
     "untested": (
         CLEAR,

@@ -23,33 +23,20 @@ CORTICAL_BONE = tuple(1.92 * mass for mass in (0.6655, 0.4242, 0.3148, 0.2229)) 
 
 @dataclass
 class Technique:
-    """How a picture is taken and shown.
+    """How a picture is taken and shown."""
 
-    Attributes:
-        energy: effective energy, keV.
-        scatter: scattered to primary radiation behind the grid, averaged over the picture.
-        scatter_reach: how far scatter spreads, sides of the picture.
-        photons: detected per 1/256 x 1/256 of the picture in the open beam.
-        unsharpness: of focus and detector, sides of the picture.
-        heel: change of the open beam from one edge to the other, in x and y, as shares.
-        compression: share of the coarse structure that the workstation removes.
-        detail: gain of the fine structure, 0 for none.
-        air, lung, heart, white: grey values of air, of the mean lung, of the mean heart, and of the densest
-            part; 0 is black.
-    """
-
-    energy: float
-    scatter: float
-    scatter_reach: float
-    photons: float
-    unsharpness: float
-    heel: tuple[float, float]
-    compression: float
-    detail: float
-    air: float
-    lung: float
-    heart: float
-    white: float
+    energy: float  # effective energy, keV
+    scatter: float  # scattered to primary radiation behind the grid, averaged over the picture
+    scatter_reach: float  # how far scatter spreads, sides of the picture
+    photons: float  # detected per 1/256 x 1/256 of the picture in the open beam
+    unsharpness: float  # of focus and detector, sides of the picture
+    heel: tuple[float, float]  # change of the open beam from one edge to the other, in x and y, as shares
+    compression: float  # share of the coarse structure that the workstation removes
+    detail: float  # gain of the fine structure, 0 for none
+    air: float  # grey value of air; 0 is black
+    lung: float  # of the mean lung
+    heart: float  # of the mean heart
+    white: float  # of the densest part
 
 
 def draw_technique(rng: np.random.Generator, site: int) -> Technique:
@@ -96,10 +83,7 @@ def draw_technique(rng: np.random.Generator, site: int) -> Technique:
 def expose(soft: np.ndarray, bone: np.ndarray, technique: Technique, rng: np.random.Generator) -> np.ndarray:
     """Return the optical path at the detector: minus the logarithm of the radiation that arrives.
 
-    Args:
-        soft, bone: cm of soft tissue, and of cortical bone in its place, float32, size x size.
-        technique: how the picture is taken.
-        rng: of the noise.
+    `soft` and `bone` are cm of soft tissue, and of cortical bone in its place, float32, size x size.
     """
     size = soft.shape[0]
     mu_soft = float(np.interp(technique.energy, ENERGIES, SOFT_TISSUE))
@@ -123,11 +107,8 @@ def develop(
 ) -> np.ndarray:
     """Make the picture, float32 in [0, 1], from what `expose` returns.
 
-    Args:
-        path: float32, size x size.
-        regions: air, lung and heart, bool, whose means get the technique's grey values; workstations find
-            such regions by themselves.
-        technique: how the picture is shown.
+    The regions are air, lung and heart (bool), whose means get the technique's grey values; workstations find
+    such regions by themselves.
     """
     air, lung, heart = regions
     if technique.compression > 0:

@@ -16,34 +16,20 @@ TABLE_RANGE = (-30.0, 60.0)  # cm that a tabulated curve covers
 
 @dataclass(frozen=True)
 class Frame:
-    """How the patient lies in the picture.
+    """How the patient lies in the picture."""
 
-    Attributes:
-        width, height: what the picture's sides span, cm. They differ: real sets squeeze a radiograph to a
-            square.
-        origin_x, origin_y: where the patient's origin lies, in sides of the picture.
-        tilt: rotation in the plane of the picture, radians.
-    """
-
-    width: float
+    width: float  # what the picture's sides span, cm; they differ: real sets squeeze a radiograph to a square
     height: float
-    origin_x: float
+    origin_x: float  # where the patient's origin lies, in sides of the picture
     origin_y: float
-    tilt: float
+    tilt: float  # rotation in the plane of the picture, radians
 
 
 class Canvas:
-    """Coordinates of the centres of all pixels.
+    """Coordinates of the centres of all pixels of a picture with a side of `size` pixels.
 
-    Args:
-        size: the picture's side in pixels.
-        frame: how the patient lies in the picture.
-        warp: displacement in x and y, float32, size x size, cm.
-
-    Attributes:
-        size: the picture's side in pixels.
-        x, y: float32, size x size, cm in the patient's frame, bent by `warp`.
-        pixel: mean distance of two pixels, cm.
+    `x` and `y` (float32, size x size) are cm in the patient's frame, moved by `warp`: cm in x and in y,
+    likewise float32. `pixel` is the mean distance of two pixels, cm.
     """
 
     WARP_MARGIN = 1.0  # cm by which windows are widened, so that the warp never cuts a shape

@@ -37,58 +37,37 @@ class Draw:
 
 @dataclass
 class Lung:
-    """The outline of one lung; every x is a distance from the midline, so both sides have the same form.
+    """The outline of one lung; every x is a distance from the midline, so both sides have the same form."""
 
-    Attributes:
-        side: LEFT or RIGHT.
-        apex: x and y of the apex.
-        widest: x of the chest wall where it is widest.
-        dome: y of the diaphragm's top.
-        angle: y of the costophrenic angle.
-        lateral, medial: x of the outer and inner wall by y.
-        diaphragm: y of the diaphragm by x.
-    """
-
-    side: float
-    apex: tuple[float, float]
-    widest: float
-    dome: float
-    angle: float
-    lateral: Curve
-    medial: Curve
-    diaphragm: Curve
+    side: float  # LEFT or RIGHT
+    apex: tuple[float, float]  # x and y
+    widest: float  # x of the chest wall where it is widest
+    dome: float  # y of the diaphragm's top
+    angle: float  # y of the costophrenic angle
+    lateral: Curve  # x of the outer wall by y
+    medial: Curve  # x of the inner wall by y
+    diaphragm: Curve  # y by x
 
 
 @dataclass
 class Heart:
-    """Heart and great vessels; lengths in half widths of the chest, if not said otherwise.
+    """Heart and great vessels; lengths in half widths of the chest, if not said otherwise."""
 
-    Attributes:
-        right, left: how far the heart reaches from the midline.
-        lift: how much higher it lies than usual, in heights of the lung.
-        knob, knob_at: how far the aortic arch stands out on the left, and at which height of the lung.
-        waist: how much the left border bulges out between arch and heart.
-        shift: of all these towards the patient's left.
-        thickness: from front to back, cm.
-    """
-
-    right: float
+    right: float  # how far the heart reaches from the midline
     left: float
-    lift: float
-    knob: float
-    knob_at: float
-    waist: float
-    shift: float
-    thickness: float
+    lift: float  # how much higher it lies than usual, in heights of the lung
+    knob: float  # how far the aortic arch stands out on the left
+    knob_at: float  # at which height of the lung
+    waist: float  # how much the left border bulges out between arch and heart
+    shift: float  # of all these towards the patient's left
+    thickness: float  # from front to back, cm
 
     def edge(self, side: float) -> tuple[list[float], list[float]]:
         """Return heights, as shares of the lung's, and the border's distances from the midline there."""
         if side == RIGHT:
             at = [0.18, 0.26, 0.42 - self.lift, 0.58 - self.lift, 0.76 - self.lift, 0.95, 1.4]
-            bulge = [0.0, 0.02, 0.30, 0.75, 1.0, 0.95, 0.85]
-            top = 0.13
-            first = [top, top + 0.01]
-            return at, first + [top + (self.right - top) * share for share in bulge[2:]]
+            bulge = [0.30, 0.75, 1.0, 0.95, 0.85]
+            return at, [0.13, 0.13 + 0.01, *(0.13 + (self.right - 0.13) * share for share in bulge)]
         at = [0.15, 0.185, self.knob_at, self.knob_at + 0.06, 0.40, 0.50 - self.lift, 0.60 - self.lift]
         at += [0.72 - self.lift, 0.84 - self.lift, 1.0, 1.4]
         top = 0.125
@@ -253,10 +232,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     right = draw_lung(draw, RIGHT, widest * draw.normal(1.0, 0.02), dome, heart)
     left = draw_lung(draw, LEFT, widest * draw.normal(0.97, 0.03), dome + lag, heart)
     ill = draw.chance(0.4)
-    effusion = (
-        draw.uniform(0.5, 4.0) if ill and draw.chance(0.15) else 0.0,
-        draw.uniform(0.5, 4.0) if ill and draw.chance(0.15) else 0.0,
-    )
+    effusion = tuple(draw.uniform(0.5, 4.0) if ill and draw.chance(0.15) else 0.0 for _ in range(2))
     opacities = draw_opacities(draw, (right, left)) if ill else []
     return Patient(
         right=right,
