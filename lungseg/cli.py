@@ -120,7 +120,9 @@ def list_datasets() -> None:
 
 @data_app.command("check")
 def check_dataset(
-    dataset: Annotated[str, typer.Argument(help="cxr704, folder, phantom or package.module:Class")],
+    dataset: Annotated[
+        str, typer.Argument(help="a name that `lungseg data list` shows, or package.module:Class")
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="the dataset's own key=value, e.g. images=chest/images")
     ] = None,

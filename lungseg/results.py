@@ -1,4 +1,7 @@
-"""The files of a results directory, and the columns of its tables; tables are written and read here."""
+"""The files of a results directory, and the columns of its tables; tables are written and read here.
+
+Another column is another FORMAT: results of the former one have to be made again.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 import lungseg
 from lungseg.approaches.registry import APPROACHES
 from lungseg.cli import app
-from lungseg.data.loading import DATASETS
+from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.splits import SplitOptions
 from lungseg.results import TABLES
 from lungseg.spec import Spec

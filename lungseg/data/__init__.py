@@ -1,0 +1,1 @@
+"""From files to samples: `sample` is the protocol, `datasets` the sets, `loading` finds one by its name."""

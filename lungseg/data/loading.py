@@ -11,18 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.memory import RememberedSample, remember
 from lungseg.data.sample import Dataset, Sample
 from lungseg.system.errors import InputError
 from lungseg.system.machine import count_usable_cores
 from lungseg.system.plugins import load_class, validate
 
-# A new dataset is one file in lungseg/data/datasets, and one line here.
-DATASETS = {
-    "cxr704": "lungseg.data.datasets.cxr704:Cxr704Dataset",
-    "folder": "lungseg.data.datasets.folder:FolderDataset",
-    "phantom": "lungseg.data.datasets.phantom:PhantomDataset",
-}
 # Files are named after ids, so an id has no folder, is not hidden, and is a name on any file system.
 SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 

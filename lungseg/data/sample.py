@@ -1,4 +1,4 @@
-"""The protocol of a dataset: samples (an X-ray with its lung mask each) and the inventory of its files."""
+"""The protocol of a dataset (the sets are in `datasets`): X-rays with lung masks, and what was found."""
 
 from __future__ import annotations
 

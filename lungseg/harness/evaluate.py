@@ -1,4 +1,4 @@
-"""Evaluates a trial: loads what was fitted, predicts, scores and stores the rows under the trial's key."""
+"""Runs a trial: fits it if need be, loads what was fitted, predicts, scores, and stores the rows."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ def store_pictures(trials: Sequence[Trial], directory: Path, sha256: str) -> Non
 
 
 def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
+    """Loads, predicts and scores a trial that is fitted, and stores its rows."""
     folder = trial.folder(directory)
     (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
     start = time.perf_counter()
@@ -124,6 +125,7 @@ def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
 
 
 def _load(trial: Trial, directory: Path) -> Approach:
+    """Loads what was fitted; what its class can't load is one sentence."""
     entry, model = trial.entry, trial.model(directory)
     try:
         return entry.approach_class.load(model, entry.settings, entry.runtime)
@@ -163,6 +165,7 @@ def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]
 
 
 def _threshold(trial: Trial, approach: Approach, progress: Progress) -> float:
+    """The threshold of the spec, or the one with the best Dice on the validation images."""
     chosen, samples = trial.entry.spec.threshold, trial.fold.validation
     if chosen != "validation":
         return float(chosen)
@@ -197,6 +200,7 @@ def _score(
 
 
 def _identity(trial: Trial, sample: Sample, threshold: float) -> dict[str, Any]:
+    """The columns of scores.csv that say what a row is of."""
     return {
         **trial.row,
         "dataset": trial.fold.dataset,

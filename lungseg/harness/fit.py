@@ -71,6 +71,7 @@ def is_begun(trial: Trial, directory: Path) -> bool:
 
 
 def _is_same_fit(trial: Trial, folder: Path) -> bool:
+    """Whether what was begun in the folder is this fit."""
     begun = folder / BEGUN
     return begun.exists() and read_json(begun).get("key") == trial.keys.fit
 
@@ -103,6 +104,7 @@ def _fit(
 
 
 def _context(trial: Trial, folder: Path, history: Callable[..., None], progress: Progress) -> FitContext:
+    """What the fit is given."""
     score = ValidationScore(trial.fold.validation)
     return FitContext(trial.seed, folder / "checkpoints", history, progress, score.mean, score.each)
 

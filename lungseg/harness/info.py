@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from lungseg.approaches.registry import APPROACHES
-from lungseg.data.loading import DATASETS, find_data_root, find_dataset
+from lungseg.data.datasets.registry import DATASETS
+from lungseg.data.loading import find_data_root, find_dataset
 from lungseg.harness.runtime import resolve_runtime
 from lungseg.learning.trees.evaluator import find_engine
 from lungseg.learning.weights import find_weights

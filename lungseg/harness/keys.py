@@ -1,6 +1,7 @@
 """The keys of trials: what is stored may be used again only where nothing that it depends on has changed.
 
-Code counts by what an approach reaches (see `system.hashing`), never by a list kept by hand.
+`fit.is_fitted` and `evaluate.is_done` compare them. Code counts by what an approach reaches, found by its
+imports (`system.hashing`), never by a list kept by hand.
 """
 
 from __future__ import annotations

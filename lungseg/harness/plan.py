@@ -48,7 +48,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         spec: what to compare.
         device: "auto", "cpu" or "cuda", over what the spec says.
     """
-    classes = [_resolve(entry) for entry in spec.approach]  # names and keys first: they cost nothing
+    classes = [_resolve(row) for row in spec.approach]  # names and keys first: they cost nothing
     runtime, problem = usable_runtime(spec.runtime, device)
     options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
     split_options = validate(SplitOptions, options, "[data]")
@@ -63,8 +63,8 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
 
     folds = folds_of(spec.data.split)
     entries = tuple(
-        _enter(spec, entry, folds_of(entry.split) if entry.split else folds, *resolved, runtime)
-        for entry, resolved in zip(spec.approach, classes, strict=True)
+        _enter(spec, row, folds_of(row.split) if row.split else folds, *resolved, runtime)
+        for row, resolved in zip(spec.approach, classes, strict=True)
     )
     runnable = [entry for entry in entries if not entry.skipped]
     trials = tuple(trial for entry in runnable for trial in make_trials(entry, evaluated, trained))
@@ -87,9 +87,10 @@ def require_fits(plan: Plan) -> None:
                 raise InputError(f"approach {entry.name!r}: {error}") from error
 
 
-def _resolve(entry: ApproachSpec) -> tuple[type[Approach], Any]:
-    approach_class = load_class(entry.use, APPROACHES, Approach, "approach")
-    return approach_class, validate(approach_class.Settings, entry.options, f"approach {entry.name!r}")
+def _resolve(row: ApproachSpec) -> tuple[type[Approach], Any]:
+    """Finds a row's class and settings."""
+    approach_class = load_class(row.use, APPROACHES, Approach, "approach")
+    return approach_class, validate(approach_class.Settings, row.options, f"approach {row.name!r}")
 
 
 def _fold(spec: Spec, split: Split, evaluated: LoadedDataset, trained: LoadedDataset) -> Fold:
@@ -121,14 +122,14 @@ def _two_sides(
 
 def _enter(
     spec: Spec,
-    entry: ApproachSpec,
+    row: ApproachSpec,
     folds: tuple[Fold, ...],
     approach_class: type[Approach],
     settings: Any,
     runtime: Runtime,
 ) -> Entry:
     approach = approach_class(settings, runtime)
-    seeds = spec.seeds[: entry.trainings if approach_class.depends_on_seed(settings) else 1]
+    seeds = spec.seeds[: row.trainings if approach_class.depends_on_seed(settings) else 1]
     skipped = approach.skip()
     weights = None if skipped else approach.weights()
-    return Entry(entry, approach_class, settings, runtime, folds, seeds, weights, skipped)
+    return Entry(row, approach_class, settings, runtime, folds, seeds, weights, skipped)

@@ -1,4 +1,7 @@
-"""Reuses the rows of trials of a published result where nothing that they depend on has changed."""
+"""Reuses the rows of trials of a published result where nothing that they depend on has changed.
+
+Whether what this directory has stored is used again is said by `fit.is_fitted` and `evaluate.is_done`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class Published:
     """What a finished result has of a plan; its keys are those of trials' scores.
 
     Attributes:
-        records: by key, entries of run.json's `trials`.
+        records: by key, those of run.json's `trials`.
         rows: by key, the trial's rows of each table, as text so that no digit changes.
         origin: name, revision, devices and time of that run, for the record of what is taken over.
     """

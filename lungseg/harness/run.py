@@ -105,6 +105,7 @@ def _follow(spec: Spec, directory: Path, device: str | None) -> None:
 
 
 def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> None:
+    """Fits and scores what isn't stored yet."""
     for trial in plan.trials:
         if is_done(trial, directory):
             reporter.say(f"{trial.label}: stored by a former run")
@@ -115,6 +116,7 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> None:
 
 
 def _write_tables(plan: Plan, directory: Path) -> None:
+    """Joins the tables of all trials, and makes statistics of their scores."""
     for table in TRIAL_TABLES:
         rows = merge(plan.trials, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))

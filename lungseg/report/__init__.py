@@ -1,0 +1,1 @@
+"""From a results directory to what people read: `contents` reads, `write` and `publish` store."""

@@ -1,4 +1,4 @@
-"""Copy out of a results directory what may be committed."""
+"""Copy out of a results directory what may be committed: no figure of `SHOWS_IMAGES` if people are shown."""
 
 from __future__ import annotations
 

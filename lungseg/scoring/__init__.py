@@ -1,0 +1,1 @@
+"""From masks to numbers to statistics; knows no approach. `metrics` says where a new metric goes."""

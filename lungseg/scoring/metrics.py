@@ -1,4 +1,8 @@
-"""All scores of one image, as a row of scores.csv has them."""
+"""All scores of one image, as a row of scores.csv has them.
+
+A new metric: its function in a file of this folder, its call here, its column in `results.TABLES`, its range
+and direction in `statistics`; then `report/numbers/quality.py` and `report/tables/quality.py` show it.
+"""
 
 from __future__ import annotations
 

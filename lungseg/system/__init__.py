@@ -1,0 +1,1 @@
+"""The machine and its files, nothing of lungs: hashing, processes, progress, errors."""

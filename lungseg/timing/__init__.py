@@ -1,0 +1,1 @@
+"""Measures given fitted approaches in processes of their own; `harness.timings` decides which."""

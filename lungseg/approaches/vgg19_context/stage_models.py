@@ -1,4 +1,4 @@
-"""The regressor of a stage: it learns from codes, and predicts from codes in a fit and from values later."""
+"""A stage's regressor, any of `learning.regressors`: learns from codes, predicts from codes or values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find leaks: the same file, picture or patient on two sides of a split or in two datasets."""
+"""Find samples that show the same file, picture or patient; `harness.leaks` judges a run by them."""
 
 from __future__ import annotations
 

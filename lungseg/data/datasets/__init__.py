@@ -1,0 +1,1 @@
+"""One dataset a file. A new one is a class of `data.sample.Dataset` and a line in `registry`."""

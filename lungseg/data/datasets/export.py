@@ -1,4 +1,4 @@
-"""Write phantoms as image files, to look at them or to use them in another program."""
+"""Write pictures of the phantom dataset as files, to look at them or to use them in another program."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Image files: found, matched by name, decoded."""

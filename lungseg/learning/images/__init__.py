@@ -1,0 +1,1 @@
+"""What happens to images before any approach sees them: resizing, augmentation, geometry."""

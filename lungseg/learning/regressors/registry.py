@@ -1,4 +1,8 @@
-"""Regressors that a spec names by a short name, or as "package.module:Class"."""
+"""Regressors that a spec names by a short name, or as "package.module:Class".
+
+A new one with a short name is a class that derives from `Regressor`, a line in REGRESSORS, and a field for
+its settings in the approaches that offer it. The line is code of theirs: their fits are made again.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 from pydantic import Field
 from sklearn.base import BaseEstimator, is_regressor
 
@@ -88,6 +87,8 @@ class ScikitLearn(Regressor):
     def load(cls, directory: Path, settings: ScikitLearnSettings, runtime: Runtime) -> ScikitLearn:
         regressor, path = cls(settings, runtime), directory / cls.FILE
         with explain_damage(path, Exception):  # skops raises errors of many kinds
+            import skops.io  # not before: it takes most of a second, in each process of the timings
+
             regressor.model = skops.io.load(path, trusted=list(TRUSTED))
         return regressor
 
@@ -115,6 +116,8 @@ def _list_parameters(settings: ScikitLearnSettings) -> list[str]:
 
 
 def _dump(model: BaseEstimator, name: str) -> bytes:
+    import skops.io  # as in `load`
+
     data = skops.io.dumps(model)
     unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
     if unknown:

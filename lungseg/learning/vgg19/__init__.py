@@ -1,0 +1,1 @@
+"""Features of a frozen VGG19: of each pixel, and at several scales."""

@@ -1,4 +1,8 @@
-"""Draw all figures of a results directory, as PNG and PDF."""
+"""Draw all figures of a results directory, as PNG and PDF.
+
+A new figure: a function of this folder that returns a Figure, or None if its data isn't stored, and a line in
+FIGURES; one that shows X-rays goes into SHOWS_IMAGES too, and is never published.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Data from the results, for tables, sentences and figures."""

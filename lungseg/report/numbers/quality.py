@@ -92,21 +92,3 @@ def average_by_source(contents: Contents) -> pd.DataFrame:
     """Return the mean Dice over the images of each source (columns) and approach (rows, best first)."""
     means = contents.image_dice.groupby(contents.sources).mean()
     return means.T.reindex([name for name in contents.ranked if name in means.columns])
-
-
-def summarise_training(contents: Contents) -> pd.DataFrame:
-    """Return a row per trained approach, best Dice first: means over fits, and the largest peak of memory."""
-    fits = dict(iter(contents.training.groupby("approach")))
-    rows = [
-        {
-            "approach": name,
-            "fits": len(fits[name]),
-            **{column: fits[name][column].mean() for column in ("seconds", "items_per_s", "wait_share")},
-            **{column: fits[name][column].max() for column in ("parameters", "peak_memory_mib")},
-            "unit": fits[name]["unit"].iloc[0],
-            "best_steps": sorted(int(step) for step in fits[name]["best_step"].dropna()),
-        }
-        for name in contents.ranked
-        if name in fits
-    ]
-    return pd.DataFrame(rows)

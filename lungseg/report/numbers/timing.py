@@ -141,3 +141,21 @@ def _put_faster_first(row: dict[str, Any]) -> dict[str, Any]:
         return row
     changed = {"approach": row["other"], "other": row["approach"], "ratio": 1 / row["ratio"]}
     return row | changed | {"low": 1 / row["high"], "high": 1 / row["low"]}
+
+
+def summarise_training(contents: Contents) -> pd.DataFrame:
+    """Return a row per trained approach, best Dice first: means over fits, and the largest peak of memory."""
+    fits = dict(iter(contents.training.groupby("approach")))
+    rows = [
+        {
+            "approach": name,
+            "fits": len(fits[name]),
+            **{column: fits[name][column].mean() for column in ("seconds", "items_per_s", "wait_share")},
+            **{column: fits[name][column].max() for column in ("parameters", "peak_memory_mib")},
+            "unit": fits[name]["unit"].iloc[0],
+            "best_steps": sorted(int(step) for step in fits[name]["best_step"].dropna()),
+        }
+        for name in contents.ranked
+        if name in fits
+    ]
+    return pd.DataFrame(rows)

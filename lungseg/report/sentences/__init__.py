@@ -1,0 +1,1 @@
+"""Prose for the pages: what was compared, what may be concluded, where it comes from."""

@@ -1,0 +1,1 @@
+"""Pages and their tables in Markdown, CSV and TeX."""

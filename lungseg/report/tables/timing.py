@@ -17,13 +17,13 @@ from lungseg.report.markup import (
     format_duration,
     format_share,
 )
-from lungseg.report.numbers.quality import summarise_training
 from lungseg.report.numbers.timing import (
     collect_ratios,
     collect_stages,
     collect_throughput,
     is_true,
     select_latencies,
+    summarise_training,
 )
 
 FAR = 0.1  # a sum of stages that differs from the whole by a larger share of it is marked

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.files.images import SizeMismatch
-from lungseg.data.loading import DATASETS, find_dataset, fingerprint
+from lungseg.data.loading import find_dataset, fingerprint
 from lungseg.data.sample import Dataset
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class
