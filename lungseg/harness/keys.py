@@ -16,12 +16,14 @@ from lungseg.data.loading import LoadedDataset
 from lungseg.harness.trial import Entry, Keys, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
-from lungseg.system.hashing import CLASS_NAME, find_libraries, hash_code, hash_value, is_installed
+from lungseg.system.hashing import find_libraries, hash_code, hash_value, is_installed
 from lungseg.system.machine import describe_cpu, find_gpu_name, list_versions
+from lungseg.system.plugins import CLASS_NAME, name_class
 from lungseg.system.runtime import Runtime
 
-# What chooses an epoch by validation images, and what makes the rows of a trial.
-VALIDATION_CODE, SCORE_CODE = "lungseg.scoring.validation", "lungseg.harness.evaluate"
+# What a fit gets from outside its approach: the score that chooses an epoch, and samples kept in memory.
+FIT_CODE = ("lungseg.scoring.validation", "lungseg.data.memory")
+SCORE_CODE = "lungseg.harness.evaluate"  # what makes the rows of a trial
 
 
 def make_trials(entry: Entry, evaluated: LoadedDataset, trained: LoadedDataset) -> Iterator[Trial]:
@@ -51,7 +53,8 @@ def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
     roots = [
         entry.approach_class,
         type(trained.dataset),
-        VALIDATION_CODE,
+        *FIT_CODE,
+        *_class_names(entry.spec.use),  # a module that may only import the class
         *(module for module in named if not is_installed(module)),
     ]
     used = find_libraries(*roots) + [module.partition(".")[0] for module in named if is_installed(module)]
@@ -59,6 +62,7 @@ def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
     del runtime["compiled"]  # which is for predictions after the fit
     return {
         "format": FORMAT,
+        "class": name_class(entry.approach_class),
         "data": [trained.name, trained.sha256],
         "code": hash_code(*roots),
         "settings": entry.settings.model_dump(mode="json"),

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from lungseg.system.errors import InputError
+from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.files import write_atomically
 
 # What reading a missing, cut or changed file raises.
@@ -24,8 +24,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def explain_damage(path: Path, *more: type[Exception]) -> Iterator[None]:
-    """Turn errors of reading a stored model (DAMAGE and `more`) into an InputError that names its file."""
+    """Turn errors of reading a stored model (DAMAGE and `more`) into an InputError that names its file.
+
+    A full memory says nothing of the file, and stays the error that it is.
+    """
     try:
         yield
     except (*DAMAGE, *more) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path} is missing or damaged: fit the approach again") from error

@@ -11,8 +11,14 @@ class InputError(Exception):
     """
 
 
+class UnwritableError(InputError):
+    """A place can't be written, so nothing further can be stored there."""
+
+
 # A path from the root of a file system (or a Windows drive), but not the second half of "a/b" or of a URL.
-_ABSOLUTE = re.compile(r"(?<![\w./:~-])(?:[A-Za-z]:)?(?:~?[/\\][\w.+@-]+){2,}[/\\]?")
+# Folders may have spaces within their names; the last word may not, since a sentence goes on behind it.
+_FOLDER = r"""[/\\][^/\\\s:;'"<>|]+(?: [^/\\\s:;'"<>|]+)*"""
+_ABSOLUTE = re.compile(rf"(?<![\w./:~-])(?:[A-Za-z]:)?~?(?:{_FOLDER}(?=[/\\]))+[/\\][\w.+@-]*")
 # A CPU's full memory is a plain RuntimeError of torch's allocator, a GPU's may be one of a library's codes.
 _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
@@ -27,6 +33,11 @@ def summarise_error(error: BaseException) -> str:
     """Return the first line of an error's text, or of the error inside it, as those of torch.compile have."""
     inner = getattr(error, "inner_exception", None) or error
     return (str(inner).strip().splitlines() or [type(inner).__name__])[0]
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type of an error and the first line of its text."""
+    return f"{type(error).__name__} ({summarise_error(error)})" if str(error) else type(error).__name__
 
 
 def shorten_paths(text: str) -> str:

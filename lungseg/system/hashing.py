@@ -7,15 +7,17 @@ import functools
 import hashlib
 import importlib.util
 import json
-import re
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import CLASS_NAME
+
 PACKAGE = __name__.partition(".")[0]
-CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package.module:Class"
 
 
 def hash_value(value: Any) -> str:
@@ -39,20 +41,24 @@ def hash_code(*roots: str | type) -> str:
 def find_reached_modules(*roots: str | type) -> dict[str, Path]:
     """Find the files of the roots and of all modules that they import, directly or not; sorted by module.
 
-    Counted are all imports, also those within functions, and texts of the form "package.module:Class". The
-    packages that hold a module count too. Modules of this package are followed. If a root lies outside it,
-    so are the modules of the root's package and, unless the root is installed, the modules beside it. Raises
-    ModuleNotFoundError if a root has no source file.
+    Counted are all imports, also those within functions, calls of `import_module` with a text, and texts of
+    the form "package.module:Class". The packages that hold a module count too. Modules of this package are
+    followed. If a root lies outside it, so are the modules of the root's package and, unless the root is
+    installed, the modules beside it. Raises InputError if a root has no source file.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
-    folders = {folder for name in (PACKAGE, *names) for folder in _homes(name)}
+    # In a fixed order, as two folders may hold a module of the same name.
+    folders = list(dict.fromkeys(folder for name in (PACKAGE, *names) for folder in _homes(name)))
     found: dict[str, Path] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        file = _file_of(name, folders)
+        file = _file_of(name, folders) or (_script_of(name) if name in names else None)
         if file is None and name in names:
-            raise ModuleNotFoundError(f"the module {name!r} has no source file")
+            raise InputError(
+                f"the module {name!r} has no source file, so nothing shows whether its code changed: keep "
+                "its .py file beside it"
+            )
         if file is None or name in found:
             continue
         found[name] = file
@@ -94,10 +100,19 @@ def _folder_of(top: str) -> Path | None:
 
 
 def _installed() -> set[Path]:
-    return {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    """Folders of installed packages: this environment's, the user's, and the system's if it is seen."""
+    named = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
+    named += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    return {Path(path).resolve() for path in named}
 
 
-def _file_of(name: str, homes: set[tuple[Path, str | None]]) -> Path | None:
+def _script_of(name: str) -> Path | None:
+    """The file of a module that is no module of a folder, such as `__main__`."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+
+
+def _file_of(name: str, homes: list[tuple[Path, str | None]]) -> Path | None:
     for folder, only in homes:
         if only not in (None, name.partition(".")[0]):
             continue
@@ -126,9 +141,11 @@ def _imports(file: Path, _changed: int, module_name: str) -> tuple[str, ...]:
             above = words[: max(len(words) - node.level, 0)] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names += [text.value for text in node.args if isinstance(text, ast.Constant)]
         elif isinstance(node, ast.Constant) and CLASS_NAME.fullmatch(str(node.value)):
             names.append(node.value.partition(":")[0])
-    return tuple(names)
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
@@ -136,7 +153,8 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
     waiting = [node]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            waiting += node.orelse
             continue
         yield node
         waiting += ast.iter_child_nodes(node)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lungseg.system.errors import InputError
+from lungseg.system.errors import InputError, describe_error, is_out_of_memory
+
+CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package.module:Class"
 
 
 def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> type:
@@ -37,10 +41,9 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # a module in the current folder counts, as for `python -m`
         module = importlib.import_module(module_name)
-    except Exception as error:  # a third-party module may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except (Exception, SystemExit) as error:  # a third-party module may raise anything while it is imported
         raise InputError(
-            f"{what} {name!r}: can't import {module_name!r} ({reason}): mend or install it"
+            f"{what} {name!r}: can't import {module_name!r}, {describe_error(error)}: mend or install it"
         ) from error
     found = getattr(module, class_name, None)
     if found is None:
@@ -52,7 +55,21 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise InputError(f"{what} {name!r}: {class_name} lacks the methods {missing}")
+    settings = getattr(found, "Settings", BaseModel)
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        raise InputError(f"{what} {name!r}: {class_name}.Settings is no pydantic model: derive it from one")
     return found
+
+
+@contextmanager
+def name_errors(what: str) -> Iterator[None]:
+    """Turn any error of a class that a user names, but no InputError, into one that says whose it is."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
+        raise InputError(f"{what}: its class ended with {describe_error(error)}: mend it") from error
 
 
 def name_class(found: type) -> str:
@@ -77,7 +94,14 @@ def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> A
             raise InputError(f"{where}: the key {key!r} is missing") from None
         text = first["msg"].removeprefix("Value error, ")
         text = text[:1].lower() + text[1:]
-        raise InputError(f"{where}: {key} = {first.get('input')!r} can't be used: {text}") from None
+        raise InputError(f"{where}: {key} = {_shorten(first.get('input'))} can't be used: {text}") from None
+    except RecursionError:
+        raise InputError(f"{where} is nested too deeply: use fewer levels") from None
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -20,6 +21,7 @@ from lungseg.timing.processes import Worker, start_workers
 from lungseg.timing.statistics import compare, divide_repeats, order_turns, still_gains, summarise_seconds
 
 LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
+TIMING_IMAGES = 8
 CALLS_A_ROUND = 10  # at least, for batches larger than one
 
 
@@ -32,6 +34,13 @@ class Timings:
     failed: dict[str, str] = field(default_factory=dict)  # by candidate and batch size, why they have no row
     # By cell or candidate, why a cell is empty or a search for the largest batch ended early.
     empty: dict[str, str] = field(default_factory=dict)
+
+
+def choose_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the first images of the most frequent shape, at most 8: a batch that is timed has one shape."""
+    shapes = Counter(sorted(image.shape for image in images))
+    shape = max(shapes, key=shapes.get)
+    return [image for image in images if image.shape == shape][:TIMING_IMAGES]
 
 
 def time_approaches(

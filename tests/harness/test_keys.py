@@ -63,6 +63,7 @@ def code_of_fits(plan) -> dict[str, str]:
         ("learning/images/resize.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"mean-mask", "pixels", "net"}),
         ("data/datasets/phantom.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"mean-mask", "pixels", "net"}),
         ("scoring/overlap.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"mean-mask", "pixels", "net"}),
+        ("data/memory.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"mean-mask", "pixels", "net"}),
         ("data/datasets/cxr704.py", r"\n\n\n", "\n\n\nMORE = 1\n", set()),
         ("scoring/distances.py", r"\n\n\n", "\n\n\nMORE = 1\n", set()),
         ("approaches/registry.py", r"\n\n\n?", "\n\nMORE = 1\n", set()),
@@ -100,7 +101,18 @@ def test_the_key_of_scores_takes_in_all_code_that_makes_them():
     reached = hashing.find_reached_modules(keys.SCORE_CODE)
     for name in ("metrics", "overlap", "distances", "lungs", "calibration"):
         assert f"lungseg.scoring.{name}" in reached
-    assert "lungseg.scoring.statistics" not in reached
+    foreign = ("scoring.statistics", "learning.networks", "learning.trees", "spec", "harness.plan", "report")
+    assert not [name for name in reached if name.removeprefix("lungseg.").startswith(foreign)]
+
+
+def test_two_classes_of_one_module_and_their_settings_have_different_keys(tmp_path):
+    spec = tmp_path / "spec.toml"
+    spec.write_text(SPEC)
+    keys_of = [
+        make_plan(read_spec(spec, [f"approach.mean-mask.use={use}"])).trials[0].keys.fit
+        for use in ("mean-mask", "threshold")
+    ]
+    assert keys_of[0] != keys_of[1]
 
 
 def test_a_changed_metric_scores_again_and_fits_nothing(spec_file, tmp_path, monkeypatch, edited):

@@ -2,12 +2,14 @@
 
 import itertools
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from lungseg.system import hashing
+from lungseg.system.errors import InputError
 from lungseg.system.hashing import find_libraries, find_reached_modules, hash_code, hash_value
 
 
@@ -114,9 +116,28 @@ def test_relative_imports_and_those_for_type_checkers(package):
     package(
         theirs__relative="from . import near\nfrom .lazy import value\n",
         theirs__checked="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import theirs.other\n",
+        theirs__run="if not TYPE_CHECKING:\n    import theirs.other\n",
+        theirs__else="if TYPE_CHECKING:\n    import theirs.near\nelse:\n    import theirs.other\n",
+        theirs__named="import importlib\nimportlib.import_module('theirs.other')\n",
     )
     assert {"theirs.near", "theirs.lazy"} <= set(find_reached_modules("theirs.relative"))
     assert "theirs.other" not in find_reached_modules("theirs.checked")
+    for name in ("run", "else", "named"):
+        assert "theirs.other" in find_reached_modules(f"theirs.{name}")
+    assert "theirs.near" not in find_reached_modules("theirs.else")
+
+
+def test_a_class_of_a_script_is_found(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lungseg.system.hashing import find_reached_modules\n"
+        "class Own: pass\n"
+        "print(list(find_reached_modules(Own)))\n"
+    )
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert found.stdout == "['__main__', 'lungseg', 'lungseg.system', 'lungseg.system.errors', " + (
+        "'lungseg.system.hashing', 'lungseg.system.plugins']\n"
+    )
 
 
 def test_what_is_installed_beside_a_plug_in_is_a_library(package, tmp_path, monkeypatch):
@@ -129,7 +150,7 @@ def test_a_class_stands_for_its_module():
     from lungseg.approaches.baselines import MeanMask
 
     assert hash_code(MeanMask) == hash_code("lungseg.approaches.baselines")
-    with pytest.raises(ModuleNotFoundError, match=r"lungseg\.nowhere"):
+    with pytest.raises(InputError, match=r"lungseg\.nowhere.*no source file"):
         hash_code("lungseg.nowhere")
 
 

@@ -14,8 +14,7 @@ from lungseg.learning.regressors.boosting import LightGBM
 from lungseg.learning.regressors.mlp import Mlp
 from lungseg.learning.regressors.ridge import RidgeRegressor
 from lungseg.learning.regressors.scikit_learn import ScikitLearn
-from lungseg.system.hashing import CLASS_NAME
-from lungseg.system.plugins import Settings, load_class, validate
+from lungseg.system.plugins import CLASS_NAME, Settings, load_class, validate
 
 REGRESSORS: dict[str, type[Regressor]] = {"lightgbm": LightGBM, "ridge": RidgeRegressor, "mlp": Mlp}
 

@@ -57,7 +57,7 @@ class ScikitLearn(Regressor):
 
     @classmethod
     def depends_on_seed(cls, settings: ScikitLearnSettings) -> bool:
-        return "random_state" in _list_parameters(settings)
+        return "random_state" in _list_parameters(settings) and "random_state" not in settings.parameters
 
     def require(self, columns: int) -> None:
         """Raise InputError if it can't be fitted or safely stored; tries both on a little noise."""
