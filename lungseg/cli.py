@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lungseg.system.errors import InputError
+from lungseg.system.interrupts import Interrupted, raise_on_signals
 
 if TYPE_CHECKING:
     from lungseg.report.write import Report
@@ -28,20 +31,34 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one sentence and exit code 2."""
+    """Run the command line; what a user can mend is one sentence and exit code 2.
+
+    Exit code 1: a benchmark with a failed trial, or a dataset that isn't sound. 130 and 143: stopped by
+    SIGINT and SIGTERM.
+    """
     # cuBLAS repeats its bits only with a workspace of fixed size, and reads this once, before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    raise_on_signals()
+    for stream in (sys.stdout, sys.stderr):  # names of files may have letters that a terminal hasn't
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
-        print(f"lungseg{_which_process()}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
+    except Interrupted as error:
+        _end("stopped; the same command goes on from what is stored", error.exit_code)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    print(f"lungseg{_which_process()}: {text}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _which_process() -> str:
     """Return which one this is, as in " (process 2)", where there are several: each reports what it meets."""
-    number = int(os.environ.get("RANK", "0"))
-    return f" (process {number})" if number else ""
+    number = os.environ.get("RANK", "0")
+    return "" if number == "0" else f" (process {number})"
 
 
 @app.command()
@@ -68,22 +85,20 @@ def benchmark(
     from lungseg.system.distributed import join_processes
 
     directory = out or Path("results") / read.name
-    try:
-        with join_processes(device or read.runtime.device):
-            written = run(read, directory, device, fresh, reuse=reuse)
-    except KeyboardInterrupt:
-        print("\nlungseg: stopped; the same command goes on from what is stored", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with join_processes(device or read.runtime.device):
+        written = run(read, directory, device, fresh, reuse=reuse)
     if written is not None:  # only the first of several processes has one
         _print_report(written)
+        if written.contents.run["failed"]:
+            raise typer.Exit(1)
 
 
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
     """Make tables and figures again from what a results directory holds."""
-    from lungseg.system.files import read_json
+    from lungseg.results import read_run
 
-    read_json(directory / "run.json")  # before what draws is imported, which takes seconds
+    read_run(directory)  # before what draws is imported, which takes seconds
     from lungseg.report.write import write_report
 
     _print_report(write_report(directory))
@@ -99,7 +114,7 @@ def publish(
     from lungseg.report.publish import publish as copy
 
     target, filled = copy(directory, to, readme)
-    console.print(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
+    _say(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
 
 
 @app.command()
@@ -137,10 +152,10 @@ def check_dataset(
         found = check(find_dataset(dataset, parse_changes(set_ or []), find_data_root()), move)
     _print_rows(f"dataset {dataset}", found.rows())
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        _say(f"note: {note}")
     for problem in found.problems:
-        console.print(f"problem: {problem}", markup=False)
-    console.print("sound" if found.ok else f"{len(found.problems)} problem(s): mend them before training")
+        _say(f"problem: {problem}")
+    _say("sound" if found.ok else f"{len(found.problems)} problem(s): mend them before training")
     if not found.ok:
         raise typer.Exit(1)
 
@@ -156,13 +171,17 @@ def make_phantoms(
     from lungseg.data.datasets.export import write_phantoms
 
     write_phantoms(out, count, size, seed)
-    console.print(f"{count} phantoms in {out}/images, their masks in {out}/masks")
+    _say(f"{count} phantoms in {out}/images, their masks in {out}/masks")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False)  # a path may hold [brackets]
 
 
 def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     console.print(table)
 
 
@@ -173,10 +192,8 @@ def _print_report(report: Report) -> None:
     if console.is_terminal:
         Console(highlight=False).print(make_short_table(report.contents))
     else:
-        console.print(report.summary, markup=False)
+        _say(report.summary)
     directory = report.contents.directory
     figures = sorted((directory / "figures").glob("*.png"))
-    console.print(f"\nTables:   {directory / 'summary.md'}", markup=False)
-    console.print(
-        f"Pictures: {directory / 'figures'} ({', '.join(path.stem for path in figures)})", markup=False
-    )
+    _say(f"\nTables:   {directory / 'summary.md'}")
+    _say(f"Pictures: {directory / 'figures'} ({', '.join(path.stem for path in figures)})")

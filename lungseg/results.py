@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
+from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 
-FORMAT = 3  # of the results directory; trials in another format are run again
+FORMAT = 4  # of the results directory; trials in another format are run again
 
 # Identity of a row, then counts of pixels, then metrics of the binary mask, then of the map.
 SCORE_COLUMNS = [
@@ -107,12 +109,41 @@ TABLES = {
     "importance": IMPORTANCE_COLUMNS,
     "statistics": STATISTIC_COLUMNS,
 }
+TRIAL_TABLES = ("scores", "calibration", "history", "training", "importance")  # each trial has its rows
 # All files of a results directory but those in its folders; run.json, which makes it one, first.
 FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
 TEXT_COLUMNS = {
     "approach", "column", "dataset", "device", "distance_unit", "image_id", "kind", "layout",
     "metric", "other", "patient", "source", "stage", "train_set", "unit",
 }  # fmt: skip
+
+
+def finish_run(directory: Path, record: dict[str, Any]) -> None:
+    """Write the run.json of a finished run, with the length and sha256 of each of its tables."""
+    tables = [f"{table}.csv" for table in TABLES if (directory / f"{table}.csv").exists()]
+    write_record(directory / "run.json", record | {"tables": describe_files(directory, tables)})
+
+
+def read_run(directory: Path, remedy: str = "run the benchmark again") -> dict[str, Any]:
+    """Read the run.json of a finished run of this version whose tables are those that it wrote.
+
+    Raises InputError, which ends with `remedy`, if it is missing, damaged, of another version or not
+    finished, or if a table differs.
+    """
+    path = directory / "run.json"
+    try:
+        run = read_record(path)
+    except DamagedError as error:
+        raise InputError(f"{error}: {remedy}") from None
+    if run is None:
+        raise InputError(f"{path} is missing, so {directory} holds no benchmark results: {remedy}")
+    if run.get("format") != FORMAT:
+        raise InputError(f"{path} isn't of format {FORMAT}, which this version writes: {remedy}")
+    if not run["finished"]:
+        raise InputError(f"the run in {directory} is not finished, so it has no tables yet: {remedy}")
+    if damage := find_damage(directory, run["tables"]):
+        raise InputError(f"{damage}, so it isn't this run's: {remedy}")
+    return run
 
 
 def write_table(path: Path, table: str, rows: list[dict[str, Any]] | pd.DataFrame) -> None:

@@ -16,6 +16,8 @@ from lungseg.system.plugins import validate
 
 Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Repeats = Annotated[int, Field(ge=4, le=100_000)]
+LONGEST_SPEC = 1_000_000  # bytes
 
 
 class _OpenTable(BaseModel):
@@ -123,10 +125,10 @@ class TimingSpec(BaseModel):
     enabled: bool = True
     batch_sizes: BatchSizes = (1, 8)
     largest_batch: BatchSize | None = None
-    repeats: Annotated[int, Field(ge=4)] = 100
-    throughput_repeats: Annotated[int, Field(ge=4)] = 30
-    warmup: Annotated[int, Field(ge=1)] = 3
-    rounds: Annotated[int, Field(ge=1)] = 10
+    repeats: Repeats = 100
+    throughput_repeats: Repeats = 30
+    warmup: Annotated[int, Field(ge=1, le=10_000)] = 3
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     twice: bool = True
     variants: tuple[VariantSpec, ...] = ()
 
@@ -150,7 +152,7 @@ class Spec(BaseModel):
 
     name: Name  # of the benchmark and its results directory
     title: str = ""  # printed when the benchmark starts
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # of the trainings
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)  # of the trainings
     evaluate_on: Literal["test", "validation"] = "test"  # the side of the split that is scored
     data: DataSpec
     training_data: TrainingDataSpec | None = None
@@ -166,19 +168,11 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
     string if it isn't valid TOML. Raises InputError for a missing file, for what isn't TOML, for an unknown
     key, a wrong type, and a duplicate name or seed.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no spec {path}: name a TOML file, such as benchmarks/quick.toml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the spec {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from None
+    values = _parse(_read_text(path), path)
     _name_approaches(values)
     for change in changes:
         _apply(values, change)
+    _require_plain_texts(values, str(path))
     spec = validate(Spec, values, str(path))
     _require_unique([approach.name for approach in spec.approach], f"{path}: the approach name")
     _require_unique(list(spec.seeds), f"{path}: the seed")
@@ -186,11 +180,59 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
     return spec
 
 
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no spec {path}: give the path of a TOML file. The shortest has the lines "
+            'name = "mine", [data], dataset = "phantom", [[approach]], use = "vgg19-pixels"'
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read the spec {path}: {error}") from None
+    if len(data) > LONGEST_SPEC:
+        raise InputError(f"{path} has {len(data)} bytes, too many for a spec: name a TOML file")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")  # Windows editors begin with a byte order mark
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also of numbers with thousands of digits, and deep nesting
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        more = ""
+        if "\\" in text:
+            more = r". Write a Windows path in single quotes, as in 'C:\data', or with /"
+        raise InputError(f"{path} is not valid TOML: {reason}{more}") from None
+
+
+def _require_plain_texts(value: Any, place: str) -> None:
+    """Raise InputError for a text with control characters, such as the tab that "C:\\temp" has in TOML."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _require_plain_texts(inner, f"{place}: {key}")
+    elif isinstance(value, list):
+        for inner in value:
+            _require_plain_texts(inner, place)
+    elif isinstance(value, str) and (found := re.search(r"[\x00-\x1f\x7f]", value)):
+        raise InputError(
+            f"{place} has the control character {found[0]!r}: write backslashes of a path in single quotes, "
+            "or use /"
+        )
+
+
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
     """Parse `key=value` words to a table, as `--set` does. Raises InputError for a word of another form."""
     values: dict[str, Any] = {}
     for change in changes:
         _apply(values, change)
+    _require_plain_texts(values, "--set")
     return values
 
 
@@ -231,7 +273,7 @@ def _approach_named(entries: list[Any], name: str, change: str) -> dict[str, Any
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

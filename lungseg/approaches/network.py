@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lungseg.approaches.base import Approach, Stage
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
-from lungseg.learning.model_files import write_tensors
+from lungseg.learning.model_files import explain_damage, write_tensors
 from lungseg.learning.networks.checkpoints import read_checkpoint_interval
 from lungseg.learning.networks.data_parallel import (
     require_image_per_process,
@@ -34,6 +33,7 @@ from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.learning.networks.training import Training, require_two_images
 from lungseg.system import distributed
 from lungseg.system.errors import InputError, is_out_of_memory
+from lungseg.system.interrupts import delay_interrupts
 from lungseg.system.runtime import Runtime
 
 CHECKPOINT = "last.pt"
@@ -132,13 +132,7 @@ class NetworkApproach(Approach):
             training = self._resume_or_start(context, len(train))
             for row in training.history:
                 context.history(**row)
-            while training.epoch < self.settings.epochs:
-                size = find_working_size(training.epoch, self.settings)
-                self._train_epoch(training, data[size], context)
-                self._validate(training, held[size], shapes, context)
-                training.keep_best()
-                context.history(**training.history[-1])
-                training.save_if_due(context.checkpoints / CHECKPOINT)
+            self._train(training, data, held, shapes, context)
             # Saved again, so that nothing is lost before the model is stored.
             training.save(context.checkpoints / CHECKPOINT)
             network = self.build_network()
@@ -153,6 +147,25 @@ class NetworkApproach(Approach):
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
         )
+
+    def _train(
+        self,
+        training: Training,
+        data: dict[int, Images],
+        held: dict[int, Images],
+        shapes: list[tuple[int, int]],
+        context: FitContext,
+    ) -> None:
+        """Do the epochs that are left. A signal ends them after the present step, which is stored."""
+        path = context.checkpoints / CHECKPOINT
+        with delay_interrupts() as is_interrupted:
+            while training.epoch < self.settings.epochs:
+                size = find_working_size(training.epoch, self.settings)
+                self._train_epoch(training, data[size], context, is_interrupted)
+                self._validate(training, held[size], shapes, context)
+                training.keep_best()
+                context.history(**training.history[-1])
+                training.save_if_due(path, is_interrupted())
 
     def _try_full_size(self, count: int) -> None:
         """Try a step at the full size, so that a full memory is found before the small epochs are trained."""
@@ -203,7 +216,9 @@ class NetworkApproach(Approach):
             distributed.barrier()
         return images
 
-    def _train_epoch(self, training: Training, data: Images, context: FitContext) -> None:
+    def _train_epoch(
+        self, training: Training, data: Images, context: FitContext, is_interrupted: Callable[[], bool]
+    ) -> None:
         epoch, epochs = training.epoch, self.settings.epochs
         last = f", Dice {training.history[-1]['validation_dice']:.4f}" if training.history else ""
 
@@ -212,7 +227,7 @@ class NetworkApproach(Approach):
             done, total = (count_work(*at, steps, self.settings) for at in ((epoch, step), (epochs, 0)))
             context.progress(done, total, text)
 
-        loss, accuracy = training.run_epoch(data, progress, context.checkpoints / CHECKPOINT)
+        loss, accuracy = training.run_epoch(data, progress, context.checkpoints / CHECKPOINT, is_interrupted)
         training.history.append(
             {"unit": "epoch", "step": training.epoch, "train_loss": loss, "train_accuracy": accuracy}
         )
@@ -278,15 +293,8 @@ class NetworkApproach(Approach):
     def load(cls, directory: Path, settings: TrainingSettings, runtime: Runtime) -> Self:
         approach, path = cls(settings, runtime), directory / cls.FILE
         network = approach.build_network()
-        try:
+        with explain_damage(path):
             network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"{path} is missing or damaged: to fit it anew remove its folder, and the one of that name "
-                "below trials"
-            ) from error
         approach._use_network(network)
         return approach
 

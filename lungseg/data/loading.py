@@ -15,11 +15,17 @@ from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.memory import RememberedSample, remember
 from lungseg.data.sample import Dataset, Sample
 from lungseg.system.errors import InputError
+from lungseg.system.files import expand_user
 from lungseg.system.machine import count_usable_cores
-from lungseg.system.plugins import load_class, validate
+from lungseg.system.plugins import load_class, name_errors, validate
 
 # Files are named after ids, so an id has no folder, is not hidden, and is a name on any file system.
 SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
+
+
+def is_safe_id(name: str) -> bool:
+    """Return whether an id can be a file's name, and be written as UTF-8."""
+    return SAFE_ID.fullmatch(name) is not None and name == name.encode(errors="ignore").decode()
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ def find_data_root() -> Path | None:
     named = os.environ.get("LUNGSEG_DATA")
     if not named:
         return None
-    root = Path(named).expanduser()
-    if not root.is_dir():
-        raise InputError(f"LUNGSEG_DATA names {named}, which is not a folder: set it to a folder of datasets")
+    root = expand_user(named, "LUNGSEG_DATA")
+    if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
+        raise InputError(
+            f"LUNGSEG_DATA names {named[:200]}, which is not a folder: set it to a folder of datasets"
+        )
     return root
 
 
@@ -72,10 +80,11 @@ def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
     can't be used, a file is unreadable, or a mask has another size.
     """
     dataset = find_dataset(name, options, find_data_root())
-    samples = dataset.samples()
+    with name_errors(f"dataset {name!r}"):
+        samples = dataset.samples()
     if not samples:
         raise InputError(f"dataset {name!r} has no image with a mask: look with `lungseg data check`")
-    if unusable := [sample.id for sample in samples if not SAFE_ID.fullmatch(sample.id)]:
+    if unusable := [sample.id for sample in samples if not is_safe_id(sample.id)]:
         raise InputError(
             f"dataset {name!r} has the id {unusable[0]!r}, which can't be a file's name: rename it"
         )
@@ -100,18 +109,28 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def _read_all(samples: Sequence[Sample]) -> list[str]:
-    """Read every sample once, and return notes on masks that are empty or all lung."""
+    """Read every sample once, and return notes on what somebody should look at."""
     # Phantoms share a cache of one picture: threads would remove each other's from it.
     workers = 1 if isinstance(samples[0], RememberedSample) else count_usable_cores()
     with ThreadPoolExecutor(workers) as pool:
-        shares = list(pool.map(_lung_share, samples))
-    names = {"empty": 0.0, "all lung": 1.0}
-    counts = {name: shares.count(share) for name, share in names.items()}
-    return [f"{count} masks are {name}, and are learnt from" for name, count in counts.items() if count]
+        found = list(pool.map(_read_one, samples))
+    shares = [share for share, _ in found]
+    counts = {
+        "masks are empty": shares.count(0.0),
+        "masks are all lung": shares.count(1.0),
+        "images are blank": sum(blank for _, blank in found),
+    }
+    notes = [
+        f"{count} {what}, and are learnt from as they are: a problem, which `lungseg data check` names"
+        for what, count in counts.items()
+        if count
+    ]
+    return notes + [sample.caution for sample in samples if sample.caution]
 
 
-def _lung_share(sample: Sample) -> float:
+def _read_one(sample: Sample) -> tuple[float, bool]:
+    """The share of lung in a sample, and whether its image is blank."""
     image, mask = sample.image(), sample.mask()
     if image.shape != mask.shape:
         raise InputError(f"image {sample.id} is {image.shape}, its mask {mask.shape}: make them one size")
-    return float(mask.mean())
+    return float(mask.mean()), bool(image.min() == image.max())

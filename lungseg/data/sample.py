@@ -22,6 +22,11 @@ class Sample(ABC):
     label: str  # diagnosis or class, "" if there is none
     spacing: tuple[float, float] | None = None  # (vertical, horizontal) distance of pixels in mm, if known
 
+    @property
+    def caution(self) -> str | None:
+        """A sentence on what somebody should look at before the sample is believed; None as a rule."""
+        return None
+
     @abstractmethod
     def image(self) -> np.ndarray:
         """Return the radiograph: float32, H x W, in [0, 1]; white is dense (bone), black is air."""

@@ -24,9 +24,11 @@ class SplitOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    split_seed: int = 0  # fixes "random" and "kfold", and the validation side of "by-source"
+    split_seed: int = Field(
+        0, ge=0, lt=2**31
+    )  # fixes "random" and "kfold", and the validation side of "by-source"
     fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)  # of train, validation and test in "random"
-    folds: int = Field(5, ge=2)  # of "kfold"
+    folds: int = Field(5, ge=2, le=1000)  # of "kfold"
     train_sources: list[str] = []  # of "by-source"
     test_sources: list[str] = []
     # Of what isn't test in "kfold", and of the training sources in "by-source".

@@ -11,6 +11,7 @@ from lungseg.harness.plan import Plan
 from lungseg.harness.timings import estimate_seconds
 from lungseg.harness.trial import Entry, Trial
 from lungseg.system.machine import describe_cpu, find_gpu_name
+from lungseg.system.plugins import name_errors
 from lungseg.system.progress import Reporter
 
 
@@ -39,12 +40,12 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
 
 def list_hints(plan: Plan) -> list[str]:
     """List what a user may want to change before hours are spent, a sentence each."""
-    hints = [
-        f"{entry.name}: {hint}"
-        for entry in plan.entries
-        if entry.is_network and not entry.skipped
-        for hint in entry.approach_class.hints(entry.settings, plan.runtime)
-    ]
+    hints = []
+    for entry in plan.entries:
+        if entry.is_network and not entry.skipped:
+            with name_errors(f"approach {entry.name!r}"):
+                own = entry.approach_class.hints(entry.settings, plan.runtime)
+            hints += [f"{entry.name}: {hint}" for hint in own]
     if plan.not_compiled is not None:
         reason = f"torch.compile can't be used here ({plan.not_compiled})"
         hints.append(f"{reason}: predictions run without it")
@@ -72,7 +73,8 @@ def _estimate(plan: Plan, left: Sequence[Trial], directory: Path) -> str:
     for trial in left:
         probe = (trial.entry.name, len(trial.fold.train), len(trial.fold.validation))
         if probe not in probed:
-            probed[probe] = trial.entry.new().estimate(*probe[1:])
+            with name_errors(f"approach {trial.entry.name!r}"):
+                probed[probe] = trial.entry.new().estimate(*probe[1:])
         if probed[probe] is None:
             unknown.add(trial.entry.name)
         seconds += probed[probe] or 0.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,74 +16,102 @@ import pandas as pd
 from lungseg.approaches.base import Approach
 from lungseg.data.sample import Sample
 from lungseg.harness.fit import RECORD as FIT_RECORD
-from lungseg.harness.fit import Progress, drop_checkpoints, fit_trial, is_fitted
-from lungseg.harness.trial import Trial
+from lungseg.harness.fit import Progress, check_fit, drop_checkpoints, fit_trial, is_fitted
 from lungseg.results import TABLES, write_table
 from lungseg.scoring.calibration import calibration_rows, reliability_bins
+from lungseg.scoring.maps import check_map
 from lungseg.scoring.metrics import score_map
 from lungseg.scoring.overlap import best_threshold
-from lungseg.system.errors import InputError, is_out_of_memory
-from lungseg.system.files import (
-    explain_write_error,
-    make_folder,
-    read_json,
-    write_arrays,
-    write_grey,
-    write_json,
+from lungseg.system.errors import InputError, UnwritableError, describe_error, is_out_of_memory
+from lungseg.system.files import explain_write_error, make_folder, write_arrays, write_atomically, write_grey
+from lungseg.system.stored import (
+    DamagedError,
+    Description,
+    describe_files,
+    find_damage,
+    read_record,
+    write_record,
 )
 
+if TYPE_CHECKING:  # else what plans and trains would count as code that makes scores
+    from lungseg.harness.trial import Trial
+
 IMAGES_A_BATCH = 8
-RECORD = "trial.json"
+RECORD, TRACEBACK = "trial.json", "traceback.txt"
+PICTURES = "images.json"  # what is stored of the evaluated images
+TABLES_OF_ROWS = ("scores.csv", "calibration.csv")
+
+
+def check_rows(trial: Trial, directory: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the record of a trial's rows if they can be used again, and what is damaged, if anything is.
+
+    The fit that they came from counts, and so do the maps where they are wanted. Rows that aren't stored
+    under the trial's key have no record, and nothing of them is damaged.
+    """
+    folder = trial.folder(directory)
+    try:
+        record = read_record(folder / RECORD)
+    except DamagedError as error:
+        return None, str(error)
+    if record is None or record["key"] != trial.keys.score or (trial.keeps_maps and not record["pictures"]):
+        return None, None
+    damage = find_damage(folder, record["tables"])
+    damage = damage or find_damage(directory / "predictions", record["pictures"])
+    if damage is None and "taken_over" not in record:
+        fit, damage = check_fit(trial, directory)
+        if fit is None and damage is None:
+            damage = f"{folder / FIT_RECORD} is missing"
+    return (None, damage) if damage else (record, None)
 
 
 def is_done(trial: Trial, directory: Path) -> bool:
-    """Tell whether the trial's rows are stored under its key, with the maps if they are wanted."""
-    stored = trial.folder(directory) / RECORD
-    if not stored.exists() or read_json(stored).get("key") != trial.keys.score:
-        return False
-    return trial.maps(directory).is_dir() or not trial.keeps_maps
+    """Tell whether the trial's rows are stored whole under its key, with the maps if they are wanted."""
+    return check_rows(trial, directory)[0] is not None
 
 
 def run_trial(trial: Trial, directory: Path, progress: Progress) -> None:
     """Fit, predict, score and store one trial; go on from what a former run that was cut has stored.
 
     Raises:
-        InputError: something the user can mend; what other trials have stored stays.
+        InputError: with the trial's name, for whatever ends it; what other trials have stored stays. It is
+            an UnwritableError if nothing further can be stored.
     """
     with named_errors(trial, directory):
         if not is_fitted(trial, directory):
             fit_trial(trial, directory, progress)
         drop_checkpoints(trial, directory)  # here, since a kill may come right after the fit
         _evaluate(trial, directory, progress)
+    (trial.folder(directory) / TRACEBACK).unlink(missing_ok=True)
 
 
 @contextmanager
 def named_errors(trial: Trial, directory: Path) -> Iterator[None]:
-    """Turn what the user can mend into an InputError that names the trial."""
+    """Turn whatever ends a trial into an InputError that names it; an unknown error's traceback is stored."""
     try:
         yield
+    except UnwritableError:
+        raise
     except InputError as error:
         raise InputError(f"{trial.label}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{trial.label} ran out of memory: lower its size, its batch or the pixels of each image"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            text = "ran out of memory: lower its size, its batch or the pixels of each image"
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise explain_write_error(trial.folder(directory), error) from error
-        where = error.filename or trial.folder(directory)
-        raise InputError(f"{trial.label} ended at {where}: {error.strerror or error}") from error
+        elif isinstance(error, OSError) and error.errno:
+            where = error.filename or trial.folder(directory)
+            text = f"ended at {where}: {error.strerror or error}"
+        else:
+            place = trial.folder(directory) / TRACEBACK
+            write_atomically(place, "".join(traceback.format_exception(error)))
+            text = f"ended with {describe_error(error)}: mend its class; where it happened is in {place}"
+        raise InputError(f"{trial.label} {text}") from error
 
 
 def merge(trials: Sequence[Trial], directory: Path, table: str) -> pd.DataFrame:
-    """Join the rows of all finished trials, in the order of the plan, as text so that no digit changes."""
-    frames = [
-        pd.read_csv(trial.folder(directory) / f"{table}.csv", dtype=str, keep_default_na=False)
-        for trial in trials
-        if is_done(trial, directory)
-    ]
+    """Join the rows of finished trials, in the order of the plan, as text so that no digit changes."""
+    paths = [trial.folder(directory) / f"{table}.csv" for trial in trials]
+    frames = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES[table])
 
 
@@ -94,16 +123,27 @@ def store_pictures(trials: Sequence[Trial], directory: Path, sha256: str) -> Non
         sha256: of the dataset; pictures of another one are removed.
     """
     folder = directory / "predictions"
-    stored = folder / "images.json"
-    if not (stored.exists() and read_json(stored).get("sha256") == sha256):
-        for side in ("images", "truth"):
-            make_folder(folder / side, empty=True)
-        write_json(stored, {"sha256": sha256})
-    for trial in trials:
-        for sample in trial.fold.evaluated:
-            if not (folder / "truth" / f"{sample.id}.png").exists():
-                write_grey(folder / "images" / f"{sample.id}.png", sample.image())
-                write_grey(folder / "truth" / f"{sample.id}.png", sample.mask())
+    known = _read_pictures(folder, sha256)
+    samples = {sample.id: sample for trial in trials for sample in trial.fold.evaluated}
+    for name, sample in samples.items():
+        pair = {side: f"{side}/{name}.png" for side in ("images", "truth")}
+        own = {path: known.get(path) for path in pair.values()}
+        if None in own.values() or find_damage(folder, own):
+            write_grey(folder / pair["images"], sample.image())
+            write_grey(folder / pair["truth"], sample.mask())
+            known |= describe_files(folder, pair.values())
+    write_record(folder / PICTURES, {"dataset": sha256, "files": known})
+
+
+def _read_pictures(folder: Path, sha256: str) -> Description:
+    """What is stored of this dataset; pictures of another one are removed."""
+    with suppress(DamagedError):
+        record = read_record(folder / PICTURES)
+        if record is not None and record["dataset"] == sha256:
+            return record["files"]
+    for side in ("images", "truth"):
+        make_folder(folder / side, empty=True)
+    return {}
 
 
 def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
@@ -114,14 +154,27 @@ def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
     approach = _load(trial, directory)  # even if it was fitted just now: what is scored is what is stored
     threshold = _threshold(trial, approach, progress)
     rows, calibration = _score(trial, approach, threshold, directory, progress)
-    if trial.keeps_maps:
-        _store_features(trial, approach, directory)
+    pictures = _describe_pictures(trial, approach, directory) if trial.keeps_maps else {}
     write_table(folder / "scores.csv", "scores", rows)
     write_table(folder / "calibration.csv", "calibration", calibration)
-    fitted = read_json(folder / FIT_RECORD)
-    seconds = round(time.perf_counter() - start + fitted["seconds"], 1)
-    # Last: it is what makes the trial done.
-    write_json(folder / RECORD, {"key": trial.keys.score, "started": fitted["started"], "seconds": seconds})
+    fitted, _ = check_fit(trial, directory)
+    record = {
+        "key": trial.keys.score,
+        "started": fitted["started"],
+        "seconds": round(time.perf_counter() - start + fitted["seconds"], 1),
+        "tables": describe_files(folder, TABLES_OF_ROWS),
+        "pictures": pictures,
+    }
+    write_record(folder / RECORD, record)  # last: it is what makes the trial done
+
+
+def _describe_pictures(trial: Trial, approach: Approach, directory: Path) -> Description:
+    """Stores the feature maps of an approach's first fold, and describes them and the trial's maps."""
+    folder = directory / "predictions"
+    names = [path.relative_to(folder).as_posix() for path in sorted(trial.maps(directory).glob("*.png"))]
+    if trial.fold is trial.entry.folds[0]:
+        names += _store_features(trial, approach, folder)
+    return describe_files(folder, names)
 
 
 def _load(trial: Trial, directory: Path) -> Approach:
@@ -133,28 +186,25 @@ def _load(trial: Trial, directory: Path) -> Approach:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         raise InputError(
-            f"it can't be loaded from {model} ({type(error).__name__}: {error}): mend the save and load of "
-            f"its class, or remove that folder and {trial.folder(directory)} to fit it anew"
+            f"it can't be loaded from {model} ({describe_error(error)}): mend the save and load of its class"
         ) from error
 
 
 def _predict(approach: Approach, samples: Sequence[Sample]) -> list[np.ndarray]:
     """Maps of the samples, or InputError if the approach doesn't keep to what a map is."""
     images = [sample.image() for sample in samples]
-    maps = approach.predict(images, IMAGES_A_BATCH)
+    maps = list(approach.predict(images, IMAGES_A_BATCH))
     if len(maps) != len(images):
         raise InputError(f"it made {len(maps)} maps of {len(images)} images: mend its class")
+    checked = []
     for sample, image, probability in zip(samples, images, maps, strict=True):
-        if np.shape(probability) != image.shape or not _within_bounds(probability):
+        try:
+            checked.append(check_map(probability, image.shape))
+        except ValueError as error:
             raise InputError(
-                f"the map of {sample.id} has the shape {np.shape(probability)} for an "
-                f"image of {image.shape}, or values that aren't in [0, 1]: mend its class or its settings"
-            )
-    return maps
-
-
-def _within_bounds(values: np.ndarray) -> bool:
-    return bool(np.min(values) >= 0 and np.max(values) <= 1)  # a NaN fails both
+                f"the map of {sample.id} can't be used, {error}: mend its class or its settings"
+            ) from error
+    return checked
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]:
@@ -213,10 +263,12 @@ def _identity(trial: Trial, sample: Sample, threshold: float) -> dict[str, Any]:
     }
 
 
-def _store_features(trial: Trial, approach: Approach, directory: Path) -> None:
+def _store_features(trial: Trial, approach: Approach, folder: Path) -> list[str]:
+    """Stores the feature maps of the first evaluated image, if there are any, and returns their file."""
     sample = trial.fold.evaluated[0]
     maps = approach.feature_maps(sample.image())
     if maps is None:
-        return
-    path = directory / "predictions" / "features" / f"{trial.entry.name}.npz"
-    write_arrays(path, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
+        return []
+    name = f"features/{trial.entry.name}.npz"
+    write_arrays(folder / name, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
+    return [name]

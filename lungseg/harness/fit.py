@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungseg.approaches.base import Approach
-from lungseg.harness.trial import Trial
 from lungseg.learning.fit import FitContext
 from lungseg.results import write_table
 from lungseg.scoring.validation import ValidationScore
 from lungseg.system.distributed import broadcast
-from lungseg.system.files import make_folder, read_json, write_json
+from lungseg.system.files import make_folder
 from lungseg.system.memory import PeakMemory
+from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
+
+if TYPE_CHECKING:  # as in `evaluate`
+    from lungseg.harness.trial import Trial
 
 Progress = Callable[[int, int, str], None]
 BEGUN, RECORD = "begun.json", "fit.json"
+TABLES_OF_FIT = ("history.csv", "training.csv", "importance.csv")
+
+
+def check_fit(trial: Trial, directory: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the record of a trial's fit if that can be used again, and what is damaged of it, if anything.
+
+    A fit that isn't stored under the trial's key has no record, and nothing of it is damaged.
+    """
+    folder = trial.folder(directory)
+    try:
+        record = read_record(folder / RECORD)
+    except DamagedError as error:
+        return None, str(error)
+    if record is None or record["key"] != trial.keys.fit:
+        return None, None
+    damage = find_damage(trial.model(directory), record["model"]) or find_damage(folder, record["tables"])
+    return (None, damage) if damage else (record, None)
 
 
 def is_fitted(trial: Trial, directory: Path) -> bool:
-    """Tell whether the fitted approach is stored under its key."""
-    record = trial.folder(directory) / RECORD
-    return record.exists() and read_json(record)["key"] == trial.keys.fit and trial.model(directory).is_dir()
+    """Tell whether the fitted approach is stored whole under its key."""
+    return check_fit(trial, directory)[0] is not None
 
 
 def fit_trial(trial: Trial, directory: Path, progress: Progress) -> None:
@@ -41,15 +62,16 @@ def fit_trial(trial: Trial, directory: Path, progress: Progress) -> None:
     approach = trial.entry.new()
     row, history = _fit(trial, approach, folder, progress)
     approach.save(make_folder(trial.model(directory), empty=True))
-    write_table(folder / "history.csv", "history", history)
-    write_table(folder / "training.csv", "training", [row])
-    write_table(folder / "importance.csv", "importance", _importance(trial, approach))
+    for name, rows in zip(TABLES_OF_FIT, (history, [row], _importance(trial, approach)), strict=True):
+        write_table(folder / name, name.removesuffix(".csv"), rows)
     record = {
         "key": trial.keys.fit,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(row["seconds"], 1),
+        "model": describe_files(trial.model(directory)),
+        "tables": describe_files(folder, TABLES_OF_FIT),
     }
-    write_json(folder / RECORD, record)  # last: it is what makes the fit done
+    write_record(folder / RECORD, record)  # last: it is what makes the fit done
 
 
 def follow_fit(trial: Trial, directory: Path) -> None:
@@ -66,14 +88,35 @@ def drop_checkpoints(trial: Trial, directory: Path) -> None:
 def is_begun(trial: Trial, directory: Path) -> bool:
     """Tell whether a former run has stored some of this fit, or all of it."""
     folder = trial.folder(directory)
-    checkpoints = any(file.suffix != ".part" for file in (folder / "checkpoints").glob("*"))
-    return (_is_same_fit(trial, folder) and checkpoints) or is_fitted(trial, directory)
+    return (_is_same_fit(trial, folder) and _has_checkpoints(folder)) or is_fitted(trial, directory)
+
+
+def find_replaced_seconds(trial: Trial, directory: Path) -> float | None:
+    """Return what another fit that is stored in the trial's place took; None if there is none.
+
+    That is a fit under another key. One that was only begun took NaN seconds; damaged ones don't count.
+    """
+    folder = trial.folder(directory)
+    with suppress(DamagedError):
+        record = read_record(folder / RECORD)
+        if record is not None and record["key"] != trial.keys.fit:
+            return record["seconds"]
+        if record is None and _has_checkpoints(folder) and not _is_same_fit(trial, folder):
+            return math.nan
+    return None
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any(file.suffix != ".part" for file in (folder / "checkpoints").glob("*"))
 
 
 def _is_same_fit(trial: Trial, folder: Path) -> bool:
     """Whether what was begun in the folder is this fit."""
-    begun = folder / BEGUN
-    return begun.exists() and read_json(begun).get("key") == trial.keys.fit
+    try:
+        begun = read_record(folder / BEGUN)
+    except DamagedError:
+        return False
+    return begun is not None and begun["key"] == trial.keys.fit
 
 
 def _prepare_folder(trial: Trial, directory: Path) -> Path:
@@ -81,7 +124,7 @@ def _prepare_folder(trial: Trial, directory: Path) -> Path:
     folder = trial.folder(directory)
     if not _is_same_fit(trial, folder):
         make_folder(folder, empty=True)
-        write_json(folder / BEGUN, {"key": trial.keys.fit})
+        write_record(folder / BEGUN, {"key": trial.keys.fit})
     make_folder(folder / "checkpoints")
     (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
     return folder

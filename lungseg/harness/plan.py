@@ -17,7 +17,7 @@ from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Entry, Fold, Trial
 from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
 from lungseg.system.errors import InputError
-from lungseg.system.plugins import load_class, validate
+from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
 
 
@@ -62,13 +62,13 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         return tuple(_fold(spec, split, evaluated, trained) for split in splits)
 
     folds = folds_of(spec.data.split)
-    entries = tuple(
-        _enter(spec, row, folds_of(row.split) if row.split else folds, *resolved, runtime)
-        for row, resolved in zip(spec.approach, classes, strict=True)
-    )
-    runnable = [entry for entry in entries if not entry.skipped]
-    trials = tuple(trial for entry in runnable for trial in make_trials(entry, evaluated, trained))
-    return Plan(spec, runtime, evaluated, trained, folds, entries, trials, problem)
+    entries, trials = [], []
+    for row, resolved in zip(spec.approach, classes, strict=True):
+        with name_errors(f"approach {row.name!r}"):
+            entry = _enter(spec, row, folds_of(row.split) if row.split else folds, *resolved, runtime)
+            entries.append(entry)
+            trials += [] if entry.skipped else make_trials(entry, evaluated, trained)
+    return Plan(spec, runtime, evaluated, trained, folds, tuple(entries), tuple(trials), problem)
 
 
 def require_fits(plan: Plan) -> None:
@@ -79,12 +79,13 @@ def require_fits(plan: Plan) -> None:
     for entry in plan.entries:
         if entry.skipped:
             continue
-        approach = entry.new()
-        for fold in entry.folds:
-            try:
-                approach.require(fold.train)
-            except InputError as error:
-                raise InputError(f"approach {entry.name!r}: {error}") from error
+        with name_errors(f"approach {entry.name!r}"):
+            approach = entry.new()
+            for fold in entry.folds:
+                try:
+                    approach.require(fold.train)
+                except InputError as error:
+                    raise InputError(f"approach {entry.name!r}: {error}") from error
 
 
 def _resolve(row: ApproachSpec) -> tuple[type[Approach], Any]:

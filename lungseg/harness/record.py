@@ -12,9 +12,9 @@ from lungseg.harness.plan import Plan
 from lungseg.harness.trial import Fold, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
-from lungseg.system.files import read_json
 from lungseg.system.hashing import find_libraries
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
+from lungseg.system.stored import read_record
 
 NOT_MEASURED = {
     "share of training time spent waiting (of approaches that are no networks)": (
@@ -60,7 +60,10 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "evaluate_on": plan.spec.evaluate_on,
         "seeds": list(plan.spec.seeds),
         "approaches": approaches,
+        "notes": list(dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes))),
         "trials": [],
+        "failed": [],
+        "tables": {},
         "empty": _empty(plan),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
@@ -112,4 +115,6 @@ def _split_record(fold: Fold) -> dict[str, Any]:
 
 def trial_record(trial: Trial, directory: Path) -> dict[str, Any]:
     """Describe a finished trial for run.json."""
-    return {**trial.row, **read_json(trial.folder(directory) / RECORD)}
+    stored = read_record(trial.folder(directory) / RECORD) or {}
+    kept = ("key", "started", "seconds", "taken_over")
+    return {**trial.row, **{name: stored[name] for name in kept if name in stored}}

@@ -1,6 +1,6 @@
 """Reuses the rows of trials of a published result where nothing that they depend on has changed.
 
-Whether what this directory has stored is used again is said by `fit.is_fitted` and `evaluate.is_done`.
+Whether what this directory has stored is used again is said by `fit.check_fit` and `evaluate.check_rows`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pandas as pd
 from lungseg.harness.evaluate import RECORD, is_done
 from lungseg.harness.fit import is_fitted
 from lungseg.harness.trial import Trial
-from lungseg.results import FORMAT, TABLES, TEXT_COLUMNS
+from lungseg.results import TRIAL_TABLES, read_run
 from lungseg.system.errors import InputError
-from lungseg.system.files import make_folder, read_json, write_atomically, write_json
+from lungseg.system.files import make_folder, write_atomically
+from lungseg.system.stored import describe_files, write_record
 
-TRIAL_TABLES = ("scores", "calibration", "history", "training", "importance")
 MAY_BE_EMPTY = {"history", "importance"}  # of an approach that learns in one step, or can't tell
 
 
@@ -48,24 +48,17 @@ def read_published(folder: Path, trials: Iterable[Trial], directory: Path) -> Pu
         directory: results directory of the run.
 
     Raises:
-        InputError: `folder` is `directory`, holds no finished results of this format, has a damaged table, or
-            hasn't the rows that its run.json tells of.
+        InputError: `folder` is `directory`, holds no finished results of this version, has a table that
+            isn't its run's, or hasn't the rows of a trial under its images' names.
     """
     if folder.resolve() == directory.resolve():
         raise InputError(
             f"--reuse names the results directory {directory} itself: leave it out, what is stored there is "
             "used anyway"
         )
-    run = read_json(folder / "run.json")
-    if run.get("format") != FORMAT or not run.get("finished"):
-        raise InputError(
-            f"{folder / 'run.json'} is not of a finished benchmark of this version: choose another result "
-            "with --reuse, or leave it out"
-        )
-    origin = {name: run.get(name) for name in ("name", "git", "devices", "finished")}
-    if not _is_origin(origin):
-        raise InputError(f"{folder / 'run.json'} is damaged: choose another result with --reuse")
-    records = _records(folder, run)
+    run = read_run(folder, "choose another result with --reuse, or leave it out")
+    origin = {name: run[name] for name in ("name", "git", "devices", "finished")}
+    records = {record["key"]: record for record in run["trials"]}
     tables = {name: _read(folder, name) for name in TRIAL_TABLES}
     return Published(
         records, {t.keys.score: _rows(t, tables, folder) for t in trials if t.keys.score in records}, origin
@@ -103,40 +96,11 @@ def take_over(trials: Iterable[Trial], directory: Path, published: Published) ->
     return wanted
 
 
-def _records(folder: Path, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    records = run.get("trials")
-    if not isinstance(records, list) or not all(_is_whole(record) for record in records):
-        raise InputError(f"{folder / 'run.json'} has a damaged list of trials: choose another result")
-    return {record["key"]: record for record in records}
-
-
-def _is_whole(record: Any) -> bool:
-    return (
-        isinstance(record, dict)
-        and isinstance(record.get("key"), str)
-        and isinstance(record.get("started"), str)
-        and isinstance(record.get("seconds"), int | float)
-        and (record.get("taken_over") is None or _is_origin(record["taken_over"]))
-    )
-
-
-def _is_origin(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("git"), dict | None):
-        return False
-    return isinstance(value.get("name"), str) and isinstance(value.get("finished"), str)
-
-
 def _read(folder: Path, table: str) -> pd.DataFrame:
     path = folder / f"{table}.csv"
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if list(found.columns) != TABLES[table]:
-            raise ValueError("other columns than this version writes")
-        for column in set(found.columns) - TEXT_COLUMNS:
-            pd.to_numeric(found[column])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be used ({error}): choose another result with --reuse") from error
-    return found
+    if not path.exists():
+        raise InputError(f"{path} is missing: choose another result with --reuse")
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _rows(trial: Trial, tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, pd.DataFrame]:
@@ -145,8 +109,8 @@ def _rows(trial: Trial, tables: dict[str, pd.DataFrame], folder: Path) -> dict[s
     missing = [table for table, frame in rows.items() if frame.empty and table not in MAY_BE_EMPTY]
     if missing or sorted(rows["scores"]["image_id"]) != images or len(rows["training"]) != 1:
         raise InputError(
-            f"{folder} hasn't all rows of {trial.label}, which its run.json tells of: choose "
-            "another result with --reuse"
+            f"{folder} hasn't the rows of {trial.label} under the names of its images; they were replaced if "
+            "it was published without --keep-names. Choose another result with --reuse"
         )
     return rows
 
@@ -165,6 +129,12 @@ def _store(trial: Trial, directory: Path, published: Published) -> None:
     for table, frame in published.rows[trial.keys.score].items():
         write_atomically(folder / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
     record = published.records[trial.keys.score]
-    told = {name: record[name] for name in ("started", "seconds")}
-    origin = record.get("taken_over") or published.origin
-    write_json(folder / RECORD, {"key": trial.keys.score, **told, "taken_over": origin})
+    stored = {
+        "key": trial.keys.score,
+        "started": record["started"],
+        "seconds": record["seconds"],
+        "taken_over": record.get("taken_over") or published.origin,
+        "tables": describe_files(folder, [f"{table}.csv" for table in TRIAL_TABLES]),
+        "pictures": {},
+    }
+    write_record(folder / RECORD, stored)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lungseg.harness.announce import announce, announce_reuse
-from lungseg.harness.evaluate import is_done, merge, named_errors, run_trial, store_pictures
-from lungseg.harness.fit import follow_fit
+from lungseg.harness.evaluate import check_rows, is_done, merge, named_errors, run_trial, store_pictures
+from lungseg.harness.fit import follow_fit, is_begun
 from lungseg.harness.leaks import audit_plan
 from lungseg.harness.plan import Plan, make_plan, require_fits
 from lungseg.harness.processes import require_alike
 from lungseg.harness.record import new_record, trial_record
-from lungseg.harness.results_folder import claim
-from lungseg.harness.reuse import TRIAL_TABLES, read_published, take_over
+from lungseg.harness.results_folder import claim, remove_figures, require_nothing_replaced
+from lungseg.harness.reuse import read_published, take_over
 from lungseg.harness.timings import time_plan, timing_seconds
+from lungseg.harness.trial import Trial
 from lungseg.report.write import Report, write_report
-from lungseg.results import read_table, write_table
+from lungseg.results import TRIAL_TABLES, finish_run, read_table, write_table
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
-from lungseg.system.distributed import barrier, broadcast, follow, is_main
-from lungseg.system.errors import InputError
-from lungseg.system.files import make_folder, write_atomically, write_json
+from lungseg.system.distributed import barrier, broadcast, follow, is_main, world_size
+from lungseg.system.errors import InputError, UnwritableError, shorten_paths
+from lungseg.system.files import write_atomically
+from lungseg.system.interrupts import Interrupted
+from lungseg.system.lock import require_free
 from lungseg.system.progress import Reporter
-from lungseg.system.runtime import be_deterministic, use_threads
+from lungseg.system.runtime import keep_process_state
+from lungseg.system.stored import write_record
 
 
 def benchmark(
@@ -46,6 +52,9 @@ def benchmark(
     Returns:
         The report; None in all but the first of several processes.
 
+    A trial that fails doesn't end the run: the others go on, its approach has no rows, and `failed` in
+    run.json says why. The next run tries it again.
+
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
@@ -53,6 +62,7 @@ def benchmark(
         _follow(spec, directory, device)
         return None
     reporter = reporter or Reporter()
+    require_free(directory)  # before the data is read, which may take long
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
     barrier()
@@ -64,30 +74,52 @@ def benchmark(
     published = None if reuse is None else read_published(reuse, plan.trials, directory)
     with reporter.bar("leak audit") as move:
         audit = audit_plan(plan, move)
-    claim(directory, spec, fresh)
-    use_threads(plan.runtime.threads)
-    be_deterministic()
-    record = new_record(plan) | audit.record()
-    write_json(directory / "run.json", record)
-    if published is not None:
-        announce_reuse(take_over(plan.trials, directory, published), reuse, reporter)
-    announce(plan, directory, reporter)
-    for sentence in audit.leaks:
-        reporter.say(f"LEAK, allowed by the spec: {sentence}")
-    for sentence in audit.lookalikes:
-        reporter.say(f"to be looked at: {sentence}")
-    _run_trials(plan, directory, reporter)
-    _write_tables(plan, directory)
-    record["empty"] |= _unit_gap(directory) | time_plan(plan, directory, reporter)
-    record["trials"] = [trial_record(trial, directory) for trial in plan.trials]
+    with claim(directory, spec, fresh):
+        require_nothing_replaced(plan.trials, directory)
+        record = new_record(plan) | audit.record()
+        write_record(directory / "run.json", record)
+        if published is not None:
+            announce_reuse(take_over(plan.trials, directory, published), reuse, reporter)
+        announce(plan, directory, reporter)
+        for sentence in audit.leaks:
+            reporter.say(f"LEAK, allowed by the spec: {sentence}")
+        for sentence in audit.lookalikes:
+            reporter.say(f"to be looked at: {sentence}")
+        try:
+            report = _run(plan, directory, record, reporter)
+        except (KeyboardInterrupt, Interrupted):
+            _say_stored(plan, directory, reporter)
+            raise
+    broadcast(None)
+    return report
+
+
+def _run(plan: Plan, directory: Path, record: dict[str, Any], reporter: Reporter) -> Report:
+    """Computes what isn't stored yet, and writes the tables, run.json and the report."""
+    failures = _run_trials(plan, directory, reporter)
+    failed = {trial.entry.name for trial, _ in failures}
+    # A mean over fewer folds or seeds than the others' would be another quantity.
+    trials = [trial for trial in plan.trials if trial.entry.name not in failed]
+    if not trials:
+        raise InputError(f"every approach failed; the first: {failures[0][1]}")
+    _write_tables(trials, directory)
+    record["empty"] |= _unit_gap(directory) | time_plan(plan, trials, directory, reporter)
+    record["trials"] = [trial_record(trial, directory) for trial in trials]
+    record["failed"] = [{**trial.row, "reason": shorten_paths(why)} for trial, why in failures]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     own = (trial["seconds"] for trial in record["trials"] if "taken_over" not in trial)
     record["seconds"] = round(sum(own) + timing_seconds(directory), 1)
-    write_json(directory / "run.json", record)
-    make_folder(directory / "figures", empty=True)  # a former run may have had one that this one hasn't
-    report = write_report(directory)
-    broadcast(None)
-    return report
+    finish_run(directory, record)
+    remove_figures(directory)  # a former run may have had one that this one hasn't
+    return write_report(directory)
+
+
+def _say_stored(plan: Plan, directory: Path, reporter: Reporter) -> None:
+    """Says what a run that is stopped has stored."""
+    done = [trial for trial in plan.trials if is_done(trial, directory)]
+    begun = [trial.label for trial in plan.trials if trial not in done and is_begun(trial, directory)]
+    also = f", and how far {', '.join(begun)} has come" if begun else ""
+    reporter.say(f"stored in {directory}: {len(done)} of {len(plan.trials)} trials{also}")
 
 
 def _follow(spec: Spec, directory: Path, device: str | None) -> None:
@@ -96,29 +128,41 @@ def _follow(spec: Spec, directory: Path, device: str | None) -> None:
     plan = make_plan(spec, device)
     require_alike(plan)
     require_fits(plan)
-    use_threads(plan.runtime.threads)
-    be_deterministic()
     trials = {trial.label: trial for trial in plan.trials}
     while (label := follow()) is not None:
-        with named_errors(trials[label], directory):
+        with keep_process_state(plan.runtime.threads), named_errors(trials[label], directory):
             follow_fit(trials[label], directory)
 
 
-def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> None:
-    """Fits and scores what isn't stored yet."""
+def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[Trial, str]]:
+    """Fits and scores what isn't stored yet; returns the trials that failed, each with its reason."""
+    failures: list[tuple[Trial, str]] = []
     for trial in plan.trials:
-        if is_done(trial, directory):
+        record, damage = check_rows(trial, directory)
+        if record is not None:
             reporter.say(f"{trial.label}: stored by a former run")
             continue
-        with reporter.bar(trial.label) as move:
-            run_trial(trial, directory, move)
+        if damage:
+            reporter.say(f"{trial.label}: {damage}; what depends on it is made again")
+        try:
+            # Rows must not depend on what another row's class did to the process.
+            with keep_process_state(plan.runtime.threads), reporter.bar(trial.label) as move:
+                run_trial(trial, directory, move)
+        except UnwritableError:
+            raise
+        except InputError as error:
+            if world_size() > 1:  # the other processes wait in the middle of the fit
+                raise
+            failures.append((trial, str(error)))
+            reporter.say(f"failed: {error}")
     store_pictures(plan.trials, directory, plan.evaluated.sha256)
+    return failures
 
 
-def _write_tables(plan: Plan, directory: Path) -> None:
-    """Joins the tables of all trials, and makes statistics of their scores."""
+def _write_tables(trials: Sequence[Trial], directory: Path) -> None:
+    """Joins the tables of trials, and makes statistics of their scores."""
     for table in TRIAL_TABLES:
-        rows = merge(plan.trials, directory, table)
+        rows = merge(trials, directory, table)
         write_atomically(directory / f"{table}.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_table(directory / "statistics.csv", "statistics", summarise(read_table(directory, "scores")))
 

@@ -7,29 +7,38 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
+from lungseg.approaches.registry import APPROACHES
 from lungseg.harness.plan import Plan
 from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Trial
 from lungseg.results import write_table
 from lungseg.spec import TimingSpec, VariantSpec
 from lungseg.system.errors import shorten_paths
-from lungseg.system.files import read_json, write_json
 from lungseg.system.hashing import hash_code, hash_value
 from lungseg.system.machine import describe_cpu, find_gpu_name
-from lungseg.system.plugins import name_class
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
+from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 from lungseg.timing.measure import Candidate
 from lungseg.timing.statistics import divide_repeats
-from lungseg.timing.turns import Timings, list_batch_sizes, name_layout, plan_rounds, time_approaches
+from lungseg.timing.turns import (
+    TIMING_IMAGES,
+    Timings,
+    choose_images,
+    list_batch_sizes,
+    name_layout,
+    plan_rounds,
+    time_approaches,
+)
 
-TIMING_IMAGES = 8
 CODE = "lungseg.timing.turns"
+STORED = "trials/timings.json"
+TABLES_OF_TIMING = ("timings.csv", "timing_pairs.csv")
 # Rules of thumb for the estimate of a whole run: a process with its matrix product, an image of a call, and
 # the doublings that "auto" goes through on a CPU.
 START_SECONDS, IMAGE_SECONDS, DOUBLINGS = 6.0, 0.03, 4
@@ -58,11 +67,12 @@ class _Phase:
         return [runtime, self.timing.model_dump(mode="json"), self.approaches, self.variant]
 
 
-def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]:
+def time_plan(plan: Plan, trials: Sequence[Trial], directory: Path, reporter: Reporter) -> dict[str, str]:
     """Time the first fit of each approach, unless a former run stored the same timings.
 
     Args:
-        plan: its trials are all done.
+        plan: what to time in, and which images.
+        trials: those of the plan that are done.
         directory: of the results; gets timings.csv and timing_pairs.csv.
         reporter: shows a bar for each runtime.
 
@@ -70,12 +80,12 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
         why cells are empty, by what is in them.
     """
     timing = plan.spec.timing
-    stored = directory / "trials" / "timings.json"
+    stored = directory / STORED
     if not timing.enabled:
         _write_tables(directory, [])
         stored.unlink(missing_ok=True)  # it would vouch for the tables that were just emptied
         return {"timings": "switched off in the spec"}
-    fitted = _fitted(plan)
+    fitted = _find_first(trials)
     phases, problems = _phases(plan)
     key = hash_value(
         [
@@ -85,10 +95,9 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
             [hash_code(CODE), describe_cpu(), find_gpu_name()],
         ]
     )
-    former = read_json(stored) if stored.exists() else {}
-    there = all((directory / f"{table}.csv").exists() for table in ("timings", "timing_pairs"))
+    former = _read_stored(directory)
     # What failed is tried again: a full memory may have been somebody else's doing.
-    if former.get("key") != key or former.get("failed") or not there:
+    if former is None or former["key"] != key or former["failed"]:
         start = time.perf_counter()
         _free_device_memory()
         found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
@@ -96,9 +105,18 @@ def time_plan(plan: Plan, directory: Path, reporter: Reporter) -> dict[str, str]
         failed, empty = _reasons(phases, found)
         empty |= problems
         seconds = time.perf_counter() - start
-        write_json(stored, {"key": key, "seconds": seconds, "failed": failed, "empty": empty})
-    reasons = read_json(stored)
-    return reasons["failed"] | reasons["empty"] | _why_no_cuda(plan)
+        former = {"key": key, "seconds": seconds, "failed": failed, "empty": empty}
+        write_record(stored, former | {"tables": describe_files(directory, TABLES_OF_TIMING)})
+    return former["failed"] | former["empty"] | _why_no_cuda(plan)
+
+
+def _read_stored(directory: Path) -> dict[str, Any] | None:
+    """The record of stored timings whose tables are whole; None without them."""
+    try:
+        record = read_record(directory / STORED)
+    except DamagedError:
+        return None
+    return None if record is None or find_damage(directory, record["tables"]) else record
 
 
 def _free_device_memory() -> None:
@@ -110,8 +128,8 @@ def _free_device_memory() -> None:
 
 def timing_seconds(directory: Path) -> float:
     """Return the seconds that the stored timings took; 0 without any."""
-    stored = directory / "trials" / "timings.json"
-    return read_json(stored)["seconds"] if stored.exists() else 0.0
+    record = _read_stored(directory)
+    return record["seconds"] if record else 0.0
 
 
 def estimate_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -> float:
@@ -167,10 +185,10 @@ def _why_no_cuda(plan: Plan) -> dict[str, str]:
     return {"timings on CUDA": reason}
 
 
-def _fitted(plan: Plan) -> list[Trial]:
+def _find_first(trials: Sequence[Trial]) -> list[Trial]:
     """The trial of each approach that is timed: its first fold and seed."""
     first: dict[str, Trial] = {}
-    for trial in plan.trials:
+    for trial in trials:
         first.setdefault(trial.entry.name, trial)
     return list(first.values())
 
@@ -203,7 +221,7 @@ def _run(phase: _Phase, plan: Plan, fitted: Sequence[Trial], directory: Path, re
     candidates = [
         Candidate(
             trial.entry.name,
-            name_class(trial.entry.approach_class),
+            APPROACHES.get(trial.entry.spec.use, trial.entry.spec.use),
             trial.entry.settings.model_dump(mode="json"),
             trial.model(directory),
         )
@@ -211,15 +229,14 @@ def _run(phase: _Phase, plan: Plan, fitted: Sequence[Trial], directory: Path, re
         if phase.approaches is None or trial.entry.name in phase.approaches
     ]
     with reporter.bar(f"timing on {phase.label}") as move:
-        found = time_approaches(candidates, _timing_images(plan), phase.runtime, phase.timing, move)
+        found = time_approaches(
+            candidates, choose_images(_read_images(plan)), phase.runtime, phase.timing, move
+        )
     if phase.variant:
         found.pairs = []  # approaches are compared in the run's own runtime alone
     return found
 
 
-def _timing_images(plan: Plan) -> list[np.ndarray]:
-    """The first evaluated images of the most frequent size: a batch for the clock has one size."""
-    samples = plan.folds[0].evaluated[: 4 * TIMING_IMAGES]
-    images = [sample.image() for sample in samples]
-    shape = pd.Series([image.shape for image in images]).mode()[0]
-    return [image for image in images if image.shape == shape][:TIMING_IMAGES]
+def _read_images(plan: Plan) -> list[np.ndarray]:
+    """The first evaluated images, of which `choose_images` takes those that are timed."""
+    return [sample.image() for sample in plan.folds[0].evaluated[: 4 * TIMING_IMAGES]]

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lungseg.system.errors import InputError
+from lungseg.system.files import expand_user
 
 Network = Literal["vgg19", "resnet50"]
 # What `weights` in a spec may be. "auto": ImageNet's if they are on this machine, else random.
@@ -88,9 +89,11 @@ def _list_places(network: str) -> list[Path]:
     named = os.environ.get("LUNGSEG_WEIGHTS")
     if not named:
         return cached
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"LUNGSEG_WEIGHTS names {named}, which isn't a folder: correct it, or unset it")
+    folder = expand_user(named, "LUNGSEG_WEIGHTS")
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        raise InputError(
+            f"LUNGSEG_WEIGHTS names {named[:200]}, which isn't a folder: correct it, or unset it"
+        )
     own = [folder / name for name in (f"{network}.safetensors", f"{network}.pth", *names)]
     # Not NETWORK*.pth: that would take vgg19_bn for vgg19.
     return [*own, *sorted(folder.glob(f"{network}-*.pth")), *cached]

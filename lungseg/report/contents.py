@@ -10,15 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from lungseg.results import FORMAT, TABLES, read_table
-from lungseg.system.errors import InputError
-from lungseg.system.files import read_json
+from lungseg.results import TABLES, read_run, read_table
 
-# What every run.json has from the start of its run.
-NEEDED = (
-    *("name", "data", "training_data", "splits", "evaluate_on", "seeds", "approaches", "trials"),
-    *("versions", "devices", "threads", "git", "empty", "audit", "leaks", "finished", "seconds"),
-)
 BASELINES = {"mean-mask", "threshold"}
 
 
@@ -108,11 +101,11 @@ class Contents:
 def read_contents(directory: Path) -> Contents:
     """Read a results directory.
 
-    Raises InputError if run.json is absent, damaged or of another format, or a table is damaged or lacks a
-    column.
+    Raises InputError as `read_run` does: if run.json is absent, damaged, of another version or of a run that
+    isn't finished, or a table isn't that run's.
     """
-    run = _read_run(directory / "run.json")
-    tables = {name: _read_table(directory, name) for name in TABLES}
+    run = read_run(directory)
+    tables = {name: read_table(directory, name) for name in TABLES}
     dataset = run["data"].get("dataset")
     found = list(dict.fromkeys(tables["statistics"]["dataset"].dropna()))
     if found and dataset not in found:
@@ -122,25 +115,3 @@ def read_contents(directory: Path) -> Contents:
         # Without statistics it isn't known which datasets there are: all scores are kept.
         tables[name] = table[table["dataset"] == dataset] if found else table
     return Contents(directory, run, other_datasets=[name for name in found if name != dataset], **tables)
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    run = read_json(path)
-    if run.get("format") != FORMAT:
-        raise InputError(f"{path} isn't of format {FORMAT}: run the benchmark again with --fresh")
-    missing = [key for key in NEEDED if key not in run]
-    if missing:
-        raise InputError(f"{path} has no '{missing[0]}': run the benchmark again with --fresh")
-    return run
-
-
-def _read_table(directory: Path, name: str) -> pd.DataFrame:
-    path = directory / f"{name}.csv"
-    try:
-        table = read_table(directory, name)
-    except (ValueError, pd.errors.ParserError):  # ValueError: also undecodable bytes and an empty file
-        raise InputError(f"{path} is damaged: run the benchmark again") from None
-    missing = [column for column in TABLES[name] if column not in table]
-    if missing:
-        raise InputError(f"{path} has no column '{missing[0]}': run the benchmark again with --fresh")
-    return table[TABLES[name]]

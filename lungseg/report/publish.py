@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.report.contents import read_contents
-from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES
+from lungseg.report.figures.all import FIGURE_SUFFIXES, FIGURES, SHOWS_IMAGES
 from lungseg.report.tables.readme import fill_readme
-from lungseg.results import FILES
+from lungseg.results import FILES, read_run
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME, explain_write_error, make_folder, read_json
-
-FIGURE_SUFFIXES = (".png", ".pdf")
 
 
 def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
@@ -47,9 +45,7 @@ def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
 
 
 def _read_finished(directory: Path) -> dict[str, Any]:
-    record = read_json(directory / "run.json")
-    if not record.get("finished"):
-        raise InputError(f"the benchmark in {directory} is not finished: run it to its end before publishing")
+    record = read_run(directory, "run it to its end before publishing")
     if not (directory / "figures").is_dir() or not (directory / "summary.md").exists():
         raise InputError(f"{directory} has no tables or figures yet: run `lungseg report {directory}` first")
     name = record.get("name")

@@ -28,12 +28,19 @@ _long_group: dist.ProcessGroup | None = None
 
 def is_launched() -> bool:
     """Return whether torchrun started this process together with others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ and _read_number("WORLD_SIZE", "1") > 1
+
+
+def _read_number(name: str, default: str | None = None) -> int:
+    text = os.environ.get(name, default)
+    if text is None or not text.isdecimal():
+        raise InputError(f"{name}={text} is no number: start the processes with torchrun, or unset it")
+    return int(text)
 
 
 def local_world_size() -> int:
     """Return how many processes of the run share this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_launched() else 1
+    return _read_number("LOCAL_WORLD_SIZE") if is_launched() else 1
 
 
 @contextmanager
@@ -49,7 +56,7 @@ def join_processes(device: str | None = None) -> Iterator[None]:
         return
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
-        _take_a_gpu(int(os.environ["LOCAL_RANK"]))
+        _take_a_gpu(_read_number("LOCAL_RANK"))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=SHORT_TIMEOUT)
     _long_group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
     # After an error the group is not left: others may be in the middle of a sum, and torchrun stops them.

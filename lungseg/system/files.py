@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lungseg.system.errors import InputError
+from lungseg.system.errors import InputError, UnwritableError
 
 FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"  # what can be a folder's name on any system
 
 
-def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> None:
+def write_atomically(path: Path, data: str | bytes) -> None:
     """Write a file completely or not at all: no reader and no interruption ever meets half of it.
 
-    The folder is made if need be. Text is UTF-8. `shared` allows other processes to write the same file at
-    the same time. Raises InputError if the disk is full or the place can't be written.
+    The folder is made if need be. Text is UTF-8. Other processes may write the same file at the same time.
+    Raises UnwritableError if the disk is full or the place can't be written.
     """
-    own = f".{secrets.token_hex(8)}" if shared else ""
-    temporary = path.with_name(f".{path.name}{own}.part")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -43,13 +42,23 @@ def write_atomically(path: Path, data: str | bytes, shared: bool = False) -> Non
         raise
 
 
-def explain_write_error(path: Path, error: OSError) -> InputError:
+def expand_user(name: str, what: str) -> Path:
+    """Return a path with ~ replaced by a home directory. Raises InputError, naming `what`, without one."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{what} {name!r} names a home directory that isn't there: give a whole path"
+        ) from None
+
+
+def explain_write_error(path: Path, error: OSError) -> UnwritableError:
     """Return the error to raise for a file that can't be written: a full disk, or missing rights."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(
+        return UnwritableError(
             f"the disk is full while writing {path}: free some space, then run the same command"
         )
-    return InputError(f"can't write {path} ({error.strerror or error}): choose another folder")
+    return UnwritableError(f"can't write {path} ({error.strerror or error}): choose another folder")
 
 
 def make_folder(folder: Path, empty: bool = False) -> Path:
@@ -74,13 +83,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises InputError if the file is missing, damaged or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: {path.parent} holds no benchmark results") from None
-    except (OSError, ValueError):
-        raise InputError(f"{path} can't be read or is damaged: remove it, or choose another folder") from None
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f"{path} can't be read or is damaged") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} is not a file of this program: choose another folder with --out")
+        raise InputError(f"{path} holds no JSON object")
     return value
 
 
@@ -90,13 +99,6 @@ def write_grey(path: Path, values: np.ndarray) -> None:
     pixels = np.round(np.clip(np.asarray(values, np.float32), 0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     write_atomically(path, buffer.getvalue())
-
-
-def write_array(path: Path, array: np.ndarray, shared: bool = False) -> None:
-    """Write an array as a .npy file, which can be memory-mapped; `shared` as in `write_atomically`."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue(), shared)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

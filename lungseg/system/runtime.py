@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import threadpoolctl
 import torch
 
@@ -46,3 +52,35 @@ def be_deterministic() -> None:
     # reads memory that it hasn't written.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def keep_process_state(threads: int) -> Iterator[None]:
+    """Give a `with` block the same process state whatever ran before, and put the former state back.
+
+    That is: deterministic algorithms, `threads` threads, gradients on, float32 as torch's default, fixed
+    seeds of Python, numpy and torch; and the working directory, the environment's variables and the filters
+    of warnings as they were.
+    """
+    before = os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), dict(os.environ)
+    use_threads(threads)
+    be_deterministic()
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - plug-ins may draw from it
+    torch.manual_seed(0)
+    try:
+        with np.errstate(), warnings.catch_warnings():
+            yield
+    finally:
+        folder, dtype, grad, environment = before
+        os.chdir(folder)
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(grad)
+        os.environ.clear()
+        os.environ.update(environment)
+        use_threads(threads)
+        be_deterministic()

@@ -262,7 +262,7 @@ def test_what_a_device_refuses_is_no_damaged_file(
         with pytest.raises(RuntimeError, match="busy"):
             SmallApproach.load(tmp_path, approach.settings, runtime)
     (tmp_path / approach.FILE).write_bytes(b"")
-    with pytest.raises(InputError, match="is missing or damaged: to fit it anew remove its folder"):
+    with pytest.raises(InputError, match="is missing or damaged: fit the approach again"):
         SmallApproach.load(tmp_path, approach.settings, runtime)
 
 

@@ -2,6 +2,12 @@
 
 import errno
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,8 @@ from lungseg.harness.run import benchmark
 from lungseg.results import FORMAT
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
+from lungseg.system.lock import hold_folder, require_free
+from lungseg.system.stored import write_record
 from tests.tiny import NO_TIMING
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -26,20 +34,116 @@ def test_directories_that_hold_something_else_are_refused(spec_file, tmp_path):
     assert (out / "thesis.tex").read_text() == "years of work"
 
     (out / "thesis.tex").unlink()
-    (out / "run.json").write_text(json.dumps({"format": FORMAT, "name": "another"}))
+    write_record(out / "run.json", {"format": FORMAT, "name": "another"})
     with pytest.raises(InputError, match="results of 'another'"):
         benchmark(read_spec(spec_file), out)
-    (out / "run.json").write_text(json.dumps({"format": FORMAT - 1, "name": "tiny"}))
-    with pytest.raises(InputError, match="older version: start over in it with --fresh"):
+    write_record(out / "run.json", {"format": FORMAT + 1, "name": "tiny"})
+    with pytest.raises(InputError, match="another version: start over in it with --fresh"):
         benchmark(read_spec(spec_file), out)
-    (out / "run.json").write_text("{ half")
-    with pytest.raises(InputError, match="damaged"):
+    (out / "run.json").write_text(json.dumps({"format": 2, "name": "tiny"}))  # before they had hashes
+    with pytest.raises(InputError, match="another version: start over in it with --fresh"):
         benchmark(read_spec(spec_file), out)
-    (out / "run.json").write_text(json.dumps({"name": "tiny", "made_by": "another tool"}))
-    (out / "models").mkdir()
-    with pytest.raises(InputError, match="no benchmark's"):
-        benchmark(read_spec(spec_file), out, fresh=True)
-    assert (out / "models").is_dir()
+    for text in ("{ half", "", json.dumps({"name": "tiny", "made_by": "another tool"})):
+        (out / "run.json").write_text(text)
+        (out / "models").mkdir(exist_ok=True)
+        for fresh in (False, True):
+            with pytest.raises(InputError, match="holds no benchmark: choose another folder"):
+                benchmark(read_spec(spec_file), out, fresh=fresh)
+        assert (out / "models").is_dir()
+
+
+@pytest.mark.parametrize("state", ["damaged", "missing", "a kill's"])
+def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_file, tmp_path, state, capsys):
+    out, spec = tmp_path / "out", read_spec(spec_file, NO_TIMING)
+    benchmark(spec, out)
+    scores = (out / "scores.csv").read_bytes()
+    match state:
+        case "damaged":
+            (out / "run.json").write_text("")
+        case "missing":
+            (out / "run.json").unlink()
+        case "a kill's":
+            (out / "run.json").rename(out / ".run.json.0123.part")
+    benchmark(spec, out)
+    assert capsys.readouterr().out.count("stored by a former run") == 3
+    assert (out / "scores.csv").read_bytes() == scores
+
+
+def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".lock", ".lock.json", ".run.json.0123.part"):
+        (out / name).write_text("{")
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    assert (out / "summary.md").exists()
+
+
+def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, tmp_path):
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    benchmark(read_spec(spec_file, NO_TIMING), out)
+    theirs.mkdir()
+    (theirs / "atlas.png").write_text("theirs")
+    kept = [
+        "notes.txt",
+        "figures/mine.png",
+        "trials/notes.txt",
+        "predictions/mine/a.png",
+        "models/best/m.txt",
+    ]
+    for name in kept:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    shutil.rmtree(out / "models/pixels/f0-s0")
+    (out / "models/pixels/f0-s0").symlink_to(theirs)
+    stale = [out / "trials/gone/f0-s0/fit.json", out / "parts/old/f0-s0/part.json", out / "figures/dice.png"]
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("stale")
+    benchmark(read_spec(spec_file, NO_TIMING), out, fresh=True)
+    assert [name for name in kept if (out / name).read_text() == "mine"] == kept
+    assert (theirs / "atlas.png").read_text() == "theirs"
+    assert not any(path.exists() for path in stale)
+    assert not (out / "parts").exists()
+    assert not (out / "models/pixels/f0-s0").is_symlink()
+
+
+def test_a_stored_fit_of_other_settings_is_not_replaced_without_a_word(spec_file, tmp_path):
+    out = tmp_path / "out"
+    spec, other = (read_spec(spec_file, [*NO_TIMING, f"approach.pixels.size={size}"]) for size in (16, 20))
+    benchmark(spec, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError) as refused:
+        benchmark(other, out)
+    assert re.search(r"pixels, fold 0, seed 0 \(\d.* s\); pixels, fold 0, seed 1 \(", str(refused.value))
+    assert "mean-mask" not in str(refused.value)
+    assert "--out; to lose them start over with --fresh" in str(refused.value)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    benchmark(spec, out)
+    benchmark(other, tmp_path / "elsewhere")
+    benchmark(other, out, fresh=True)
+    assert (out / "scores.csv").read_bytes() == (tmp_path / "elsewhere/scores.csv").read_bytes()
+
+
+def test_two_runs_do_not_write_into_one_directory(spec_file, tmp_path):
+    out = tmp_path / "out"
+    with hold_folder(out):
+        words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file), "--out", str(out)]
+        second = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert re.search(rf"out is in use: process {os.getpid()} on \S+, since \d{{4}}-", second.stderr)
+    assert "Reading data" not in second.stdout
+    assert sorted(path.name for path in out.iterdir()) == [".lock"]
+
+
+def test_a_lock_that_a_killed_process_left_does_not_block(tmp_path):
+    code = "import os, sys; from pathlib import Path; from lungseg.system.lock import hold_folder\n"
+    code += "with hold_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "out/.lock").exists()
+    require_free(tmp_path / "out")
+    with hold_folder(tmp_path / "out"), pytest.raises(InputError, match="in use"):
+        require_free(tmp_path / "out")
 
 
 def test_a_folder_without_the_right_to_look_into_it(spec_file, tmp_path, monkeypatch):
@@ -49,6 +153,6 @@ def test_a_folder_without_the_right_to_look_into_it(spec_file, tmp_path, monkeyp
     spec = read_spec(spec_file, NO_TIMING)
     plan = make_plan(spec)
     monkeypatch.setattr("lungseg.harness.run.make_plan", lambda *_: plan)
-    monkeypatch.setattr(Path, "exists", forbidden)
+    monkeypatch.setattr(Path, "iterdir", forbidden)
     with pytest.raises(InputError, match=r"Permission denied.*choose another folder"):
-        benchmark(spec, tmp_path / "shut")
+        benchmark(spec, tmp_path)

@@ -3,17 +3,17 @@
 import shutil
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from lungseg.harness import runtime
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
 from lungseg.report.publish import publish
-from lungseg.results import read_table
+from lungseg.results import finish_run, read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json, write_json
+from lungseg.system.stored import write_record
 from tests.tiny import NO_TIMING
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -81,7 +81,7 @@ def test_the_results_directory_itself_is_refused(spec_file, published):
 def test_a_damaged_result_clears_nothing(spec_file, tmp_path, published):
     out = tmp_path / "first"
     harm(published, "rows")
-    with pytest.raises(InputError, match="hasn't all rows"):
+    with pytest.raises(InputError, match=r"scores\.csv .* so it isn't this run's"):
         benchmark(read_spec(spec_file, NO_TIMING), out, fresh=True, reuse=published)
     assert (out / "models/pixels/f0-s1").is_dir()
     assert read_json(out / "run.json")["finished"]
@@ -95,13 +95,6 @@ def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, tmp_path, pub
     benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
     assert computed == ["pixels, fold 0, seed 1"]
     assert (out / "models/pixels/f0-s1").is_dir()
-
-
-def test_a_model_of_former_settings_does_not_stay_beside_rows_taken_over(spec_file, tmp_path, published):
-    out = tmp_path / "out"
-    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
-    benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
-    assert not (out / "models/pixels/f0-s1").exists()
 
 
 def test_the_layout_of_images_counts(spec_file, monkeypatch):
@@ -131,21 +124,18 @@ def test_what_is_stored_already_stays(spec_file, tmp_path, published, computed):
 @pytest.mark.parametrize(
     ("damage", "names"),
     [
-        ("no run", r"run\.json"),
-        ("unfinished", r"run\.json"),
-        ("record", r"run\.json"),
-        ("origin", r"run\.json"),
-        ("rows", "published/tiny hasn't all rows of pixels"),
-        ("training", "published/tiny hasn't all rows of mean-mask"),
-        ("columns", r"scores\.csv"),
-        ("number", r"scores\.csv"),
-        ("bytes", r"scores\.csv"),
-        ("no table", r"calibration\.csv"),
+        ("no run", r"run\.json is missing"),
+        ("unfinished", "not finished"),
+        ("record", r"run\.json is damaged or was changed"),
+        ("rows", r"scores\.csv has \d+ bytes instead of \d+"),
+        ("number", r"scores\.csv has another content"),
+        ("no table", r"calibration\.csv is missing"),
+        ("other names", "hasn't the rows of .* under the names of its images"),
     ],
 )
 def test_a_result_that_is_not_whole_is_refused(spec_file, tmp_path, published, damage, names):
     harm(published, damage)
-    with pytest.raises(InputError, match=names):
+    with pytest.raises(InputError, match=f"{names}.*[Cc]hoose another result"):
         benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out", reuse=published)
     assert not (tmp_path / "out/trials").exists()
 
@@ -153,29 +143,24 @@ def test_a_result_that_is_not_whole_is_refused(spec_file, tmp_path, published, d
 def harm(published, damage):
     run, scores = published / "run.json", published / "scores.csv"
     record = read_json(run)
-    frame = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    del record["sha256"]
+    text = scores.read_text()
     match damage:
         case "no run":
             shutil.rmtree(published)
         case "unfinished":
-            write_json(run, record | {"finished": None})
+            write_record(run, record | {"finished": None})
         case "record":
-            write_json(run, record | {"trials": [record["trials"][0] | {"seconds": None}]})
-        case "origin":
-            write_json(run, record | {"trials": [record["trials"][0] | {"taken_over": True}]})
+            write_json(run, record | {"seconds": 1, "sha256": "ab" * 32})
         case "rows":
-            frame[:-1].to_csv(scores, index=False)
-        case "training":
-            path = published / "training.csv"
-            path.write_text(path.read_text().splitlines()[0] + "\n")
-        case "columns":
-            frame.drop(columns="dice").to_csv(scores, index=False)
+            scores.write_text("".join(text.splitlines(keepends=True)[:-1]))
         case "number":
-            frame.assign(dice="good").to_csv(scores, index=False)
-        case "bytes":
-            scores.write_bytes(b"\xff\xfe\x00")
+            scores.write_text(text.replace(",px,", ",mm,", 1))
         case "no table":
             (published / "calibration.csv").unlink()
+        case "other names":
+            scores.write_text(text.replace("phantom-", "image-"))
+            finish_run(published, record)
 
 
 def training(folder, seed):

@@ -119,20 +119,6 @@ def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, 
     assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
-def test_a_changed_setting_starts_its_own_parts_alone(spec_file, tmp_path, monkeypatch):
-    import lungseg.harness.run as harness
-
-    out = tmp_path / "out"
-    benchmark(read_spec(spec_file, NO_TIMING), out)
-    computed = []
-    original = harness.run_trial
-    monkeypatch.setattr(
-        harness, "run_trial", lambda trial, *rest: (computed.append(trial.label), original(trial, *rest))
-    )
-    benchmark(read_spec(spec_file, [*NO_TIMING, "approach.pixels.size=20"]), out)
-    assert computed == ["pixels, fold 0, seed 0", "pixels, fold 0, seed 1"]
-
-
 def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys, monkeypatch):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "deeplabv3plus-resnet50"\nname = "net"\nsize = 32\n'
                          'weights = "random"\nepochs = 6\nnetwork = { topology = "seed" }\n')  # fmt: skip
@@ -241,7 +227,7 @@ def test_pictures_follow_the_data(spec_file, tmp_path):
     changes = [*NO_TIMING, "seeds=[0]", "data.split=kfold", "data.folds=2"]  # all images are evaluated
     benchmark(read_spec(spec_file, changes), out)
     before = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
-    benchmark(read_spec(spec_file, [*changes, "data.seed=1"]), out)
+    benchmark(read_spec(spec_file, [*changes, "data.seed=1"]), out, fresh=True)
     after = {path.name: path.read_bytes() for path in (out / "predictions/images").glob("*.png")}
     assert len(after) == 12
     assert all(after[name] != before[name] for name in before)
@@ -275,8 +261,12 @@ def test_an_error_of_a_fit_names_the_approach_and_the_seed(spec_file, tmp_path, 
         raise InputError("the memory is full: lower its size")
 
     monkeypatch.setattr("lungseg.approaches.baselines.MeanMask.fit", fail)
-    with pytest.raises(InputError, match=r"^mean-mask, fold 0, seed 0: the memory is full: lower its size$"):
-        benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+    report = benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
+    assert report.contents.run["failed"] == [
+        {"approach": "mean-mask", "fold": 0, "seed": 0}
+        | {"reason": "mean-mask, fold 0, seed 0: the memory is full: lower its size"}
+    ]
+    assert set(report.contents.scores["approach"]) == {"pixels"}
 
 
 def test_a_kill_right_after_a_fit_leaves_no_checkpoints(spec_file, tmp_path, monkeypatch):

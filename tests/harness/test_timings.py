@@ -52,7 +52,7 @@ def timed(tmp_path, monkeypatch):
 
         monkeypatch.setattr("lungseg.harness.timings.time_approaches", clock)
         plan = make_plan(read_spec(spec_file, changes))
-        return time_plan(plan, tmp_path, Reporter()), labels
+        return time_plan(plan, plan.trials, tmp_path, Reporter()), labels
 
     return time_it
 

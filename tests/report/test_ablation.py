@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.report.contents import read_contents
 from lungseg.report.figures.ablation import draw_ablation
 from lungseg.report.figures.all import FIGURES, OF_A_FEW, draw_figures
 from lungseg.report.figures.importance import draw_importance
@@ -16,7 +15,7 @@ from lungseg.report.numbers.importance import average_importance, sum_by_block, 
 from lungseg.report.tables.ablation import make_ablation_sections
 from lungseg.results import read_table, write_table
 from lungseg.system.files import read_json, write_json
-from tests.report.results_directory import write_summary
+from tests.report.results_directory import read_edited, write_summary
 
 GROUPS = {
     "mean-mask": ["parts"],
@@ -37,7 +36,7 @@ def grouped(results: Path) -> Path:
 
 
 def test_rows_are_in_the_order_of_the_spec_with_the_stored_differences(grouped: Path) -> None:
-    frame = collect_ablation(read_contents(grouped))
+    frame = collect_ablation(read_edited(grouped))
     assert list(zip(frame["group"], frame["approach"], strict=True)) == [
         ("parts", "mean-mask"),
         ("parts", "pixels"),
@@ -65,13 +64,13 @@ def test_the_page_has_a_table_a_group_in_place_of_all_pairs(grouped: Path) -> No
 def test_a_pair_that_was_not_compared_is_an_empty_cell(grouped: Path) -> None:
     statistics = read_table(grouped, "statistics")
     write_table(grouped / "statistics.csv", "statistics", statistics[statistics["kind"] != "paired"])
-    sections = make_ablation_sections(read_contents(grouped))
+    sections = make_ablation_sections(read_edited(grouped))
     assert [row[-2:] for row in sections[0].table.rows] == [["–", "–"]] * 3
 
 
 def test_a_panel_a_group_with_the_first_row_on_top(grouped: Path) -> None:
     with use_house_style():
-        figure = draw_ablation(read_contents(grouped))
+        figure = draw_ablation(read_edited(grouped))
         figure.draw_without_rendering()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["parts", "nets"]
     top = figure.axes[0]
@@ -87,18 +86,18 @@ def test_figures_of_every_pair_are_left_out_of_an_ablation_alone(
 ) -> None:
     # Not stored, for that takes seconds.
     monkeypatch.setattr("lungseg.report.figures.all.save_figure", lambda figure, directory, stem: [stem])
-    assert set(draw_figures(read_contents(grouped))) == set(FIGURES) - OF_A_FEW
+    assert set(draw_figures(read_edited(grouped))) == set(FIGURES) - OF_A_FEW
 
 
 def test_without_groups_there_is_no_ablation(results: Path) -> None:
-    contents = read_contents(results)
+    contents = read_edited(results)
     assert contents.groups == {}
     assert draw_ablation(contents) is None
     assert "## Ablation" not in write_summary(results)
 
 
 def test_shares_by_kind_and_by_layer_and_scale(results: Path) -> None:
-    frame = average_importance(read_contents(results), "good_net")
+    frame = average_importance(read_edited(results), "good_net")
     first = frame[frame["stage"] == "stage 1"]
     assert sum_by_kind(first).to_dict() == pytest.approx({"features": 0.6, "coordinates": 0.4})
     blocks = sum_by_block(first)
@@ -111,7 +110,7 @@ def test_shares_by_kind_and_by_layer_and_scale(results: Path) -> None:
 
 def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> None:
     with use_house_style():
-        figure = draw_importance(read_contents(results))
+        figure = draw_importance(read_edited(results))
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title for title in titles if "features" not in title] == [
         "good_net, stage 1",
@@ -123,5 +122,5 @@ def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> Non
 
 def test_results_without_any_importance_can_be_read(results: Path) -> None:
     (results / "importance.csv").unlink()
-    assert draw_importance(read_contents(results)) is None
+    assert draw_importance(read_edited(results)) is None
     assert "good_net" in write_summary(results).replace("\\", "")

@@ -9,6 +9,7 @@ import pytest
 from lungseg.report.figures.all import SHOWS_IMAGES
 from lungseg.report.publish import publish
 from lungseg.system.errors import InputError
+from lungseg.system.stored import write_record
 
 
 @pytest.fixture
@@ -19,8 +20,9 @@ def results(reported, tmp_path):
 
 def set_record(directory, **values):
     record = json.loads((directory / "run.json").read_text())
+    del record["sha256"]
     record.update(values)
-    (directory / "run.json").write_text(json.dumps(record))
+    write_record(directory / "run.json", record)
     return record
 
 
@@ -176,7 +178,7 @@ def test_damaged_tables_are_not_published(results, tmp_path):
     target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md")
     there = everything_below(target)
     (results / "scores.csv").write_text("")
-    with pytest.raises(InputError, match=r"scores\.csv is damaged"):
+    with pytest.raises(InputError, match=r"scores\.csv has 0 bytes.* before publishing"):
         publish(results, tmp_path / "reference", tmp_path / "none.md")
     assert everything_below(target) == there
 

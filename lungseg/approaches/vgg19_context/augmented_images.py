@@ -22,6 +22,7 @@ from lungseg.learning.images.augmentation import Augmentation
 from lungseg.learning.images.resize import shrink_maps, shrink_mask, to_batch
 from lungseg.learning.model_files import write_tensors
 from lungseg.system.files import explain_write_error, make_folder
+from lungseg.system.stored import read_sealed, seal_folder
 
 VALIDATION = -1  # the group, and the fold, of validation images
 IMAGES, REST = "images.npy", "cases.safetensors"
@@ -72,8 +73,8 @@ def read_augmented_images(
     changed. `progress` is called with the samples that are done, and all. Raises InputError if an image can't
     be read, the disk is full, or the place can't be written.
     """
-    if not (folder / REST).exists():
-        _write(make_folder(folder), train, validation, settings, seed, progress)
+    if read_sealed(folder) is None:
+        _write(make_folder(folder, empty=True), train, validation, settings, seed, progress)
     rest = load_file(folder / REST)
     images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
     return AugmentedImages(images, rest["masks"], rest["groups"], rest["copied"].bool())
@@ -110,8 +111,8 @@ def _write(
             images[at], masks[at] = normalise(changed).numpy(), shrink_maps(moved, grid).half()
         progress(index + 1, len(train) + len(validation))
     images.flush()
-    # Written last: this file marks the images as complete.
     write_tensors(folder / REST, {"masks": masks, "groups": groups, "copied": is_copy})
+    seal_folder(folder, {})
 
 
 def _create_file(path: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -116,11 +116,6 @@ class CodeTables:
         self.coarse = open_codes(folder / COARSE)
         self.fine = open_codes(folder / FINE)  # uint8 R x P, the pixels that the last stage learns from
 
-    @staticmethod
-    def are_complete(folder: Path) -> bool:
-        """Return whether all files were written: the bins are written last."""
-        return (folder / BINS).exists()
-
 
 @torch.inference_mode()
 def write_tables(

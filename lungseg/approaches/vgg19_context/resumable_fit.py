@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ from lungseg.approaches.vgg19_context.stage_training import (
 )
 from lungseg.learning.fit import FitContext
 from lungseg.learning.model_files import write_tensors
-from lungseg.system.files import make_folder, read_json, write_json
+from lungseg.system.files import make_folder
 from lungseg.system.runtime import Runtime
+from lungseg.system.stored import DamagedError, read_record, read_sealed, seal_folder, write_record
 
-IMAGE_PLANES, SHAPE_MAPS = "base.safetensors", "shape-maps.safetensors"
-RECORD, MAPS, SPENT = "stage.json", "maps.safetensors", "spent.json"
+IMAGE_PLANES, SHAPE_MAPS = "base.safetensors", "shape-maps.safetensors"  # beside the tables
+MAPS, SPENT = "maps.safetensors", "spent.json"
 
 
 class ResumableFit:
@@ -53,9 +55,10 @@ class ResumableFit:
         self.rows_passed = 0  # through training; a row counts for every model that learnt from it
         self._folder = fit_context.checkpoints
         self._begun = time.perf_counter()
-        spent = self._folder / SPENT
         # What former sessions took for the steps that they finished.
-        self.seconds_before = read_json(spent)["seconds"] if spent.exists() else 0.0
+        self.seconds_before = 0.0
+        with suppress(DamagedError):
+            self.seconds_before = (read_record(self._folder / SPENT) or {"seconds": 0.0})["seconds"]
 
     def read_images(self, train: Sequence[Any], validation: Sequence[Any]) -> None:
         """Read the images and make their changed copies, or open what is stored of them."""
@@ -69,26 +72,28 @@ class ResumableFit:
         s, seed, tables = self.settings, self.fit_context.seed, self._folder / "tables"
         self._choice = choose_pixels(self.cases, s.grid, s, seed, s.contexts)
         self._fold = assign_folds(self.cases.groups, s.folds, seed)
-        if not CodeTables.are_complete(tables):
+        if read_sealed(tables) is None:
+            make_folder(tables, empty=True)
             rng = np.random.default_rng([seed, 1])
             if s.shape_prior:
-                self._fit_shape_prior(image_planes)
+                self._fit_shape_prior(image_planes, tables)
             fit_projection(image_planes, self.cases, rng)
             bins = fit_bins(image_planes, self.cases, rng)
-            write_tensors(self._folder / IMAGE_PLANES, image_planes.get_fitted_tensors())
+            write_tensors(tables / IMAGE_PLANES, image_planes.get_fitted_tensors())
             report = self._make_report("features of images and copies")
             write_tables(tables, image_planes, self.cases, self._choice, bins, report)
+            seal_folder(tables, {})
             self._store_seconds()
-        image_planes.read(self._folder / IMAGE_PLANES)
+        image_planes.read(tables / IMAGE_PLANES)
         self._tables = CodeTables(tables)
         if s.shape_prior:
-            self.earlier.append(load_file(self._folder / SHAPE_MAPS)["maps"])
+            self.earlier.append(load_file(tables / SHAPE_MAPS)["maps"])
 
     def _store_seconds(self) -> None:
         seconds = self.seconds_before + time.perf_counter() - self._begun
-        write_json(self._folder / SPENT, {"seconds": seconds})
+        write_record(self._folder / SPENT, {"seconds": seconds})
 
-    def _fit_shape_prior(self, image_planes: ImagePlanes) -> None:
+    def _fit_shape_prior(self, image_planes: ImagePlanes, folder: Path) -> None:
         """Fit the prior, and store its maps; the map of a training case is of a fit without its group."""
         self.fit_context.progress(0, 1, "shape prior")
         batches, training = self.cases.list_batches(), self.cases.is_training
@@ -99,7 +104,7 @@ class ResumableFit:
         maps[training] = shape.fit(pictures[training], masks[training], self.cases.groups[training])
         maps[~training] = shape.predict_maps(pictures[~training])
         image_planes.shape = shape.to(self.runtime.device)
-        write_tensors(self._folder / SHAPE_MAPS, {"maps": maps})
+        write_tensors(folder / SHAPE_MAPS, {"maps": maps})
 
     def _make_report(self, text: str) -> Callable[[int, int], None]:
         return lambda done, total: self.fit_context.progress(done, total, text)
@@ -111,14 +116,15 @@ class ResumableFit:
         """
         folder = self._folder / f"stage-{index + 1}"
         last = index == len(self.grids) - 1
-        if not (folder / RECORD).exists():
+        record = read_sealed(folder)
+        if record is None:
             self._fit_and_store(index, make_folder(folder, empty=True), last)
+            record = read_sealed(folder)
             self._store_seconds()
         model = make_stage_model(self.settings, self.runtime, last=last)
         model.read(folder)
         if not last:
             self.earlier.append(load_file(folder / MAPS)["maps"])
-        record = read_json(folder / RECORD)
         self.rows_passed += record.pop("rows")
         return model, record
 
@@ -136,8 +142,7 @@ class ResumableFit:
             write_tensors(folder / MAPS, {"maps": maps})
         model.save(folder)
         passed = sum(len(rows.select(chosen)) for chosen in training_cases.values())
-        # Written last: this file marks the stage as done.
-        write_json(folder / RECORD, {**measure_losses(model, rows, self.cases), "rows": passed})
+        seal_folder(folder, {**measure_losses(model, rows, self.cases), "rows": passed})
 
     def _fit_models(
         self, rows: StageRows, training_cases: dict[int, np.ndarray], name: str, last: bool

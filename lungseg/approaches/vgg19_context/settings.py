@@ -19,10 +19,10 @@ from lungseg.system.plugins import Settings
 class StageBoostingSettings(Settings):
     """Keys of the gradient-boosted trees of the last stage."""
 
-    rounds: Annotated[int, Field(ge=1)] = 2000  # trees
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 2000  # trees
     leaves: Annotated[int, Field(ge=2, le=256)] = 31  # most leaves of a tree
     learning_rate: Annotated[float, Field(gt=0)] = 0.025  # shrinkage of a tree
-    min_leaf: Annotated[int, Field(ge=1)] = 100  # least rows in a leaf
+    min_leaf: Annotated[int, Field(ge=1, le=2**30)] = 100  # least rows in a leaf
     column_share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of the columns, drawn for each tree
     row_share: Annotated[float, Field(gt=0, le=1)] = 0.7  # of the rows, drawn for each tree
 
@@ -30,7 +30,7 @@ class StageBoostingSettings(Settings):
 class ContextBoostingSettings(StageBoostingSettings):
     """The same keys for the stages before the last: fewer and larger trees, which find lungs in features."""
 
-    rounds: Annotated[int, Field(ge=1)] = 300
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     leaves: Annotated[int, Field(ge=2, le=256)] = 255
     learning_rate: Annotated[float, Field(gt=0)] = 0.065
 
@@ -42,15 +42,19 @@ class Vgg19ContextSettings(Settings):
     size: Annotated[int, Field(ge=32, le=4096)] = 256  # images become size x size pixels, the largest level
     scales: tuple[int, ...] = (256, 128, 64, 32, 16)  # pixels of the pyramid's levels; each divides `size`
     layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")  # of VGG19, computed at each level
-    components: Annotated[int, Field(ge=0)] = 24  # principal, of each layer at each level; 0: all channels
+    components: Annotated[int, Field(ge=0, le=4096)] = (
+        24  # principal, of each layer at each level; 0: all channels
+    )
     features: bool = True  # use VGG19's layers; without them only grey values and coordinates are left
     grey: bool = True  # use the grey value and its difference from local means
     coordinates: bool = True  # use the pixel's place in the image and in the body
     shape_prior: bool = True  # begin with a kernel regression of the whole mask
     # Stages before the last one. Each reads the two latest maps; the shape prior's is the first.
     contexts: Annotated[int, Field(ge=0, le=8)] = 2
-    grid: Annotated[int, Field(ge=8)] = 128  # pixels a side of the last stage's map; divides `size`
-    coarse: Annotated[int, Field(ge=8)] = 64  # pixels a side of the earlier stages' maps; divides `grid`
+    grid: Annotated[int, Field(ge=8, le=4096)] = 128  # pixels a side of the last stage's map; divides `size`
+    coarse: Annotated[int, Field(ge=8, le=4096)] = (
+        64  # pixels a side of the earlier stages' maps; divides `grid`
+    )
     # Of patients. A training image's maps come from models that were fitted to the other folds.
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     copies: Annotated[int, Field(ge=0, le=50)] = 8  # changed copies of each training image to learn from
@@ -65,8 +69,8 @@ class Vgg19ContextSettings(Settings):
         brightness=0,
         noise=0,
     )
-    pixels_per_image: Annotated[int, Field(ge=16)] = 1000  # rows that a stage learns from
-    pixels_per_copy: Annotated[int, Field(ge=16)] = 150
+    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = 1000  # rows that a stage learns from
+    pixels_per_copy: Annotated[int, Field(ge=16, le=2**24)] = 150
     # Of every stage. All but "lightgbm" read the ranks of a column's values instead of the values. "mlp"
     # chooses an epoch by validation pixels.
     regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"

@@ -39,7 +39,9 @@ class Vgg19PixelsSettings(Settings):
     """Keys of `vgg19-pixels`."""
 
     size: Annotated[int, Field(ge=8, le=4096)] = 48  # images become size x size pixels; 48 in the original
-    pixels_per_image: Annotated[int, Field(ge=16)] = 2304  # sampled from each, or all if it has no more
+    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = (
+        2304  # sampled from each, or all if it has no more
+    )
     weights: WeightsChoice = "auto"  # "auto": ImageNet's if they are on this machine, else random
     # "lightgbm", "ridge", "mlp", or a class with scikit-learn's interface, such as
     # "sklearn.ensemble:RandomForestRegressor".

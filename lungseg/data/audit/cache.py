@@ -5,15 +5,14 @@ A cache that can't be read or written counts as missing; nothing fails because o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from lungseg.system.cache import find_cache_folder
 from lungseg.system.errors import InputError
-from lungseg.system.files import write_json
 from lungseg.system.hashing import hash_code, hash_value
+from lungseg.system.stored import DamagedError, read_record, write_record
 
 # The code that reads and compares files.
 _CODE = ("lungseg.data.audit.compare", "lungseg.data.files.images")
@@ -34,15 +33,13 @@ def recall(files: Sequence[str], compared: bool) -> PictureFindings | None:
     if folder is None:
         return None
     try:
-        kept = json.loads((folder / _name(files, compared)).read_text("utf-8"))
-        pixels = {str(file): str(pixel) for file, pixel in kept["pixels"].items()}
-        alike = [(str(first), str(second), float(similarity)) for first, second, similarity in kept["alike"]]
-        uncompared = {str(pixel) for pixel in kept["uncompared"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = read_record(folder / _name(files, compared))
+    except DamagedError:
         return None
-    known = set(pixels.values())
-    whole = sorted(pixels) == list(files) and all({first, second} <= known for first, second, _ in alike)
-    return PictureFindings(pixels, alike, uncompared) if whole else None
+    if kept is None:
+        return None
+    alike = [(first, second, similarity) for first, second, similarity in kept["alike"]]
+    return PictureFindings(kept["pixels"], alike, set(kept["uncompared"]))
 
 
 def store(files: Sequence[str], compared: bool, found: PictureFindings) -> None:
@@ -52,7 +49,7 @@ def store(files: Sequence[str], compared: bool, found: PictureFindings) -> None:
         return
     values = {"pixels": found.pixels, "alike": found.alike, "uncompared": sorted(found.uncompared)}
     with suppress(InputError):  # an unwritable folder or a full disk: no cache
-        write_json(folder / _name(files, compared), values)
+        write_record(folder / _name(files, compared), values)
 
 
 def _name(files: Sequence[str], compared: bool) -> str:

@@ -40,6 +40,7 @@ class CheckReport:
     blank_images: list[str] = field(default_factory=list)
     duplicates: list[Pair] = field(default_factory=list)  # of one picture, not only of one patient
     lookalikes: list[Pair] = field(default_factory=list)  # under two patients' names; may show one person
+    cautions: list[str] = field(default_factory=list)  # sentences: what somebody should look at
     uncompared: list[str] = field(default_factory=list)  # ids; they show too little to look for copies
 
     @property
@@ -71,6 +72,7 @@ class CheckReport:
                 f"pictures that may show one person under two names: {_some(names)}; "
                 "look at them, and give the two one patient if they do"
             )
+        sentences += self.cautions
         if names := self.uncompared:
             sentences.append(
                 f"{len(names)} images are too small, blank or blurred to look for near-duplicates of: "
@@ -152,6 +154,7 @@ class _Finding:
     size: tuple[int, int] | None = None
     blank: bool = False
     lung_share: float | None = None
+    caution: str | None = None
     error: InputError | None = None
 
 
@@ -166,7 +169,7 @@ def _read(sample: Sample) -> _Finding:
                 f"the mask of {sample.id} has {mask.shape[0]} x {mask.shape[1]} pixels but its image "
                 f"{size[0]} x {size[1]}: give a mask of the image's size"
             )
-        return _Finding(size, blank, float(np.mean(mask)))
+        return _Finding(size, blank, float(np.mean(mask)), sample.caution)
     except InputError as error:
         return _Finding(size, blank, error=error)
 
@@ -174,6 +177,8 @@ def _read(sample: Sample) -> _Finding:
 def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
     if finding.size:
         report.sizes[finding.size] += 1
+    if finding.caution:
+        report.cautions.append(finding.caution)
     if finding.blank:
         report.blank_images.append(sample.id)
     if isinstance(finding.error, SizeMismatch):

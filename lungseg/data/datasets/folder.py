@@ -12,6 +12,7 @@ from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
+from lungseg.system.files import expand_user
 
 Millimetres = Annotated[float, Field(gt=0, le=100)]
 
@@ -54,7 +55,7 @@ class FolderDataset(Dataset):
         def _one_group(cls, pattern: str | None) -> str | None:
             try:
                 groups = 1 if pattern is None else re.compile(pattern).groups
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"it is no regular expression ({error})") from error
             if groups != 1:
                 raise ValueError(f"it needs one group, as in '^(\\d+)_', and has {groups}")
@@ -97,7 +98,7 @@ class FolderDataset(Dataset):
         return image_folder, mask_folders
 
     def _path(self, key: str, name: str) -> Path:
-        path = Path(name).expanduser()
+        path = expand_user(name, key)
         if not path.is_absolute():
             if self.data_root is None:
                 raise InputError(

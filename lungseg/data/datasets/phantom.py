@@ -124,9 +124,9 @@ class PhantomDataset(Dataset):
 
         model_config = ConfigDict(extra="forbid")
 
-        count: int = Field(60, ge=1)  # of pictures, each of another patient
+        count: int = Field(60, ge=1, le=1_000_000)  # of pictures, each of another patient
         size: int = Field(256, ge=32, le=2048)  # side of the pictures in pixels
-        seed: int = Field(0, ge=0)  # another seed gives other patients
+        seed: int = Field(0, ge=0, lt=2**31)  # another seed gives other patients
 
     real = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lungseg.data.files.images import read_image, read_mask
-from lungseg.data.files.raster import read_size
+from lungseg.data.files.raster import read_orientation, read_size
 from lungseg.data.sample import Sample
 from lungseg.system.errors import InputError
 
@@ -37,6 +37,20 @@ class FileSample(Sample):
         for path in self.mask_paths:
             union |= read_mask(path, shape, self.image_path)
         return union
+
+    @property
+    def caution(self) -> str | None:
+        """Say that the image is turned (EXIF) and a mask isn't, where both would fit."""
+        turned = read_orientation(self.image_path)
+        height, width = read_size(self.image_path)
+        fits_both_ways = turned in (2, 3, 4) or (turned != 1 and height == width)
+        for path in self.mask_paths if fits_both_ways else ():
+            if read_orientation(path) == 1:
+                return (
+                    f"{self.image_path.name} is turned by its EXIF orientation {turned} and {path.name} "
+                    "isn't: look whether the mask fits the upright picture"
+                )
+        return None
 
     def content(self) -> bytes:
         """Return the sha256 of the image's file, then those of the masks' files, 32 bytes each."""

@@ -6,15 +6,16 @@ decompression bomb, or try fifty other formats, before this module could refuse 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -38,6 +39,18 @@ _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _EXIF_ORIENTATION = 274
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_TURNS = {  # what brings a picture of an EXIF orientation upright; 1 is upright
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_XMP_KEYWORD = b"XML:com.adobe.xmp\0"
+_LONGEST_CHUNK = 2**24  # bytes; a longer one is none of those that say something of the pixels
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,13 @@ def read_raster(path: Path) -> Raster:
     """
     with _opened(path) as (image, file):
         try:
-            significant = _significant_bits(image, file)
+            stated = _read_statements(image, file)
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError(
                     f"{path} holds {image.n_frames} frames: save the one to be used as a file of its own"
                 )
             image.load()
-            return _raster(path, image, significant)
+            return _raster(path, image, stated)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # Pillow raises a dozen different types for damaged files
@@ -87,13 +100,16 @@ def read_raster(path: Path) -> Raster:
 
 def read_size(path: Path) -> tuple[int, int]:
     """Return (height, width) of the upright picture from the file's header. Raises as `read_raster`."""
-    with _opened(path) as (image, _):
+    with _opened(path) as (image, file):
         width, height = image.size
-        # A TIFF's size is upright already. Pillow's getexif() would decode a PNG to look behind its pixels.
-        exif = Image.Exif()
-        if image.format != "TIFF" and image.info.get("exif"):
-            exif.load(image.info["exif"])
-        return (width, height) if exif.get(_EXIF_ORIENTATION) in _QUARTER_TURNS else (height, width)
+        turned = _read_statements(image, file).orientation in _QUARTER_TURNS
+        return (width, height) if turned else (height, width)
+
+
+def read_orientation(path: Path) -> int:
+    """Return the EXIF orientation, 1 to 8, that `read_raster` applies; 1 for TIFF. Raises as that does."""
+    with _opened(path) as (image, file):
+        return _read_statements(image, file).orientation
 
 
 @contextmanager
@@ -138,42 +154,70 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
         ) from error
 
 
-def _significant_bits(image: ImageFile, file: BinaryIO) -> int | None:
-    """The bits of a sample as TIFF's BitsPerSample or PNG's sBIT and IHDR state them."""
-    if isinstance(image, TiffImageFile):
-        return max(image.tag_v2.get(_TIFF_BITS, (1,)))
+@dataclass(frozen=True)
+class _Statements:
+    """What a file says of its pixels: how they are turned (EXIF, 1 to 8), and a sample's bits or None."""
+
+    orientation: int
+    bits: int | None
+
+
+def _read_statements(image: ImageFile, file: BinaryIO) -> _Statements:
+    """Read what is not in the pixels, without decoding these; the file's position stays.
+
+    The orientation is EXIF's, also where a PNG has it behind its pixels, else that of XMP.
+    """
+    if isinstance(image, TiffImageFile):  # whose size is upright already, and Pillow turns it when it loads
+        return _Statements(1, max(image.tag_v2.get(_TIFF_BITS, (1,))) or None)
     if isinstance(image, PngImageFile):
         position = file.tell()
-        bits = _png_bits(file)
+        chunks = dict(_read_png_chunks(file))
         file.seek(position)
-        return bits
-    return None
+        exif, xmp = chunks.get(b"eXIf"), chunks.get(b"iTXt", b"")
+        depth, stated = chunks[b"IHDR"][8], chunks.get(b"sBIT", b"")[:1]
+        # An sBIT of 0 says that no bit means anything: then the depth is the better guess.
+        return _Statements(_find_orientation(exif, xmp), min(stated[0], depth) if stated > b"\0" else depth)
+    return _Statements(_find_orientation(image.info.get("exif"), image.info.get("xmp", b"")), None)
 
 
-def _png_bits(file: BinaryIO) -> int:
-    """sBIT if the file has one before the pixels, else the bit depth. The signature has been checked."""
-    file.seek(8)
-    depth = 8
+def _read_png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks that say something of the pixels; only an sBIT before them counts."""
+    file.seek(8)  # the signature has been checked
+    behind_pixels = False
     while len(head := file.read(8)) == 8:
         length, chunk_type = struct.unpack(">I4s", head)
-        if chunk_type == b"IDAT":
-            break
-        body = file.read(length)
-        file.seek(4, 1)  # the checksum
-        if chunk_type == b"IHDR":
-            depth = body[8]
-        elif chunk_type == b"sBIT" and body:
-            return min(body[0], depth)
-    return depth
+        behind_pixels |= chunk_type == b"IDAT"
+        wanted = chunk_type in (b"IHDR", b"eXIf") or (chunk_type == b"sBIT" and not behind_pixels)
+        if length < _LONGEST_CHUNK and (wanted or chunk_type == b"iTXt"):
+            body = file.read(length)
+            if wanted or body.startswith(_XMP_KEYWORD):
+                yield chunk_type, body
+            file.seek(4, 1)  # the checksum
+        else:
+            file.seek(length + 4, 1)
 
 
-def _raster(path: Path, image: ImageFile, bits: int | None) -> Raster:
-    """Make the raster of a loaded picture; `bits` as the file states them, or None."""
+def _find_orientation(exif: bytes | None, xmp: bytes) -> int:
+    found = None
+    if exif:
+        block = Image.Exif()
+        with suppress(Exception):  # a malformed block says nothing; Pillow raises errors of many kinds for it
+            block.load(exif)
+            found = block.get(_EXIF_ORIENTATION)
+    if found is None and (stated := re.search(rb"tiff:Orientation(?:=\"|>)([0-9])", xmp)):
+        found = int(stated[1])
+    return found if found in _TURNS else 1
+
+
+def _raster(path: Path, image: ImageFile, stated: _Statements) -> Raster:
+    """Make the raster of a loaded picture."""
+    bits = stated.bits
     tiff = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     # Pillow inverts white-is-zero pictures of up to 8 bits by itself, but none with more.
     white_is_zero = tiff.get(_TIFF_PHOTOMETRIC) == 0
     unsigned = bool(tiff) and max(tiff.get(_TIFF_SAMPLE_FORMAT, (1,))) == 1
-    upright = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(stated.orientation)
+    upright = image if turn is None else image.transpose(turn)
 
     if upright.mode.startswith("I;16"):
         values = np.asarray(upright).astype(np.uint16)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from lungseg.system.errors import InputError, is_out_of_memory
+from lungseg.system.errors import InputError
 from lungseg.system.files import explain_write_error
+from lungseg.system.stored import has_digest
 
 
 def read_checkpoint_interval() -> float:
@@ -38,7 +40,9 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     temporary = path.with_suffix(".part")
     try:
         with open(temporary, "wb") as file:
-            torch.save(state, file)
+            writer = _HashingWriter(file)
+            torch.save(state, writer)
+            file.write(writer.digest.digest())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -51,6 +55,20 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         raise explain_write_error(path, full) from error
 
 
+class _HashingWriter:
+    """Hashes what passes through it to a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Read what `save_state` wrote; None if there is no file, and, with a warning, if it is damaged.
 
@@ -58,14 +76,12 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     the memory of the device is full.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        if has_digest(path):
+            return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} can't be read ({reason}): make it readable, or use --fresh") from error
-    except Exception as error:  # what torch raises for damaged content is not documented
-        if is_out_of_memory(error):
-            raise
-        warnings.warn(f"{path} is damaged: this training starts over", stacklevel=2)
-        return None
+    warnings.warn(f"{path} is damaged: this training starts over", stacklevel=2)
+    return None

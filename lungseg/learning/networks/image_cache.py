@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +22,9 @@ from lungseg.data.memory import RememberedSample
 from lungseg.learning.images.resize import shrink_mask, to_batch
 from lungseg.system.cache import find_cache_folder
 from lungseg.system.errors import InputError
-from lungseg.system.files import write_array
+from lungseg.system.files import write_atomically
 from lungseg.system.hashing import hash_code
+from lungseg.system.stored import append_digest, has_digest
 
 LEVELS = 65535  # of uint16: values in [0, 1] are rounded by at most 8e-6
 
@@ -92,14 +94,17 @@ def _hash_own_code() -> str:
 def _find_or_make(sample: Any, size: int, folder: Path | None) -> np.ndarray | Path:
     if folder is None:
         return _make(sample, size)
-    # RememberedSample only wraps the sample whose class makes the image.
-    own = _hash_sample_class(type(sample.original if isinstance(sample, RememberedSample) else sample))
+    try:
+        # RememberedSample only wraps the sample whose class makes the image.
+        own = _hash_sample_class(type(sample.original if isinstance(sample, RememberedSample) else sample))
+    except InputError:  # a class without source, whose changes nothing would show
+        return _make(sample, size)
     path = folder / f"{hashlib.sha256(own + sample.content()).hexdigest()[:32]}.npy"
     if _is_sound(path, size):
         return path
     array = _make(sample, size)
     try:
-        write_array(path, array, shared=True)
+        write_atomically(path, append_digest(_to_npy(array)))
     except InputError:
         return array
     return path
@@ -107,16 +112,24 @@ def _find_or_make(sample: Any, size: int, folder: Path | None) -> np.ndarray | P
 
 @functools.cache
 def _hash_sample_class(sample_class: type) -> bytes:
-    """Hash a class of samples: two classes may read the same file in two ways."""
+    """Hash a class of samples: two classes may read the same file in two ways. Raises as `hash_code`."""
     return f"{hash_code(sample_class)} {sample_class.__module__} {sample_class.__qualname__} ".encode()
 
 
 def _is_sound(path: Path, size: int) -> bool:
     try:
+        if not has_digest(path):
+            return False
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
     return found.shape == (2, size, size) and found.dtype == np.uint16
+
+
+def _to_npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _make(sample: Any, size: int) -> np.ndarray:

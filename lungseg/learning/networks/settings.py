@@ -27,7 +27,7 @@ class TrainingSettings(Settings):
     size: Annotated[int, Field(ge=32, le=4096)] = 512  # trained and predicted at size x size pixels
     weights: WeightsChoice = "auto"  # of the backbone; "auto": ImageNet's if they are here, else random
     # Passes over the training images. Of those at `size`, the one with the best validation Dice is kept.
-    epochs: Annotated[int, Field(ge=1)] = 60
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
     # Share of the epochs, at the start, in which images have `small_size` x `small_size` pixels, if that is
     # less than `size`. The last epoch has `size` in any case. Progressive resizing: Howard 2018 (ImageNet in
     # DAWNBench), Tan and Le 2021. Its effect here is in docs/deeplab.md.
@@ -35,7 +35,7 @@ class TrainingSettings(Settings):
     small_size: Annotated[int, Field(ge=32, le=4096)] = 128
     # Most images per step, over all processes. Batches of an epoch have nearly equal sizes, and none has a
     # single image (batch norm of one pooled pixel has no variance).
-    batch_size: Annotated[int, Field(ge=2)] = 8
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 8
     optimiser: Literal["adamw", "adam"] = "adamw"  # "adam" as in the original recipe
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # highest rate of the head in the schedule
     backbone_factor: Annotated[float, Field(ge=0)] = 0.3  # the backbone's rate is this share of the head's

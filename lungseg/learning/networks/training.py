@@ -126,13 +126,18 @@ class Training:
         return torch.optim.AdamW(groups, fused=True)
 
     def run_epoch(
-        self, data: Images, progress: Callable[[int, int, float], None], checkpoint: Path | None = None
+        self,
+        data: Images,
+        progress: Callable[[int, int, float], None],
+        checkpoint: Path | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> tuple[float, float]:
         """Do the steps that are left of the present epoch on images at its size.
 
         `progress` is called after each step with (step, steps of the epoch, loss). The state is written to
-        `checkpoint` when it is due. Returns the mean loss and pixel accuracy over the epoch's batches, as
-        they were trained on (augmented). Raises InputError if the loss or a gradient is not finite.
+        `checkpoint` when it is due; if a signal waits, at once, and KeyboardInterrupt is raised. Returns the
+        mean loss and pixel accuracy over the epoch's batches, as they were trained on (augmented). Raises
+        InputError if the loss or a gradient is not finite.
         """
         self._set_train_mode()
         order = draw_batches(len(data), self.settings.batch_size, self.seed, self.epoch)
@@ -145,7 +150,7 @@ class Training:
             self.step += 1
             progress(self.step, len(order), loss)
             if checkpoint is not None:
-                self.save_if_due(checkpoint)
+                self.save_if_due(checkpoint, is_interrupted())
         found = float(np.mean(self._losses)), float(np.mean(self._accuracies))
         self.epoch, self.step = self.epoch + 1, 0
         self._losses, self._accuracies = [], []
@@ -242,8 +247,8 @@ class Training:
             state = self.average.network.state_dict()
             self.best = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
-    def save_if_due(self, path: Path) -> None:
-        """Save if the last checkpoint is old enough.
+    def save_if_due(self, path: Path, interrupted: bool = False) -> None:
+        """Save if the last checkpoint is old enough; if a signal waits save and raise KeyboardInterrupt.
 
         Least age: LUNGSEG_CHECKPOINT_SECONDS, and so long that saving takes at most 5 % of the time.
         """
@@ -251,8 +256,10 @@ class Training:
         if between > 0:  # 0 stands for every step, whatever that costs
             took = min(self._savings[-2:], default=0.0)  # the lower of two, since one may have been delayed
             between = max(between, took / LONGEST_SAVING_SHARE)
-        if time.perf_counter() - self._saved >= between:
+        if interrupted or time.perf_counter() - self._saved >= between:
             self.save(path)
+        if interrupted:
+            raise KeyboardInterrupt
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: all that the next step depends on. Only the main process writes."""

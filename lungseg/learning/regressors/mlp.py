@@ -26,8 +26,8 @@ class MlpSettings(Settings):
     """Keys of the dense network."""
 
     # Passes over the table; the epoch with the least validation loss is kept. The original had 120.
-    epochs: Annotated[int, Field(ge=1)] = 40
-    hidden: Annotated[int, Field(ge=1)] = 512  # tanh units
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 40
+    hidden: Annotated[int, Field(ge=1, le=100_000)] = 512  # tanh units
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of hidden units dropped in training
     batch_rows: Annotated[int, Field(ge=1)] = 1024  # rows per step
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of Adam

@@ -42,6 +42,8 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "ablation": draw_ablation,
 }
 
+FIGURE_SUFFIXES = (".png", ".pdf")
+
 # Figures that show X-rays: never published if these are of real people.
 SHOWS_IMAGES = {"samples", "feature-maps", "cases"}
 
@@ -63,3 +65,8 @@ def draw_figures(contents: Contents) -> list[Path]:
             if not skipped and (figure := draw(contents)):
                 paths += save_figure(figure, contents.directory / "figures", stem)
     return paths
+
+
+def list_figure_files() -> list[str]:
+    """List the names of all files that a report may write into `figures`."""
+    return [f"{stem}{suffix}" for stem in FIGURES for suffix in FIGURE_SUFFIXES]

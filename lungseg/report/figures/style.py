@@ -53,6 +53,7 @@ RC = {
     "lines.linewidth": 1.2,
     "legend.frameon": False,
     "image.interpolation": "auto",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "pdf.fonttype": 42,  # TrueType: text in the PDF can be searched, and journals accept it
 }
 

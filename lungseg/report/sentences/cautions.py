@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lungseg.report.contents import Contents
 from lungseg.report.markup import end_sentence, format_count
 from lungseg.report.sentences.images import count_patients, find_unit, group_splits
@@ -48,9 +50,16 @@ def list_cautions(contents: Contents) -> list[str]:
 
 
 def list_gaps(contents: Contents) -> list[str]:
-    """Return what is missing and why: skipped approaches, and cells that could not be measured."""
+    """Return what is missing and why: failed and skipped approaches, images, and cells."""
     skipped = {entry["name"]: entry["skipped"] for entry in contents.run["approaches"] if entry["skipped"]}
     empty = {cell: reason for cell, reason in contents.run["empty"].items() if cell not in skipped}
-    reasons = [f"{name} was not run: {reason}" for name, reason in skipped.items()]
+    reasons = [_describe_failure(failure) for failure in contents.run["failed"]]
+    reasons += [f"{name} was not run: {reason}" for name, reason in skipped.items()]
+    reasons += contents.run["notes"]
     reasons += [f"{cell} is empty: {reason}" for cell, reason in empty.items()]
     return [end_sentence(shorten_paths(reason)) for reason in reasons]
+
+
+def _describe_failure(failure: dict[str, Any]) -> str:
+    name = failure["approach"]
+    return f"{name} has no row, because a trial of it failed: {failure['reason']}"

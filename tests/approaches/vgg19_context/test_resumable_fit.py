@@ -63,7 +63,7 @@ def cut_at(call: int, monkeypatch, owner: object, name: str) -> None:
         (code_tables.CodeWriter, "write", 4, True),  # in the middle of the tables
         (BoostedStage, "fit", 5, False),  # in the second
         (BoostedStage, "save", 2, False),  # between its maps and its model
-        (resumable_fit, "write_json", 2, False),  # between its model and its record
+        (resumable_fit, "seal_folder", 3, False),  # between its model and its record
         (BoostedStage, "fit", 7, False),  # in the last
     ],
     ids=lambda value: getattr(value, "__name__", value),

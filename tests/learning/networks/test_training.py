@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.learning.networks import checkpoints
 from lungseg.learning.networks import training as module
 from lungseg.learning.networks.checkpoints import read_checkpoint_interval
 from lungseg.learning.networks.training import Training
@@ -143,7 +144,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(network_trainin
     path = tmp_path / "last.pt"
     training = network_training()
     training.save(path)
-    monkeypatch.setattr(torch, "load", failing)
+    monkeypatch.setattr(checkpoints, "has_digest", failing)
     with pytest.raises(InputError, match=r"last\.pt can't be read \(Input/output error\)"):
         training.resume(path)
     assert path.exists()

@@ -11,7 +11,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from lungseg.report.contents import read_contents
 from lungseg.report.figures.accuracy_time import draw_accuracy_time
 from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES, draw_figures
 from lungseg.report.figures.images import _choose_cases, _rank_images, _stretch, _tint_areas
@@ -29,14 +28,14 @@ from lungseg.report.figures.style import (
 )
 from lungseg.results import read_table, write_table
 from lungseg.system.errors import InputError
-from tests.report.results_directory import IDS, save_grey
+from tests.report.results_directory import IDS, read_edited, save_grey
 
 UNGROUPED = set(FIGURES) - {"ablation"}  # what results without groups have
 
 
 def find_drawn(results: Path, lay_out: bool = True) -> set[str]:
     """Return the stems of the figures that can be drawn. They are not stored, which takes longest."""
-    contents = read_contents(results)
+    contents = read_edited(results)
     with use_house_style():
         figures = {stem: draw(contents) for stem, draw in FIGURES.items()}
         for figure in figures.values():
@@ -55,7 +54,7 @@ def test_all_figures_in_both_formats_and_the_same_bytes_again(reported: Path, re
         assert width <= 7.2 * 200
         assert height <= 9.5 * 200
     before = dict(matplotlib.rcParams)
-    assert {path.name: path.read_bytes() for path in draw_figures(read_contents(results))} == first
+    assert {path.name: path.read_bytes() for path in draw_figures(read_edited(results))} == first
     assert dict(matplotlib.rcParams) == before
 
 
@@ -116,7 +115,7 @@ def test_perfect_and_failed_images_can_be_drawn(results: Path) -> None:
 def test_a_damaged_picture_is_one_sentence_that_names_it(results: Path) -> None:
     (results / "predictions/images/img_0.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"img_0\.png"):
-        draw_figures(read_contents(results))
+        draw_figures(read_edited(results))
 
 
 def test_areas_have_the_colours_of_the_legend() -> None:
@@ -131,7 +130,7 @@ def test_cases_are_ranked_without_the_baselines(results: Path) -> None:
     scores = read_table(results, "scores")
     scores.loc[(scores["approach"] == "mean-mask") & (scores["image_id"] == "img_1"), "dice"] = 1.0
     write_table(results / "scores.csv", "scores", scores)
-    contents = read_contents(results)
+    contents = read_edited(results)
     # Learned approaches: img_0 and img_5 0.875, img_2 and img_3 0.825, img_1 and img_4 0.775, each less 0.01.
     ranked = _rank_images(contents)
     assert ranked["img_1"] == pytest.approx(0.765)
@@ -142,7 +141,7 @@ def test_cases_are_ranked_without_the_baselines(results: Path) -> None:
 
 def test_a_prediction_has_the_score_of_its_own_seed_and_threshold(results: Path) -> None:
     save_grey(results / "predictions/maps/pixels/f0-s0/img_1.png", np.array([[127, 128]]))
-    prediction = read_prediction(read_contents(results), "pixels", "img_1", (1, 2))
+    prediction = read_prediction(read_edited(results), "pixels", "img_1", (1, 2))
     assert prediction.mask.tolist() == [[False, True]]
     assert prediction.dice == pytest.approx(0.70)
 
@@ -162,7 +161,7 @@ def test_labels_of_equal_points_do_not_overlap(results: Path) -> None:
     timings = read_table(results, "timings").assign(median_ms=10.0)
     write_table(results / "timings.csv", "timings", timings)
     with use_house_style():
-        figure = draw_accuracy_time(read_contents(results))
+        figure = draw_accuracy_time(read_edited(results))
         boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in figure.axes[0].texts]
     assert len(boxes) == 2
     assert not boxes[0].overlaps(boxes[1])

@@ -13,14 +13,13 @@ from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lungseg.report.contents import read_contents
 from lungseg.report.figures.all import FIGURES
 from lungseg.report.figures.calibration import collect_areas, collect_reliability
 from lungseg.report.figures.comparisons import join_groups
 from lungseg.report.figures.style import DOUBLE, SINGLE, assign_colours, use_house_style
 from lungseg.results import read_table, write_table
 from lungseg.system.files import write_json
-from tests.report.results_directory import approach_record, run_record
+from tests.report.results_directory import approach_record, read_edited, run_record
 from tests.report.results_tables import DICE, IDS, RANKS
 
 NEW = (
@@ -37,7 +36,7 @@ NEW = (
 def draw(results: Path, stem: str) -> Figure:
     """The figure, laid out at its final size."""
     with use_house_style():
-        figure = FIGURES[stem](read_contents(results))
+        figure = FIGURES[stem](read_edited(results))
         figure.draw_without_rendering()
     return figure
 
@@ -196,7 +195,7 @@ def test_areas_are_shares_of_the_image_with_seeds_averaged(results: Path) -> Non
 
 def test_without_counts_there_is_no_figure_of_areas(results: Path) -> None:
     change(results, "scores", read_table(results, "scores").drop(columns=["tp", "fp", "fn", "tn"]))
-    assert FIGURES["lung-area"](read_contents(results)) is None
+    assert FIGURES["lung-area"](read_edited(results)) is None
 
 
 def test_reliability_puts_seeds_together_and_leaves_out_empty_bins(results: Path) -> None:
@@ -230,7 +229,7 @@ def test_throughput_has_a_panel_per_device_and_a_style_per_setting(results: Path
     figure = draw(results, "throughput")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["CPU", "CUDA"]
     assert [len(axes.lines) for axes in figure.axes] == [2, 3]
-    palette = assign_colours(read_contents(results).names, {"mean-mask"})
+    palette = assign_colours(read_edited(results).names, {"mean-mask"})
     drawn = [line for line in figure.axes[1].lines if same_color(line.get_color(), palette["good_net"])]
     assert len({line.get_linestyle() for line in drawn}) == 2
     # good_net takes 21.75 ms: (batch + 2) * 100 / 21.75 images/s, in bfloat16 twice that.
@@ -284,14 +283,14 @@ def test_a_figure_is_one_column_wide_and_its_text_readable_and_inside(
 
 
 def test_tests_of_all_approaches_together_are_no_approach(results: Path) -> None:
-    contents = read_contents(results)
+    contents = read_edited(results)
     assert contents.names == ["mean-mask", "pixels", "good_net", "absent"]
     assert contents.sort_names(["mean-mask", "absent", "good_net"]) == ["good_net", "mean-mask", "absent"]
     assert contents.find_statistic("good_net", "dice")["value"] == pytest.approx(0.89)
 
 
 def test_an_approach_has_its_colour_in_every_figure(results: Path) -> None:
-    palette = assign_colours(read_contents(results).names, {"mean-mask"})
+    palette = assign_colours(read_edited(results).names, {"mean-mask"})
     forest, curves = draw(results, "differences").axes[0], draw(results, "reliability").axes[0]
     point = next(line for line in forest.lines if line.get_marker() == "o")
     assert to_rgb(point.get_color()) == to_rgb(palette["good_net"]) == to_rgb(curves.lines[1].get_color())

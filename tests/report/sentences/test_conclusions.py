@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.report.contents import read_contents
 from lungseg.report.sentences.conclusions import Comparison, conclude, list_conclusions, read_comparisons
 from lungseg.report.sentences.images import describe_seeds
 from lungseg.results import read_table, write_table
 from lungseg.system.files import write_json
-from tests.report.results_directory import run_record
+from tests.report.results_directory import read_edited, run_record
 
 NAN = float("nan")
 CLEAR = Comparison(
@@ -207,8 +206,7 @@ def _let_seeds_agree(results: Path) -> None:
 def test_two_seeds_that_differ_are_too_few(results: Path) -> None:
     # t at 0.975 with one degree of freedom is 12.706; 12.706 * 0.0141 * sqrt(2) / sqrt(2) = 0.1792.
     assert (
-        "the mean difference of 2 trainings uncertain by ±0.1792"
-        in list_conclusions(read_contents(results))[0]
+        "the mean difference of 2 trainings uncertain by ±0.1792" in list_conclusions(read_edited(results))[0]
     )
 
 
@@ -217,7 +215,7 @@ def test_stored_comparisons_are_stated_from_the_better_to_the_worse(results: Pat
     # degree of freedom.
     _let_seeds_agree(results)
     few = "with only 6 images, interval and test are unreliable if failures are rare."
-    assert list_conclusions(read_contents(results)) == [
+    assert list_conclusions(read_edited(results)) == [
         "good_net has a higher mean Dice than pixels on images like these: by 0.1500 [0.1000, 0.2000], p = "
         ".012 "
         f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {few}",
@@ -237,15 +235,15 @@ def test_a_pair_whose_order_differs_from_the_ranks_is_stated_by_its_own_means(re
     first = (table["kind"] == "paired") & (table["approach"] == "good_net") & (table["other"] == "pixels")
     table.loc[first, ["value", "low", "high"]] = [-0.15, -0.2, -0.1]
     write_table(results / "statistics.csv", "statistics", table)
-    assert list_conclusions(read_contents(results))[0].startswith(
+    assert list_conclusions(read_edited(results))[0].startswith(
         "pixels has a higher mean Dice than good_net on images like these: by 0.1500 [0.1000, 0.2000]"
     )
 
 
 def test_one_seed_is_held_against_what_is_trained_and_not_against_baselines(results: Path) -> None:
-    assert [c.one_seed for c in read_comparisons(read_contents(results))] == [(), (), ()]
+    assert [c.one_seed for c in read_comparisons(read_edited(results))] == [(), (), ()]
     write_json(results / "run.json", {**run_record(), "seeds": [0]})
-    found = [c.one_seed for c in read_comparisons(read_contents(results))]
+    found = [c.one_seed for c in read_comparisons(read_edited(results))]
     assert found == [("good_net", "pixels"), ("good_net",), ("pixels",)]
 
 
@@ -256,7 +254,7 @@ def test_what_was_trained_once_beside_seeds_of_others_is_named(results: Path) ->
     table = read_table(results, "statistics")
     table.loc[table["approach"].isin(["pixels", "mean-mask"]) & (table["kind"] == "mean"), "seeds"] = 1
     write_table(results / "statistics.csv", "statistics", table)
-    contents = read_contents(results)
+    contents = read_edited(results)
     assert [c.one_seed for c in read_comparisons(contents)] == [("pixels",), (), ("pixels",)]
     assert describe_seeds(contents).endswith(
         "but one training where chance plays no part (mean-mask); trained with seed 0 alone: pixels"
@@ -270,22 +268,22 @@ def test_what_was_trained_with_fewer_seeds_is_named(results: Path) -> None:
     table.loc[(table["approach"] == "pixels") & (table["kind"] == "mean"), "seeds"] = 2
     write_table(results / "statistics.csv", "statistics", table)
     assert (
-        describe_seeds(read_contents(results)) == "3 seeds (0, 1, 2); trained with fewer seeds: pixels with 2"
+        describe_seeds(read_edited(results)) == "3 seeds (0, 1, 2); trained with fewer seeds: pixels with 2"
     )
 
 
 def test_the_spread_of_training_is_the_pairs_own_or_both_together(results: Path) -> None:
     # Each approach's seeds spread by 0.0141; two independent ones by sqrt(2) as much.
-    contents = read_contents(results)
+    contents = read_edited(results)
     assert [c.training_sd for c in read_comparisons(contents)] == pytest.approx([0.0141 * 2**0.5] * 3)
     table = read_table(results, "statistics")
     table.loc[table["kind"] == "paired", "seed_sd"] = 0.003
     table.loc[(table["kind"] == "mean") & (table["approach"] == "pixels"), "seed_sd"] = None
     write_table(results / "statistics.csv", "statistics", table)
-    assert [c.training_sd for c in read_comparisons(read_contents(results))] == pytest.approx([0.003] * 3)
+    assert [c.training_sd for c in read_comparisons(read_edited(results))] == pytest.approx([0.003] * 3)
     table.loc[table["kind"] == "paired", "seed_sd"] = None
     write_table(results / "statistics.csv", "statistics", table)
-    assert read_comparisons(read_contents(results))[0].training_sd == pytest.approx(0.0141)
+    assert read_comparisons(read_edited(results))[0].training_sd == pytest.approx(0.0141)
 
 
 @pytest.mark.parametrize(
@@ -301,20 +299,20 @@ def test_a_claim_names_the_images_it_is_about(results: Path, changes: dict, wher
         for name in ("scores", "statistics", "calibration"):
             table = read_table(results, name).assign(dataset="phantom")
             write_table(results / f"{name}.csv", name, table)
-    assert {(c.where, c.final) for c in read_comparisons(read_contents(results))} == {(where, final)}
+    assert {(c.where, c.final) for c in read_comparisons(read_edited(results))} == {(where, final)}
 
 
 def test_patients_are_counted_where_they_have_several_images(results: Path) -> None:
     scores = read_table(results, "scores")
     write_table(results / "scores.csv", "scores", scores.assign(patient=scores["source"]))
-    assert {c.unit for c in read_comparisons(read_contents(results))} == {"patient"}
+    assert {c.unit for c in read_comparisons(read_edited(results))} == {"patient"}
 
 
 def test_other_datasets_make_the_size_of_the_family_unknown(results: Path) -> None:
     table = read_table(results, "statistics")
     rows = [*table.to_dict("records"), *table.assign(dataset="another").to_dict("records")]
     write_table(results / "statistics.csv", "statistics", rows)
-    contents = read_contents(results)
+    contents = read_edited(results)
     assert {c.family for c in read_comparisons(contents)} == {0}
     assert "after Holm's correction;" in list_conclusions(contents)[0]
 
@@ -322,4 +320,4 @@ def test_other_datasets_make_the_size_of_the_family_unknown(results: Path) -> No
 def test_without_comparisons_nothing_is_concluded(results: Path) -> None:
     table = read_table(results, "statistics")
     write_table(results / "statistics.csv", "statistics", table[table["kind"] != "paired"])
-    assert list_conclusions(read_contents(results)) == []
+    assert list_conclusions(read_edited(results)) == []

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lungseg.report.contents import read_contents
 from lungseg.report.tables.readme import fill_readme
 from lungseg.report.tables.terminal import make_short_table
 from lungseg.results import read_table, write_table
-from tests.report.results_directory import audit_record, write_summary
+from tests.report.results_directory import audit_record, read_edited, write_summary
 from tests.report.tables.test_summary import change_run, rows_of
 
 NAMES = [r"good\_net", "pixels", "mean-mask"]
@@ -204,10 +203,10 @@ def test_leaks_that_were_allowed_stand_with_every_table(
     assert set(pd.read_csv(results / "summary.csv")["leaks"]) == {len(leaks)}
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results:tiny --><!-- /results:tiny -->")
-    assert fill_readme(readme, read_contents(results))
+    assert fill_readme(readme, read_edited(results))
     assert line in readme.read_text()
     printed = StringIO()
-    Console(file=printed, width=200).print(make_short_table(read_contents(results)))
+    Console(file=printed, width=200).print(make_short_table(read_edited(results)))
     assert line in printed.getvalue()
 
 

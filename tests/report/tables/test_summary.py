@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,10 @@ from lungseg.report.markup import (
     format_p,
     format_signed,
 )
-from lungseg.results import FORMAT, read_table, write_table
+from lungseg.results import FORMAT, finish_run, read_table, write_table
 from lungseg.system.errors import InputError, shorten_paths
 from lungseg.system.files import write_json
+from lungseg.system.stored import write_record
 from tests.report.results_directory import run_record, write_summary
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
@@ -193,28 +195,48 @@ def test_tables_are_the_same_bytes_again(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("edit", "message"),
     [
-        (None, "holds no benchmark results"),
-        ("{", "damaged"),
-        ('{"format": 9}', f"format {FORMAT}"),
-        (f'{{"format": {FORMAT}, "name": "x"}}', "'data'"),
+        (lambda path: path.unlink(), "holds no benchmark results"),
+        (lambda path: path.write_text("{"), r"run\.json is damaged: run"),
+        (lambda path: path.write_text(""), r"run\.json is damaged: run"),
+        (lambda path: path.write_text('{"format": 4}'), "damaged or was changed after it was written"),
+        (lambda path: path.write_text(path.read_text().replace('"tiny"', '"tin"')), "was changed"),
+        (lambda path: write_record(path, {**run_record(), "format": 9, "tables": {}}), f"format {FORMAT}"),
+        (lambda path: write_record(path, {**run_record(), "finished": None}), "not finished, so it has no"),
     ],
 )
-def test_unusable_run_json_is_one_sentence(results: Path, content: str | None, message: str) -> None:
-    path = results / "run.json"
-    path.unlink() if content is None else path.write_text(content)
+def test_unusable_run_json_is_one_sentence(
+    results: Path, edit: Callable[[Path], object], message: str
+) -> None:
+    edit(results / "run.json")
     with pytest.raises(InputError, match=message):
-        write_summary(results)
+        read_contents(results)
 
 
-def test_unusable_table_is_one_sentence_that_names_it(results: Path) -> None:
-    (results / "timings.csv").write_text("approach,stage\npixels,whole\n")
-    with pytest.raises(InputError, match=r"timings\.csv has no column 'device'"):
-        write_summary(results)
-    (results / "timings.csv").write_text("")
-    with pytest.raises(InputError, match=r"timings\.csv is damaged"):
-        write_summary(results)
+@pytest.mark.parametrize("damage", ["one digit", "a row less", "empty", "gone"])
+def test_a_table_that_is_not_the_runs_is_one_sentence_that_names_it(results: Path, damage: str) -> None:
+    path = results / "scores.csv"
+    text = path.read_text()
+    match damage:
+        case "one digit":
+            place = text.rindex("0.9")
+            path.write_text(f"{text[:place]}0.8{text[place + 3 :]}")
+        case "a row less":
+            path.write_text("".join(text.splitlines(keepends=True)[:-1]))
+        case "empty":
+            path.write_text("")
+        case "gone":
+            path.unlink()
+    with pytest.raises(InputError, match=r"scores\.csv .*, so it isn't this run's: run the benchmark again"):
+        read_contents(results)
+
+
+def test_a_failed_trial_is_named_with_its_reason(results: Path) -> None:
+    failure = {"approach": "pixels", "fold": 0, "seed": 1, "reason": "pixels, fold 0, seed 1: it has NaN"}
+    finish_run(results, {**run_record(), "failed": [failure]})
+    expected = "pixels has no row, because a trial of it failed: pixels, fold 0, seed 1: it has NaN."
+    assert expected in write_summary(results)
 
 
 @pytest.mark.parametrize("published", sorted(REFERENCE.glob("*/run.json")), ids=lambda path: path.parent.name)
