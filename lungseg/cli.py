@@ -109,11 +109,14 @@ def publish(
     directory: Annotated[Path, typer.Argument(help="a results directory")],
     to: Annotated[Path, typer.Option(help="where published results lie")] = Path("results/reference"),
     readme: Annotated[Path, typer.Option(help="page whose marked block is filled")] = Path("README.md"),
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="keep names of images and patients of a dataset of your own")
+    ] = False,
 ) -> None:
-    """Copy what may be committed (no X-ray, no model) and fill the README's block."""
+    """Copy what may be committed (no X-ray, model, or name of your own data) and fill the README's block."""
     from lungseg.report.publish import publish as copy
 
-    target, filled = copy(directory, to, readme)
+    target, filled = copy(directory, to, readme, keep_names)
     _say(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
 
 

@@ -41,7 +41,8 @@ class LoadedDataset:
     def describe(self) -> dict[str, Any]:
         """Describe the dataset for run.json."""
         count = len(self.samples)
-        return {"dataset": self.name, "real": self.dataset.real, "count": count, "sha256": self.sha256}
+        kind = {"real": self.dataset.real, "public": self.dataset.public}
+        return {"dataset": self.name, **kind, "count": count, "sha256": self.sha256}
 
     def pick(self, ids: Sequence[str]) -> tuple[Sample, ...]:
         """Return samples by their ids, in the order of `ids`."""

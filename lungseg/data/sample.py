@@ -65,6 +65,7 @@ class Dataset(ABC):
     Attributes:
         Settings: its keys in the `[data]` table of a spec; an unknown key is an error.
         real: shows real people, so its pictures are never published.
+        public: anybody can get it, so names of its images and patients may be published.
         settings: a `Settings`.
         data_root: the folder that LUNGSEG_DATA names, or None.
     """
@@ -75,6 +76,7 @@ class Dataset(ABC):
         model_config = ConfigDict(extra="forbid")
 
     real: bool = True
+    public: bool = False
 
     def __init__(self, settings: BaseModel, data_root: Path | None) -> None:
         self.settings = settings

@@ -23,7 +23,14 @@ from lungseg.scoring.maps import check_map
 from lungseg.scoring.metrics import score_map
 from lungseg.scoring.overlap import best_threshold
 from lungseg.system.errors import InputError, UnwritableError, describe_error, is_out_of_memory
-from lungseg.system.files import explain_write_error, make_folder, write_arrays, write_atomically, write_grey
+from lungseg.system.files import (
+    explain_write_error,
+    make_folder,
+    remove,
+    write_arrays,
+    write_atomically,
+    write_grey,
+)
 from lungseg.system.stored import (
     DamagedError,
     Description,
@@ -81,7 +88,7 @@ def run_trial(trial: Trial, directory: Path, progress: Progress) -> None:
             fit_trial(trial, directory, progress)
         drop_checkpoints(trial, directory)  # here, since a kill may come right after the fit
         _evaluate(trial, directory, progress)
-    (trial.folder(directory) / TRACEBACK).unlink(missing_ok=True)
+    remove(trial.folder(directory) / TRACEBACK)
 
 
 @contextmanager
@@ -149,7 +156,7 @@ def _read_pictures(folder: Path, sha256: str) -> Description:
 def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
     """Loads, predicts and scores a trial that is fitted, and stores its rows."""
     folder = trial.folder(directory)
-    (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
+    remove(folder / RECORD)  # not done until it is written again
     start = time.perf_counter()
     approach = _load(trial, directory)  # even if it was fitted just now: what is scored is what is stored
     threshold = _threshold(trial, approach, progress)

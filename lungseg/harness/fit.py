@@ -17,7 +17,7 @@ from lungseg.learning.fit import FitContext
 from lungseg.results import write_table
 from lungseg.scoring.validation import ValidationScore
 from lungseg.system.distributed import broadcast
-from lungseg.system.files import make_folder
+from lungseg.system.files import make_folder, remove
 from lungseg.system.memory import PeakMemory
 from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 
@@ -126,7 +126,7 @@ def _prepare_folder(trial: Trial, directory: Path) -> Path:
         make_folder(folder, empty=True)
         write_record(folder / BEGUN, {"key": trial.keys.fit})
     make_folder(folder / "checkpoints")
-    (folder / RECORD).unlink(missing_ok=True)  # not done until it is written again
+    remove(folder / RECORD)  # not done until it is written again
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from lungseg.report.markup import format_duration
 from lungseg.results import FILES, FORMAT
 from lungseg.spec import Spec
 from lungseg.system.errors import InputError
-from lungseg.system.files import explain_write_error, read_json
+from lungseg.system.files import explain_write_error, read_json, remove
 from lungseg.system.lock import HOLDER, LOCK, hold_folder
 from lungseg.system.stored import DamagedError, read_record
 
@@ -136,22 +135,14 @@ def _clear(directory: Path) -> None:
     """Removes what a benchmark writes, and nothing else; run.json, which makes the folder ours, last."""
     for pattern in (*(f"{place}/*/f*-s*" for place in PLACES), *OTHERS):
         for path in directory.glob(pattern):
-            _remove(path)
+            remove(path)
     remove_figures(directory)
     for pattern in PARENTS:
         for path in directory.glob(pattern):
             with suppress(OSError):  # something else is in it
                 path.rmdir()
     for file in reversed(FILES):
-        (directory / file).unlink(missing_ok=True)
-
-
-def _remove(path: Path) -> None:
-    """Removes a file, a link (not what it leads to) or a folder."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        remove(directory / file)
 
 
 def remove_figures(directory: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lungseg.report.anonymous import has_private_names, write_anonymous
 from lungseg.report.contents import read_contents
 from lungseg.report.figures.all import FIGURE_SUFFIXES, FIGURES, SHOWS_IMAGES
 from lungseg.report.tables.readme import fill_readme
@@ -15,11 +16,13 @@ from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME, explain_write_error, make_folder, read_json
 
 
-def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
+def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -> tuple[Path, bool]:
     """Copy tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
 
-    NAME is the benchmark's. What was published under it before is replaced once the new copy is complete.
-    Return the folder, and whether `readme`, which need not exist, has a block of this name, now filled.
+    Names of images and patients of a dataset of people that isn't public are replaced by numbers, unless
+    `keep_names`. NAME is the benchmark's. What was published under it before is replaced once the new copy
+    is complete. Return the folder, and whether `readme`, which need not exist, has a block of this name, now
+    filled.
 
     Raises InputError, with nothing changed, if there is no finished benchmark or it is damaged, a link is
     among its files, its name can't be a spec's, or the target is no published result, is in `directory`,
@@ -33,11 +36,15 @@ def publish(directory: Path, to: Path, readme: Path) -> tuple[Path, bool]:
         _require_apart(directory, folder)
         _require_replaceable(folder)
     _require_published(target, name)
-    contents = read_contents(directory)
     try:
-        make_folder(make_folder(new, empty=True) / "figures")
-        for file in files:
-            shutil.copyfile(directory / file, new / file)
+        make_folder(new, empty=True)
+        if has_private_names(record) and not keep_names:
+            write_anonymous(directory, new)
+        else:
+            make_folder(new / "figures")
+            for file in files:
+                shutil.copyfile(directory / file, new / file)
+        contents = read_contents(new)
         _swap_in(new, target, old)
     except OSError as error:
         raise explain_write_error(target, error) from error

@@ -75,6 +75,17 @@ def make_folder(folder: Path, empty: bool = False) -> Path:
     return folder
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder with all that is in it, if it is there.
+
+    Raises OSError if that fails.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON. Raises InputError as `write_atomically` does."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -53,9 +53,8 @@ def test_directories_that_hold_something_else_are_refused(spec_file, tmp_path):
 
 
 @pytest.mark.parametrize("state", ["damaged", "missing", "a kill's"])
-def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_file, tmp_path, state, capsys):
-    out, spec = tmp_path / "out", read_spec(spec_file, NO_TIMING)
-    benchmark(spec, out)
+def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_file, finished, state, capsys):
+    out, spec = finished, read_spec(spec_file, NO_TIMING)
     scores = (out / "scores.csv").read_bytes()
     match state:
         case "damaged":
@@ -78,9 +77,8 @@ def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_
     assert (out / "summary.md").exists()
 
 
-def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, tmp_path):
-    out, theirs = tmp_path / "out", tmp_path / "theirs"
-    benchmark(read_spec(spec_file, NO_TIMING), out)
+def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, finished, tmp_path):
+    out, theirs = finished, tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "atlas.png").write_text("theirs")
     kept = [
@@ -107,10 +105,9 @@ def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, tmp_path):
     assert not (out / "models/pixels/f0-s0").is_symlink()
 
 
-def test_a_stored_fit_of_other_settings_is_not_replaced_without_a_word(spec_file, tmp_path):
-    out = tmp_path / "out"
+def test_a_stored_fit_of_other_settings_is_not_replaced_without_a_word(spec_file, finished, tmp_path):
+    out = finished
     spec, other = (read_spec(spec_file, [*NO_TIMING, f"approach.pixels.size={size}"]) for size in (16, 20))
-    benchmark(spec, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(InputError) as refused:
         benchmark(other, out)

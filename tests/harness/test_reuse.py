@@ -20,24 +20,11 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture
-def published(spec_file, tmp_path):
+def published(finished, tmp_path):
     """The tables of a finished run, without its models and maps."""
-    benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "first")
-    (tmp_path / "first/figures").mkdir(exist_ok=True)
-    (tmp_path / "first/summary.md").touch()
-    return publish(tmp_path / "first", tmp_path / "published", tmp_path / "no-readme")[0]
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The labels of the trials that are computed from now on."""
-    import lungseg.harness.run as harness
-
-    labels, original = [], harness.run_trial
-    monkeypatch.setattr(
-        harness, "run_trial", lambda trial, *rest: (labels.append(trial.label), original(trial, *rest))
-    )
-    return labels
+    (finished / "figures").mkdir(exist_ok=True)
+    (finished / "summary.md").touch()
+    return publish(finished, tmp_path / "published", tmp_path / "no-readme")[0]
 
 
 def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, computed):
@@ -79,7 +66,7 @@ def test_the_results_directory_itself_is_refused(spec_file, published):
 
 
 def test_a_damaged_result_clears_nothing(spec_file, tmp_path, published):
-    out = tmp_path / "first"
+    out = tmp_path / "finished"
     harm(published, "rows")
     with pytest.raises(InputError, match=r"scores\.csv .* so it isn't this run's"):
         benchmark(read_spec(spec_file, NO_TIMING), out, fresh=True, reuse=published)
@@ -87,10 +74,8 @@ def test_a_damaged_result_clears_nothing(spec_file, tmp_path, published):
     assert read_json(out / "run.json")["finished"]
 
 
-def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, tmp_path, published, computed):
-    out = tmp_path / "out"
-    benchmark(read_spec(spec_file, NO_TIMING), out)
-    computed.clear()
+def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, finished, published, computed):
+    out = finished
     (out / "trials/pixels/f0-s1/trial.json").unlink()
     benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
     assert computed == ["pixels, fold 0, seed 1"]
@@ -114,9 +99,8 @@ def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, compu
     assert "Taken over" not in summary
 
 
-def test_what_is_stored_already_stays(spec_file, tmp_path, published, computed):
-    out = tmp_path / "out"
-    benchmark(read_spec(spec_file, NO_TIMING), out)
+def test_what_is_stored_already_stays(spec_file, finished, published):
+    out = finished
     benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
     assert not any("taken_over" in trial for trial in read_json(out / "run.json")["trials"])
 

@@ -61,10 +61,11 @@ def run_record() -> dict[str, Any]:
         "threads": 2,
         "processes": 1,
         "git": {"revision": "0123456789abcdef", "dirty": False},
-        "data": {"dataset": "made-up", "real": False, "count": 30, "sha256": "12" * 32},
+        "data": {"dataset": "made-up", "real": False, "public": False, "count": 30, "sha256": "12" * 32},
         "training_data": None,
         "splits": [
             {"rule": "random", "fold": 0, "sha256": "deadbeef" * 8, "train": 20, "validation": 4, "test": 6}
+            | {"ids": {"train": ["Doe-J"], "validation": ["Roe-K"], "evaluated": list(IDS)}}
         ],
         "evaluate_on": "test",
         "seeds": list(SEEDS),

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 from lungseg.report.figures.all import SHOWS_IMAGES
 from lungseg.report.publish import publish
+from lungseg.results import read_table
 from lungseg.system.errors import InputError
 from lungseg.system.stored import write_record
+from tests.report.results_tables import IDS
 
 
 @pytest.fixture
@@ -36,6 +39,32 @@ def test_of_real_data_no_picture_map_or_model_is_copied(results, tmp_path):
     assert {"run.json", "scores.csv", "summary.md", "figures/dice.png", "figures/dice.pdf"} <= copied
     assert not {path for path in copied if path.split("/")[-1].split(".")[0] in SHOWS_IMAGES}
     assert not {path for path in copied if path.startswith(("predictions", "models", "parts"))}
+
+
+@pytest.mark.parametrize("keep_names", [False, True])
+def test_names_of_a_dataset_of_ones_own_become_numbers(results, tmp_path, keep_names):
+    record = set_record(results)
+    said = f"Doe-J and {IDS[0]} (folder) may show the same person (look-alike, similarity 0.91)"
+    own = {**record["data"], "real": True, "public": False}
+    notes = [f"{IDS[1]}.png is turned by its EXIF orientation 3"]
+    set_record(results, data=own, notes=notes, audit={**record["audit"], "lookalikes": [said]})
+    target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md", keep_names)
+    texts = {path.name: path.read_text() for path in target.iterdir() if path.is_file()}
+    names = [*IDS, "Doe-J", "Roe-K", *read_table(results, "scores")["patient"]]
+    pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, names))})(?!\w)")
+    named = {name for name, text in texts.items() if pattern.search(text)}
+    if keep_names:
+        assert named >= {"run.json", "scores.csv"}
+        return
+    assert not named
+    scores, copied = read_table(results, "scores"), read_table(target, "scores")
+    same = scores.columns.difference(["image_id", "patient"])
+    assert copied[same].equals(scores[same])
+    assert copied.groupby("image_id").ngroups == scores.groupby("image_id").ngroups
+    assert copied["patient"].factorize()[0].tolist() == scores["patient"].factorize()[0].tolist()
+    assert "image-0001 and image-0003 (folder) may show" in texts["summary.md"]
+    assert {path.stem for path in (target / "figures").iterdir()} >= {"dice", "differences"}
+    assert not {path.stem for path in (target / "figures").iterdir()} & SHOWS_IMAGES
 
 
 def test_real_training_images_count_too(results, tmp_path):

@@ -17,7 +17,7 @@ from lungseg.learning.model_files import explain_damage
 from lungseg.learning.regressors.base import PixelTable, Regressor
 from lungseg.learning.regressors.boosting import compute_gain_shares
 from lungseg.learning.trees.bins import MOST_BINS, Bins
-from lungseg.learning.trees.evaluator import Evaluator, make_evaluator
+from lungseg.learning.trees.evaluator import Evaluator, limit_threads, make_evaluator
 from lungseg.learning.trees.training import CodedRows, boost, to_feature_values
 from lungseg.system.files import write_atomically
 from lungseg.system.runtime import Runtime
@@ -97,7 +97,7 @@ class BoostedStage(StageModel):
             "feature_fraction": share,
             "bagging_fraction": s.row_share,
             "bagging_freq": 1 if s.row_share < 1 else 0,
-            "num_threads": threads,
+            "num_threads": limit_threads(threads),
             "seed": seed,
             "deterministic": True,
             "force_col_wise": True,

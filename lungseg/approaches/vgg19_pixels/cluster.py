@@ -43,6 +43,7 @@ from lungseg.approaches.vgg19_pixels.worker_watch import run_while_workers_live
 from lungseg.data.sample import Sample
 from lungseg.learning.regressors.boosting import BoostingSettings, make_boosting_parameters
 from lungseg.learning.trees.bins import Bins
+from lungseg.learning.trees.evaluator import limit_threads
 from lungseg.learning.trees.table import open_codes
 from lungseg.learning.trees.training import (
     CodedRows,
@@ -156,7 +157,10 @@ def fit_locally(
         targets = write_pixel_codes(
             path, samples, bins, network, runtime, settings.size, settings.pixels_per_image, seed
         )
-        parameters = {**make_boosting_parameters(settings.boosting, seed), "num_threads": threads}
+        parameters = {
+            **make_boosting_parameters(settings.boosting, seed),
+            "num_threads": limit_threads(threads),
+        }
         return train_on_codes(
             CodedRows([open_codes(path)], targets), bins, parameters, settings.boosting.rounds
         )

@@ -42,6 +42,7 @@ class Cxr704Dataset(Dataset):
 
         sources: list[Literal["montgomery", "shenzhen"]] | None = None  # hospitals to take; None is all
 
+    public = True
     settings: Settings
 
     def inventory(self) -> Inventory:

@@ -16,7 +16,7 @@ from lungseg.learning.fit import FitContext
 from lungseg.learning.model_files import explain_damage
 from lungseg.learning.regressors.base import PixelTable, Regressor, compute_accuracy
 from lungseg.learning.trees.bins import require_finite
-from lungseg.learning.trees.evaluator import Evaluator, make_evaluator
+from lungseg.learning.trees.evaluator import Evaluator, limit_threads, make_evaluator
 from lungseg.system.files import write_atomically
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
@@ -60,7 +60,7 @@ class LightGBM(Regressor):
             **make_boosting_parameters(self.settings, context.seed),
             "objective": "regression",
             "metric": "l2",
-            "num_threads": self.runtime.threads,
+            "num_threads": limit_threads(self.runtime.threads),
             "verbosity": -1,
         }
         rows = lightgbm.Dataset(train.features, train.targets, params=parameters, free_raw_data=True)

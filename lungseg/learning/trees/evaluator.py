@@ -11,6 +11,7 @@ single leaf last.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +57,15 @@ class Evaluator:
         return self._kernel.predict_raw(rows.detach().to(self.device)).to(rows.device)
 
 
+def limit_threads(threads: int) -> int:
+    """Return how many threads LightGBM may use: on macOS one, else all.
+
+    Its OpenMP and torch's are two libraries there, and their threads together crash the process (pytorch
+    issue 191933, autogluon issue 5793).
+    """
+    return 1 if sys.platform == "darwin" else threads
+
+
 class _LightGBMPrediction:
     """The engine "lightgbm"."""
 
@@ -65,7 +75,9 @@ class _LightGBMPrediction:
 
     def predict_raw(self, rows: Tensor) -> Tensor:
         values = rows.contiguous().numpy()
-        return torch.from_numpy(self._booster.predict(values, raw_score=True, num_threads=self._threads))
+        return torch.from_numpy(
+            self._booster.predict(values, raw_score=True, num_threads=limit_threads(self._threads))
+        )
 
 
 def make_evaluator(

@@ -18,6 +18,7 @@ from lungseg.report.sentences.images import find_unit
 LEVEL = 0.05  # of the tests, after Holm's correction
 # A difference in Dice. Outlines of two physicians differ by .017 to .038 (CheXmask), several times as much.
 NEGLIGIBLE = 0.005
+SMALLEST_P = 1e-4  # of the test with its 9999 random patterns of signs
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,21 @@ def conclude(c: Comparison) -> str:
     return "; ".join([*parts, *_list_reservations(c)]) + "."
 
 
+def _find_smallest_p(c: Comparison) -> float:
+    """Return the smallest p that the test can give so few patients, after Holm's correction."""
+    alone = max(2.0 ** (1 - c.n), SMALLEST_P)
+    return min(1.0, alone if pd.isna(c.p_holm) else alone * max(1, c.family))
+
+
 def _say_not_shown(c: Comparison) -> list[str]:
+    least = _find_smallest_p(c)
+    if least > LEVEL:
+        number = format_count(c.n, c.unit) + (f" and {c.family} comparisons" if c.family > 1 else "")
+        return [
+            f"Nothing can be shown about {c.approach} and {c.other} with {number}: the test can't give a p "
+            f"below {least:.2g} then, however far apart they are; the difference is {_format_difference(c)}, "
+            f"{_state_test(c)}"
+        ]
     alike = f"{c.difference:z.4f}" == "0.0000"
     by = "their means are equal to four digits," if alike else "the first is higher by"
     text = (

@@ -160,9 +160,24 @@ CASES = {
     "not shown with few images, which exclude nothing": (
         UNCLEAR,
         {"n": 2, "low": NAN, "high": NAN, "p_value": 0.5, "p_holm": 1.0, "better": 1, "worse": 1},
+        "Nothing can be shown about net and pixels with 2 images and 15 comparisons: the test can't give a p "
+        "below 1 then, however far apart they are; the difference is 0.0010, p > .999 after Holm's "
+        "correction for 15 comparisons; with only 2 images, interval and test are unreliable if failures are "
+        "rare.",
+    ),
+    "nothing can be shown with five": (
+        UNCLEAR,
+        {"n": 5, "p_value": 0.0625, "p_holm": 0.0625, "family": 1, "better": 5, "worse": 0},
+        "Nothing can be shown about net and pixels with 5 images: the test can't give a p below 0.062 then, "
+        "however far apart they are; the difference is 0.0010 [-0.0040, 0.0060], p = .062; with only 5 "
+        "images, interval and test are unreliable if failures are rare.",
+    ),
+    "with six, all of one sign, something can": (
+        UNCLEAR,
+        {"n": 6, "p_value": 0.0625, "p_holm": 0.0625, "family": 1, "better": 4, "worse": 2},
         "No difference in mean Dice between net and pixels on images like these was shown: the first is "
-        "higher by 0.0010, p > .999 after Holm's correction for 15 comparisons; that does not show that "
-        "they are equal; with only 2 images, interval and test are unreliable if failures are rare.",
+        "higher by 0.0010 [-0.0040, 0.0060], p = .062; that does not show that they are equal; with only 6 "
+        "images, interval and test are unreliable if failures are rare.",
     ),
     "test and interval disagree": (
         UNCLEAR,
@@ -222,10 +237,9 @@ def test_stored_comparisons_are_stated_from_the_better_to_the_worse(results: Pat
         "good_net has a higher mean Dice than mean-mask on images like these: by 0.4000 [0.3500, 0.4500], p "
         "= .012 "
         f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {few}",
-        "No difference in mean Dice between pixels and mean-mask on images like these was shown: the first "
-        "is higher by 0.2500 [-0.0500, 0.3000], p = .080 after Holm's correction for 3 comparisons; that "
-        "does not "
-        f"show that they are equal; {few}",
+        "Nothing can be shown about pixels and mean-mask with 6 images and 3 comparisons: the test can't "
+        "give a p below 0.094 then, however far apart they are; the difference is 0.2500 [-0.0500, 0.3000], "
+        f"p = .080 after Holm's correction for 3 comparisons; {few}",
     ]
 
 

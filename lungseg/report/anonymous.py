@@ -1,0 +1,76 @@
+"""Write a results directory anew with numbers in place of the names of images and patients."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lungseg.report.write import write_report
+from lungseg.results import TABLES, finish_run, read_run
+from lungseg.system.files import write_atomically
+
+SENTENCES = (
+    "leaks",
+    "notes",
+)  # of run.json; they may name images, as the audit's look-alikes and failures do
+
+
+def has_private_names(run: dict[str, Any]) -> bool:
+    """Return whether images of a run are of people and of a dataset that isn't public."""
+    datasets = [data for data in (run["data"], run["training_data"]) if data]
+    return any(data["real"] and not data.get("public", False) for data in datasets)
+
+
+def write_anonymous(directory: Path, target: Path) -> None:
+    """Write run.json, tables, summary and figures of a results directory without names.
+
+    Args:
+        directory: of a finished run.
+        target: an empty folder.
+
+    Raises:
+        InputError: as `read_run` for the directory, or the target can't be written.
+    """
+    run = read_run(directory)
+    scores = pd.read_csv(directory / "scores.csv", dtype=str, keep_default_na=False)
+    names = [name for split in run["splits"] for side in split["ids"].values() for name in side]
+    images = _number([*names, *scores["image_id"]], "image")
+    patients = _number(scores["patient"], "patient")
+    scores = scores.assign(image_id=scores["image_id"].map(images), patient=scores["patient"].map(patients))
+    write_atomically(target / "scores.csv", scores.to_csv(index=False, lineterminator="\n"))
+    for table in TABLES:
+        if table != "scores" and (directory / f"{table}.csv").exists():
+            shutil.copyfile(directory / f"{table}.csv", target / f"{table}.csv")
+    finish_run(target, _rename(run, images, patients))
+    write_report(target)
+
+
+def _number(names: Iterable[str], what: str) -> dict[str, str]:
+    return {name: f"{what}-{number:04d}" for number, name in enumerate(sorted(set(names)), 1)}
+
+
+def _rename(run: dict[str, Any], images: dict[str, str], patients: dict[str, str]) -> dict[str, Any]:
+    speak = _make_replacer(patients | images)
+    splits = [
+        split | {"ids": {side: [images[name] for name in ids] for side, ids in split["ids"].items()}}
+        for split in run["splits"]
+    ]
+    lookalikes = [speak(sentence) for sentence in run["audit"]["lookalikes"]]
+    return (
+        run
+        | {key: [speak(sentence) for sentence in run[key]] for key in SENTENCES}
+        | {"splits": splits, "audit": run["audit"] | {"lookalikes": lookalikes}}
+        | {"failed": [failure | {"reason": speak(failure["reason"])} for failure in run["failed"]]}
+    )
+
+
+def _make_replacer(numbers: dict[str, str]) -> Callable[[str], str]:
+    """A function that replaces whole names in a sentence, the longest first."""
+    longest_first = sorted(numbers, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    return lambda sentence: pattern.sub(lambda match: numbers[match[0]], sentence)
