@@ -4,6 +4,7 @@ import pytest
 
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
+from lungseg.harness.plan import make_plan
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, validate
@@ -131,3 +132,73 @@ def test_a_variant_of_an_unknown_approach_and_wrong_batch_sizes_name_their_key(s
         with pytest.raises(InputError, match=r"timing\.batch_sizes"):
             read_spec(spec_file(TEXT), [f"timing.batch_sizes={value}"])
     assert read_spec(spec_file(TEXT), ["timing.batch_sizes=auto"]).timing.batch_sizes == "auto"
+
+
+# Texts as other editors and tired people write them
+
+
+def write_spec(folder, text="", encoding="utf-8"):
+    path = folder / "spec.toml"
+    path.write_bytes((TEXT + text).encode(encoding))
+    return path
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
+    plain = read_spec(write_spec(tmp_path))
+    assert read_spec(write_spec(tmp_path, encoding="utf-8-sig")) == plain
+    (tmp_path / "spec.toml").write_bytes(TEXT.replace("\n", "\r\n").encode())
+    assert read_spec(tmp_path / "spec.toml") == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'path = "C:\data"', r"not valid TOML.*single quotes, as in 'C:\\data', or with /"),
+        (r'path = "C:\temp\new"', r"path has the control character '\\t': write backslashes"),
+        ('path = "a\\u0000b"', r"path has the control character '\\x00'"),
+        ("number = " + "9" * 5000, "not valid TOML: .*digits"),
+        ("deep = " + "[" * 3000 + "]" * 3000, "not valid TOML: it is nested too deeply"),
+        ("[data]\n", "not valid TOML"),
+    ],
+)
+def test_texts_that_are_nearly_right_say_what_to_do(tmp_path, text, said):
+    with pytest.raises(InputError, match=rf"spec\.toml.*{said}") as refused:
+        read_spec(write_spec(tmp_path, f"\n[more]\n{text}"))
+    assert len(str(refused.value)) < 500
+
+
+def test_other_encodings_and_files_say_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="is not UTF-8 text: save it as UTF-8"):
+        read_spec(write_spec(tmp_path, encoding="utf-16"))
+    with pytest.raises(InputError, match="can't read the spec"):
+        read_spec(tmp_path)
+    (tmp_path / "large.toml").write_bytes(b"#" * 2_000_000)
+    with pytest.raises(InputError, match="2000000 bytes, too many for a spec"):
+        read_spec(tmp_path / "large.toml")
+    with pytest.raises(InputError, match=r'there is no spec .*The shortest has the lines name = "mine"'):
+        read_spec(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.split=kfold data.folds=1000000000", "folds = 1000000000 can't be used"),
+        ("data.count=1000000000", "count = 1000000000 can't be used"),
+        ("data.split_seed=-1", "split_seed = -1 can't be used"),
+        ("timing.repeats=1000000000", "timing.repeats = 1000000000 can't be used"),
+    ],
+)
+def test_numbers_without_end(tmp_path, change, said):
+    path = write_spec(tmp_path)
+    with pytest.raises(InputError, match=said):
+        make_plan(read_spec(path, change.split()))
+
+
+def test_a_home_of_nobody(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        'name = "x"\n[data]\ndataset = "folder"\nimages = "~nouser/x"\nmasks = "m"\n'
+        '[[approach]]\nuse = "mean-mask"\n'
+    )
+    with pytest.raises(InputError, match="images '~nouser/x' names a home directory that isn't there"):
+        make_plan(read_spec(path))

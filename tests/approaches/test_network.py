@@ -1,5 +1,6 @@
 import copy
 import itertools
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ import torch
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.learning.networks import training as training_module
+from lungseg.learning.networks.checkpoints import load_state
 from lungseg.learning.networks.training import Training
 from lungseg.scoring.overlap import mean_dice
 from lungseg.system.errors import InputError
+from lungseg.system.interrupts import Interrupted
 from tests.learning.networks.small_network import SmallApproach
 from tests.weights import same_weights
 
@@ -338,3 +341,39 @@ def test_an_estimate_counts_the_epochs_of_each_size(runtime, settings, monkeypat
     monkeypatch.setattr(SmallApproach, "_time_step", lambda *given: seconds[given[2]])
     # Batches of four; a validation image is a third of a training one.
     assert approach.estimate(8, 12) == pytest.approx((7 * 1.0 + 3 * 5.0) / 4 * (8 + 12 / 3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_step_whose_state_is_stored(
+    discs, runtime, settings, new_fit_context, number
+):
+    samples, held = discs(6), discs(2, seed=1)
+    own = settings(epochs=3, batch_size=2)
+    whole = SmallApproach(own, runtime)
+    whole.fit(samples, held, new_fit_context(folder="whole"))
+    context, moves = new_fit_context(), []
+
+    def stop_in_the_second_epoch(done, total, text):
+        if "epoch" in text:
+            moves.append(done)
+            if len(moves) == 5:
+                signal.raise_signal(number)
+
+    former = {each: signal.signal(each, raise_interrupted) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        cut = replace(context, progress=stop_in_the_second_epoch)
+        with pytest.raises(Interrupted):
+            SmallApproach(own, runtime).fit(samples, held, cut)
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
+    assert len(moves) == 5
+    state = load_state(context.checkpoints / "last.pt", torch.device("cpu"))
+    assert (state["epoch"], state["step"]) == (1, 2)
+    again = SmallApproach(own, runtime)
+    again.fit(samples, held, context)
+    assert same_weights(again.network, whole.network)
+
+
+def raise_interrupted(number, frame):
+    raise Interrupted(number)

@@ -1,0 +1,93 @@
+"""Which way up a picture is: EXIF, EXIF behind the pixels, XMP, and blocks that are none of these."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lungseg.data.files.file_sample import FileSample
+from lungseg.data.files.images import read_image
+from lungseg.data.files.raster import read_orientation, read_size
+
+EXIF_6 = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+XMP_6 = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def png_with(pixels, *chunks, behind=False):
+    """A PNG with further chunks (type, body) before its pixels, or behind them."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    data = buffer.getvalue()
+    more = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+    place = data.index(b"IEND") - 4 if behind else data.index(b"IDAT") - 4
+    return data[:place] + more + data[place:]
+
+
+def jpeg_with(pixels, block):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=100)
+    data = buffer.getvalue()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+
+def ramp():
+    return np.tile(np.linspace(0, 255, 40).astype(np.uint8), (48, 1))
+
+
+XMP_CHUNK = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_6)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "turned"),
+    [
+        ("exif.png", lambda: png_with(ramp(), (b"eXIf", EXIF_6)), True),
+        ("behind.png", lambda: png_with(ramp(), (b"eXIf", EXIF_6), behind=True), True),
+        ("xmp.png", lambda: png_with(ramp(), XMP_CHUNK), True),
+        ("xmp-behind.png", lambda: png_with(ramp(), XMP_CHUNK, behind=True), True),
+        ("garbage.png", lambda: png_with(ramp(), (b"eXIf", b"garbage")), False),
+        ("other-text.png", lambda: png_with(ramp(), (b"iTXt", b"Comment\0\0\0\0\0" + XMP_6)), False),
+        ("exif.jpg", lambda: jpeg_with(ramp(), b"Exif\0\0" + EXIF_6), True),
+        ("xmp.jpg", lambda: jpeg_with(ramp(), b"http://ns.adobe.com/xap/1.0/\0" + XMP_6), True),
+        ("garbage.jpg", lambda: jpeg_with(ramp(), b"Exif\0\0MM\0garbage"), False),
+        ("nine.png", lambda: png_with(ramp(), (b"eXIf", EXIF_6.replace(b"\x06", b"\x09"))), False),
+    ],
+)
+def test_header_and_pixels_agree_on_what_is_upright(tmp_path, name, data, turned):
+    path = tmp_path / name
+    path.write_bytes(data())
+    image = read_image(path)
+    assert read_size(path) == image.shape == ((40, 48) if turned else (48, 40))
+    assert read_orientation(path) == (6 if turned else 1)
+    across = np.diff(image.mean(axis=0 if image.shape == (48, 40) else 1))
+    assert (across > -0.05).all()  # the ramp goes to the right, or, turned by a quarter, down
+    mask = tmp_path / "mask.png"
+    Image.fromarray(((image > 0.5) * 255).astype(np.uint8)).save(mask)
+    sample = FileSample("x", "s", "x", "", path, (mask,))
+    assert sample.mask().shape == image.shape
+
+
+@pytest.mark.parametrize("stated", [0, 1, 12, 16])
+def test_a_black_picture_is_black_whatever_bits_it_states(tmp_path, stated):
+    path = tmp_path / "black.png"
+    path.write_bytes(png_with(np.zeros((48, 48), np.uint16), (b"sBIT", bytes([stated]))))
+    assert (read_image(path) == 0).all()
+
+
+def test_a_turned_picture_whose_mask_would_fit_either_way_is_named(tmp_path):
+    square, tall = np.tile(ramp()[:1], (40, 1)), ramp()
+    for name, pixels, said in (("square", square, True), ("tall", tall, False)):
+        image, mask = tmp_path / f"{name}.png", tmp_path / f"{name}_mask.png"
+        image.write_bytes(png_with(pixels, (b"eXIf", EXIF_6)))
+        Image.fromarray(np.zeros(read_size(image), np.uint8)).save(mask)
+        caution = FileSample(name, "s", name, "", image, (mask,)).caution
+        assert (caution is not None) is said
+    assert FileSample("x", "s", "x", "", mask, (mask,)).caution is None
+    turned_too = tmp_path / "turned_mask.png"
+    turned_too.write_bytes(png_with(square, (b"eXIf", EXIF_6)))
+    assert FileSample("x", "s", "x", "", tmp_path / "square.png", (turned_too,)).caution is None
