@@ -38,6 +38,7 @@ def main() -> None:
     """
     # cuBLAS repeats its bits only with a workspace of fixed size, and reads this once, before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files, whatever window a user's notebooks draw in
     raise_on_signals()
     for stream in (sys.stdout, sys.stderr):  # names of files may have letters that a terminal hasn't
         if isinstance(stream, io.TextIOWrapper):

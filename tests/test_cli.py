@@ -177,3 +177,68 @@ def test_empty_masks_are_named_before_the_run(lungseg, spec, tmp_path):
     assert "1 masks are empty" in done.stdout
     Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(tmp_path / "masks" / "p4.png")
     assert_refused(lungseg(*words, LUNGSEG_DATA=str(tmp_path)), "p4.png", "40")
+
+
+# Places as they are elsewhere
+
+
+TINY = """
+name = "tiny"
+[data]
+dataset = "phantom"
+count = 12
+size = 48
+[[approach]]
+use = "mean-mask"
+size = 24
+[timing]
+enabled = false
+"""
+
+
+def test_no_place_is_too_strange(tmp_path):
+    """A window's backend, another alphabet, no home, no temporary folder, a narrow terminal, brackets."""
+    folder = tmp_path / "Jane Doe" / "röntgen [b] $x_$"
+    folder.mkdir(parents=True)
+    (folder / "tiny.toml").write_text(TINY)
+    places = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "LUNGSEG_CACHE": "/proc/none", "RANK": "abc"}
+    shown = {"MPLBACKEND": "nonsense", "COLUMNS": "40", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = typed("benchmark", str(folder / "tiny.toml"), "--out", str(folder / "out"), **places, **shown)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "[b] $x_$" in done.stdout
+    assert {path.stem for path in (folder / "out/figures").iterdir()} >= {"dice", "samples"}
+    assert "Jane Doe" not in (folder / "out/run.json").read_text()
+
+
+def test_a_closed_output_loses_nothing(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    words = [sys.executable, "-m", "lungseg", "benchmark", tmp_path / "tiny.toml", "--out", tmp_path / "out"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    process.wait()
+    assert b"Traceback" not in errors
+    assert (out := subprocess.run(words, capture_output=True, text=True, cwd=ROOT)).returncode == 0, (
+        out.stderr
+    )
+    assert (tmp_path / "out/summary.md").exists()
+
+
+def test_a_name_that_is_no_text_is_a_problem_to_both_commands(lungseg, tmp_path):
+    assert lungseg("data", "phantom", str(tmp_path), "--count", "6", "--size", "48").returncode == 0
+    for side in ("images", "masks"):
+        os.rename(tmp_path / side / "phantom-0000.png", os.fsencode(tmp_path / side) + b"/\xff.png")
+    own = [f"{side}={tmp_path / side}" for side in ("images", "masks")]
+    checked = lungseg("data", "check", "folder", "--set", own[0], "--set", own[1])
+    assert checked.returncode == 1
+    assert r"problem: the id '\udcff' can't be a file's name: rename the image and its mask" in checked.stdout
+    (tmp_path / "spec.toml").write_text(
+        f'name = "x"\n[data]\ndataset = "folder"\nimages = "{tmp_path}/images"\nmasks = "{tmp_path}/masks"\n'
+        '[[approach]]\nuse = "mean-mask"\n'
+    )
+    assert_refused(
+        lungseg("benchmark", str(tmp_path / "spec.toml")), "can't be a file's name: rename the image"
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,19 +12,11 @@ from typing import Any
 
 from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.memory import RememberedSample, remember
-from lungseg.data.sample import Dataset, Sample
+from lungseg.data.sample import Dataset, Sample, explain_unsafe_id, is_safe_id
 from lungseg.system.errors import InputError
 from lungseg.system.files import expand_user
 from lungseg.system.machine import count_usable_cores
 from lungseg.system.plugins import load_class, name_errors, validate
-
-# Files are named after ids, so an id has no folder, is not hidden, and is a name on any file system.
-SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
-
-
-def is_safe_id(name: str) -> bool:
-    """Return whether an id can be a file's name, and be written as UTF-8."""
-    return SAFE_ID.fullmatch(name) is not None and name == name.encode(errors="ignore").decode()
 
 
 @dataclass(frozen=True)
@@ -86,9 +77,7 @@ def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
     if not samples:
         raise InputError(f"dataset {name!r} has no image with a mask: look with `lungseg data check`")
     if unusable := [sample.id for sample in samples if not is_safe_id(sample.id)]:
-        raise InputError(
-            f"dataset {name!r} has the id {unusable[0]!r}, which can't be a file's name: rename it"
-        )
+        raise InputError(f"dataset {name!r}: {explain_unsafe_id(unusable[0])}")
     sha256 = fingerprint(samples)
     missing = len(dataset.inventory().images_without_mask)
     notes = [f"{missing} images have no mask and are left out"] if missing else []

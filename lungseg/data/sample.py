@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +12,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lungseg.system.errors import InputError
+
+# Files are named after ids, so an id has no folder, is not hidden, and is a name on any file system.
+SAFE_ID = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
+
+
+def is_safe_id(name: str) -> bool:
+    """Return whether an id can be a file's name, and be written as UTF-8."""
+    return SAFE_ID.fullmatch(name) is not None and name == name.encode(errors="ignore").decode()
+
+
+def explain_unsafe_id(name: str) -> str:
+    """Return a sentence on an id for which `is_safe_id` is false."""
+    return f"the id {name!r} can't be a file's name: rename the image and its mask"
 
 
 class Sample(ABC):

@@ -50,6 +50,10 @@ class Worker:
             return {"error": KILLED, "memory": True}
         return {"error": f"its process ended by itself (exit code {code})", "memory": False}
 
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process; a second call does nothing."""
         self._pipe.close()
@@ -102,6 +106,10 @@ def start_workers(
                 workers[-1].wait()
                 progress(f"starting {candidate.name}")
         yield workers
+    except BaseException:
+        for worker in workers:
+            worker.kill()  # nobody waits for what it measures now
+        raise
     finally:
         for worker in workers:
             worker.close()

@@ -29,7 +29,7 @@ def load(monkeypatch):
 def test_ids_that_cannot_be_names_of_files_are_refused(load, discs, name):
     samples = discs(2)
     samples[0].id = name
-    with pytest.raises(InputError, match="which can't be a file's name: rename it"):
+    with pytest.raises(InputError, match="can't be a file's name: rename the image"):
         load(samples)
 
 

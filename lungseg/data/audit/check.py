@@ -13,7 +13,7 @@ import numpy as np
 from lungseg.data.audit.compare import KINDS, Pair, compare_samples
 from lungseg.data.audit.pictures import Progress
 from lungseg.data.files.images import SizeMismatch
-from lungseg.data.sample import Dataset, Sample
+from lungseg.data.sample import Dataset, Sample, explain_unsafe_id, is_safe_id
 from lungseg.system.errors import InputError
 
 _SHOWN = 3  # names in a row; of further ones it gives the number
@@ -130,6 +130,7 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
         images_without_mask=list(inventory.images_without_mask),
         masks_without_image=list(inventory.masks_without_image),
         ambiguous=inventory.conflicts,
+        unreadable=[explain_unsafe_id(sample.id) for sample in samples if not is_safe_id(sample.id)],
     )
     sound: list[Sample] = []
     with ThreadPoolExecutor(2) as pool:

@@ -6,8 +6,10 @@ decompression bomb, or try fifty other formats, before this module could refuse 
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from lungseg.system.errors import InputError
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture shows no lung
 LARGEST_AREA = 64_000_000  # pixels; the largest detectors have about 18 million
+
+# Files that Pillow and libtiff complain about on the terminal are refused by a sentence, or are fine.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
     b"\x89PNG\r\n\x1a\n": ("PNG", PngImageFile),
@@ -51,6 +56,19 @@ _TURNS = {  # what brings a picture of an EXIF orientation upright; 1 is upright
 }
 _XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _LONGEST_CHUNK = 2**24  # bytes; a longer one is none of those that say something of the pixels
+
+
+def _silence_libtiff() -> None:
+    """Keep the libtiff that Pillow brings from printing; other builds of Pillow may go on printing."""
+    folder = Path(Image.__file__).parent
+    for file in (*(folder.parent / "pillow.libs").glob("libtiff*"), *(folder / ".dylibs").glob("libtiff*")):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(file))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
+
+
+_silence_libtiff()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -91,3 +93,22 @@ def test_a_turned_picture_whose_mask_would_fit_either_way_is_named(tmp_path):
     turned_too = tmp_path / "turned_mask.png"
     turned_too.write_bytes(png_with(square, (b"eXIf", EXIF_6)))
     assert FileSample("x", "s", "x", "", tmp_path / "square.png", (turned_too,)).caution is None
+
+
+def test_libraries_print_nothing_of_their_own(tmp_path):
+    noise = (np.random.default_rng(0).random((64, 64)) * 255).astype(np.uint8)
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
+        path = tmp_path / f"{compression}.tif"
+        Image.fromarray(noise).save(path, compression=compression)
+        data = bytearray(path.read_bytes())
+        data[20::37] = bytes(byte ^ 0x55 for byte in data[20::37])
+        path.write_bytes(data)
+    code = (
+        "import sys; from pathlib import Path; from lungseg.data.files.images import read_image\n"
+        "from lungseg.system.errors import InputError\n"
+        "for path in Path(sys.argv[1]).iterdir():\n"
+        "    try: read_image(path)\n"
+        "    except InputError as error: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\n" * 4, "")
