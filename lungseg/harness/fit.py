@@ -66,6 +66,7 @@ def fit_trial(trial: Trial, directory: Path, progress: Progress) -> None:
         write_table(folder / name, name.removesuffix(".csv"), rows)
     record = {
         "key": trial.keys.fit,
+        "trial": trial.label,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(row["seconds"], 1),
         "model": describe_files(trial.model(directory)),
@@ -99,7 +100,7 @@ def find_replaced_seconds(trial: Trial, directory: Path) -> float | None:
     folder = trial.folder(directory)
     with suppress(DamagedError):
         record = read_record(folder / RECORD)
-        if record is not None and record["key"] != trial.keys.fit:
+        if record is not None and record["key"] != trial.keys.fit and record["trial"] == trial.label:
             return record["seconds"]
         if record is None and _has_checkpoints(folder) and not _is_same_fit(trial, folder):
             return math.nan

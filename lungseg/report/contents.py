@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from lungseg.results import TABLES, read_run, read_table
+from lungseg.system.errors import InputError
+from lungseg.system.stored import DamagedError, Description, read_record
 
 BASELINES = {"mean-mask", "threshold"}
 
@@ -91,6 +93,21 @@ class Contents:
     def image_dice(self) -> pd.DataFrame:
         """Dice of each image (rows, by id) and approach (columns), averaged over seeds and folds."""
         return self.scores.pivot_table(index="image_id", columns="approach", values="dice", aggfunc="mean")
+
+    @cached_property
+    def pictures(self) -> Description:
+        """What the run stored below `predictions`. Raises InputError if a record of it is damaged."""
+        places = [(self.directory / "predictions" / "images.json", "files")]
+        for trial in self.run["trials"]:
+            folder = Path(trial["approach"], f"f{trial['fold']}-s{trial['seed']}")
+            places.append((self.directory / "trials" / folder / "trial.json", "pictures"))
+        found: Description = {}
+        for path, key in places:
+            try:
+                found |= (read_record(path) or {}).get(key, {})
+            except DamagedError as error:
+                raise InputError(f"{error}: run the benchmark again") from None
+        return found
 
     @cached_property
     def sources(self) -> pd.Series:

@@ -11,6 +11,7 @@ from lungseg.report.anonymous import has_private_names, write_anonymous
 from lungseg.report.contents import read_contents
 from lungseg.report.figures.all import FIGURE_SUFFIXES, FIGURES, SHOWS_IMAGES
 from lungseg.report.tables.readme import fill_readme
+from lungseg.report.write import write_report
 from lungseg.results import FILES, read_run
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME, explain_write_error, make_folder, read_json
@@ -31,7 +32,8 @@ def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -
     record = _read_finished(directory)
     name = record["name"]
     target, new, old = to / name, to / f".{name}.new", to / f".{name}.old"
-    files = _list_files(directory, _shows_people(record, directory))
+    shows_people = _shows_people(record, directory)
+    _list_files(directory, shows_people)  # links are refused before anything is written
     for folder in (target, new, old):
         _require_apart(directory, folder)
         _require_replaceable(folder)
@@ -41,8 +43,9 @@ def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -
         if has_private_names(record) and not keep_names:
             write_anonymous(directory, new)
         else:
+            write_report(directory)  # what was edited since is made anew
             make_folder(new / "figures")
-            for file in files:
+            for file in _list_files(directory, shows_people):
                 shutil.copyfile(directory / file, new / file)
         contents = read_contents(new)
         _swap_in(new, target, old)
@@ -53,8 +56,6 @@ def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -
 
 def _read_finished(directory: Path) -> dict[str, Any]:
     record = read_run(directory, "run it to its end before publishing")
-    if not (directory / "figures").is_dir() or not (directory / "summary.md").exists():
-        raise InputError(f"{directory} has no tables or figures yet: run `lungseg report {directory}` first")
     name = record.get("name")
     if not isinstance(name, str) or not re.fullmatch(FOLDER_NAME, name):
         raise InputError(

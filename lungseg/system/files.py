@@ -58,6 +58,8 @@ def explain_write_error(path: Path, error: OSError) -> UnwritableError:
         return UnwritableError(
             f"the disk is full while writing {path}: free some space, then run the same command"
         )
+    if error.errno == errno.EISDIR:
+        return UnwritableError(f"{path} is a folder where a file belongs: remove it")
     return UnwritableError(f"can't write {path} ({error.strerror or error}): choose another folder")
 
 

@@ -118,4 +118,4 @@ def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[Base
 class Settings(BaseModel):
     """Settings of an approach in a spec; an unknown key is an error that names it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -50,7 +50,7 @@ def exchange(path):
 
 def edit_the_key(path):
     record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"seconds": 0.0}))
+    path.write_text(json.dumps(record | {"seconds": -1.0}))
 
 
 def remove(path):
@@ -113,6 +113,24 @@ def test_a_damaged_picture_is_drawn_from_again_after_the_next_run(spec_file, fin
     cut(picture)
     benchmark(read_spec(spec_file, NO_TIMING), finished)
     assert picture.read_bytes() == whole
+
+
+@pytest.mark.figures
+def test_report_refuses_pictures_that_the_run_did_not_store(spec_file, finished):
+    for folder in ("truth", "maps/pixels/f0-s0"):
+        one, other = sorted((finished / "predictions" / folder).glob("*.png"))[:2]
+        whole = one.read_bytes()
+        shutil.copyfile(other, one)
+        with pytest.raises(InputError, match=rf"{one.name} has .*: run the benchmark again"):
+            write_report(finished)
+        one.write_bytes(whole)
+
+
+def test_a_record_of_another_trial_is_no_fit_of_other_settings(spec_file, finished, computed):
+    for name in ("fit.json", "begun.json"):
+        shutil.copyfile(finished / "trials/pixels/f0-s1" / name, finished / "trials/pixels/f0-s0" / name)
+    benchmark(read_spec(spec_file, NO_TIMING), finished)
+    assert computed == ["pixels, fold 0, seed 0"]
 
 
 def test_report_refuses_tables_of_another_run(spec_file, finished, finished_once):

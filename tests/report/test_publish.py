@@ -245,10 +245,14 @@ def test_a_record_that_does_not_say_whether_people_are_shown_is_not_published(re
         publish(results, tmp_path / "reference", tmp_path / "none.md")
 
 
-def test_results_without_figures_are_not_published(results, tmp_path):
-    shutil.rmtree(results / "figures")
-    with pytest.raises(InputError, match="lungseg report"):
-        publish(results, tmp_path / "reference", tmp_path / "README.md")
+def test_edited_summaries_and_missing_figures_are_made_anew(results, tmp_path):
+    whole = {name: (results / name).read_bytes() for name in ("summary.md", "figures/dice.png")}
+    (results / "summary.md").write_text("ours is best")
+    (results / "figures/dice.png").write_bytes(b"cut")
+    (results / "figures/differences.pdf").unlink()
+    target, _ = publish(results, tmp_path / "reference", tmp_path / "README.md", keep_names=True)
+    assert {name: (target / name).read_bytes() for name in whole} == whole
+    assert (target / "figures/differences.pdf").exists()
 
 
 def test_an_unfinished_benchmark_is_not_published(results, tmp_path):

@@ -10,6 +10,7 @@ import ctypes
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
     b"BM": ("BMP", BmpImageFile),
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_TIFF_LENGTH, _TIFF_STRIPS, _TIFF_SAMPLES, _TIFF_ROWS_PER_STRIP, _TIFF_PLANAR = 257, 273, 277, 278, 284
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
 _EXIF_ORIENTATION = 274
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _TURNS = {  # what brings a picture of an EXIF orientation upright; 1 is upright
@@ -106,6 +109,7 @@ def read_raster(path: Path) -> Raster:
                 raise InputError(
                     f"{path} holds {image.n_frames} frames: save the one to be used as a file of its own"
                 )
+            _require_whole(image, file)
             image.load()
             return _raster(path, image, stated)
         except (InputError, MemoryError):
@@ -170,6 +174,41 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
         raise InputError(
             f"{path} is no readable {name} image ({error}): convert it or copy it again"
         ) from error
+
+
+def _require_whole(image: ImageFile, file: BinaryIO) -> None:
+    """Raise ValueError if the pixels can't be what was written; Pillow would fill the gaps in silence."""
+    if isinstance(image, PngImageFile):
+        position = file.tell()
+        _require_png_pixels(file, image.size, interlaced=bool(image.info.get("interlace")))
+        file.seek(position)
+    elif isinstance(image, TiffImageFile) and (strips := image.tag_v2.get(_TIFF_STRIPS)):
+        rows = len(strips) * image.tag_v2.get(_TIFF_ROWS_PER_STRIP, 2**32)
+        planes = image.tag_v2.get(_TIFF_SAMPLES, 1) if image.tag_v2.get(_TIFF_PLANAR) == 2 else 1
+        if rows < image.tag_v2[_TIFF_LENGTH] * planes:
+            raise ValueError(f"its strips hold {rows} of {image.tag_v2[_TIFF_LENGTH]} rows")
+
+
+def _require_png_pixels(file: BinaryIO, size: tuple[int, int], interlaced: bool) -> None:
+    """Compare the pixels of a PNG with their checksums, and their number with its size."""
+    file.seek(8)
+    unpacker, length, needed = zlib.decompressobj(), 0, 0
+    while len(head := file.read(8)) == 8:
+        size_of_chunk, chunk_type = struct.unpack(">I4s", head)
+        if chunk_type in (b"IHDR", b"IDAT") and size_of_chunk < 2 * LARGEST_AREA * 8:
+            body = file.read(size_of_chunk)
+            if zlib.crc32(chunk_type + body) != int.from_bytes(file.read(4)):
+                raise ValueError("its pixels are not those of its checksum")
+            if chunk_type == b"IHDR":
+                samples = _PNG_SAMPLES.get(body[9], 1)
+                needed = size[1] * (1 + (size[0] * samples * body[8] + 7) // 8)
+            while chunk_type == b"IDAT" and body and length < needed and not unpacker.eof:
+                length += len(unpacker.decompress(body, 2**20))  # in blocks: a bomb would fill the memory
+                body = unpacker.unconsumed_tail
+        else:
+            file.seek(size_of_chunk + 4, 1)
+    if not interlaced and length < needed:
+        raise ValueError(f"its pixels end after {length} of {needed} bytes")
 
 
 @dataclass(frozen=True)

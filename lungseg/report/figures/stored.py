@@ -13,6 +13,7 @@ from PIL import Image
 
 from lungseg.report.contents import Contents
 from lungseg.system.errors import InputError
+from lungseg.system.stored import find_damage
 
 LONGEST = 512  # pixels a side; more can't be seen in a tile of a figure
 
@@ -35,12 +36,12 @@ def find_image_ids(contents: Contents) -> list[str]:
 
 def read_image(contents: Contents, image_id: str) -> np.ndarray:
     """Read an image: float32 [0, 1] h x w, shrunk to at most LONGEST pixels a side."""
-    return _read(contents.directory / "predictions" / "images" / f"{image_id}.png")
+    return _read(contents, contents.directory / "predictions" / "images" / f"{image_id}.png")
 
 
 def read_truth(contents: Contents, image_id: str, shape: tuple[int, int]) -> np.ndarray:
     """Read the true mask: bool h x w of the given shape."""
-    return _read(contents.directory / "predictions" / "truth" / f"{image_id}.png", shape) >= 0.5
+    return _read(contents, contents.directory / "predictions" / "truth" / f"{image_id}.png", shape) >= 0.5
 
 
 def read_prediction(
@@ -55,7 +56,7 @@ def read_prediction(
         scored = rows[(rows["fold"] == fold) & (rows["seed"] == seed)]
         if not scored.empty:  # maps of a fold or seed that the spec no longer has are not scored
             row = scored.iloc[0]
-            return Prediction(_read(path, shape) >= row["threshold"], float(row["dice"]))
+            return Prediction(_read(contents, path, shape) >= row["threshold"], float(row["dice"]))
     return None
 
 
@@ -66,6 +67,7 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
         path = contents.directory / "predictions" / "features" / f"{name}.npz"
         if not path.exists():
             continue
+        _require_stored(contents, path)
         try:
             with np.load(path, allow_pickle=False) as stored:
                 maps, image_id = stored["maps"].astype(np.float32), str(stored["image_id"])
@@ -76,7 +78,17 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
     return best
 
 
-def _read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+def _require_stored(contents: Contents, path: Path) -> None:
+    """Raise InputError if a picture below `predictions` isn't the one that the run stored."""
+    folder = contents.directory / "predictions"
+    name = path.relative_to(folder).as_posix()
+    stored = {name: contents.pictures[name]} if name in contents.pictures else {}
+    if damage := find_damage(folder, stored):
+        raise InputError(f"{damage}: run the benchmark again")
+
+
+def _read(contents: Contents, path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    _require_stored(contents, path)
     try:
         with Image.open(path) as image:
             grey = image.convert("L")
