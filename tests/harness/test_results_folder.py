@@ -14,6 +14,7 @@ import pytest
 
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
+from lungseg.report.write import write_report
 from lungseg.results import FORMAT
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
@@ -121,15 +122,19 @@ def test_a_stored_fit_of_other_settings_is_not_replaced_without_a_word(spec_file
     assert (out / "scores.csv").read_bytes() == (tmp_path / "elsewhere/scores.csv").read_bytes()
 
 
-def test_two_runs_do_not_write_into_one_directory(spec_file, tmp_path):
-    out = tmp_path / "out"
-    with hold_folder(out):
-        words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file), "--out", str(out)]
-        second = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert second.returncode == 2
-    assert re.search(rf"out is in use: process {os.getpid()} on \S+, since \d{{4}}-", second.stderr)
-    assert "Reading data" not in second.stdout
-    assert sorted(path.name for path in out.iterdir()) == [".lock"]
+def test_two_runs_do_not_write_into_one_directory(spec_file, finished, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
+    for changes in ([], ["approach.pixels.size=20"]):  # the same spec, and one with a changed key
+        spec = read_spec(spec_file, [*NO_TIMING, *changes])
+        with (
+            hold_folder(finished),
+            pytest.raises(InputError, match=rf"in use: process {os.getpid()} on \S+, since \d{{4}}-"),
+        ):
+            benchmark(spec, finished)
+    assert "Reading data" not in capsys.readouterr().out
+    after = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+    write_report(finished)  # readers are free
 
 
 def test_a_lock_that_a_killed_process_left_does_not_block(tmp_path):

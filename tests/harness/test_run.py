@@ -26,13 +26,15 @@ from tests.tiny import NO_TIMING, SPEC
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
+def test_a_whole_benchmark_with_timings_of_all_but_one_that_cannot_be_timed(spec_file, tmp_path):
     out = tmp_path / "out"
+    spec_file.write_text(SPEC + '[[approach]]\nuse = "tests.harness.test_third_party:Shy"\nname = "shy"\n')
     summary = benchmark(read_spec(spec_file), out).summary
     assert "pixels" in summary
+    assert "not in here" in summary  # why shy has no timings
     scores = read_table(out, "scores")
     test_images = read_json(out / "run.json")["splits"][0]["evaluated"]
-    assert len(scores) == test_images * 3  # mean-mask has no random trial and runs with one seed
+    assert len(scores) == test_images * 4  # mean-mask and shy have no random part and run with one seed
     assert (scores[["tp", "fp", "fn", "tn"]].sum(axis=1) == 48 * 48).all()
 
     timings = read_table(out, "timings")
@@ -49,7 +51,7 @@ def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
     assert (pairs["rounds"] == 2).all()
     record = read_json(out / "run.json")
     assert record["empty"]
-    assert len(record["trials"]) == 3
+    assert len(record["trials"]) == 4
     assert str(tmp_path) not in (out / "run.json").read_text()
 
 

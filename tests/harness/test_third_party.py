@@ -14,7 +14,7 @@ from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json
 from lungseg.system.plugins import Settings
-from tests.tiny import HEAD, NO_TIMING, SPEC, TIMING
+from tests.tiny import NO_TIMING, SPEC
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -108,15 +108,6 @@ def test_maps_that_are_no_numbers_are_refused(spec_file, tmp_path):
         r"wild, fold 0, seed 0: the map of phantom-\d+ can't be used, it has a value that is not finite",
         failure["reason"],
     )
-
-
-def test_an_approach_that_cannot_be_timed_leaves_an_empty_cell_with_its_reason(spec_file, tmp_path):
-    shy = '[[approach]]\nuse = "tests.harness.test_third_party:Shy"\nname = "shy"\n'
-    spec_file.write_text(HEAD + shy + TIMING)
-    out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, ["seeds=[0]", "timing.twice=false"]), out).summary
-    assert "not in here" in summary
-    assert set(read_table(out, "timings")["approach"]) == {"mean-mask"}
 
 
 def test_a_class_that_cannot_load_what_it_saved(spec_file, tmp_path):
