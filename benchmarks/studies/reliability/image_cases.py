@@ -37,8 +37,8 @@ class ImageCases:
     part: str = "images"
 
     def prepare(self) -> None:
-        """Make the sound files, and have every warning said each time."""
-        warnings.simplefilter("always")
+        """Make the sound files, and have each warning said that the program lets through."""
+        warnings.simplefilter("always", append=True)  # behind the filters of the program
         self.originals = make_originals(self.seed)
 
     def name_kind(self, number: int) -> str:
