@@ -46,7 +46,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _end(str(error), 2)
+        _end(str(error), error.exit_code)
     except Interrupted as error:
         _end("stopped; the same command goes on from what is stored", error.exit_code)
 

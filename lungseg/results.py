@@ -5,15 +5,17 @@ Another column is another FORMAT: results of the former one have to be made agai
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lungseg.system.errors import InputError
-from lungseg.system.files import write_atomically
+from lungseg.system.files import read_json, write_atomically
 from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 
+FIRST_SEALED = 4  # the first FORMAT whose run.json has a hash of its own
 FORMAT = 4  # of the results directory; trials in another format are run again
 
 # Identity of a row, then counts of pixels, then metrics of the binary mask, then of the map.
@@ -124,6 +126,18 @@ def finish_run(directory: Path, record: dict[str, Any]) -> None:
     write_record(directory / "run.json", record | {"tables": describe_files(directory, tables)})
 
 
+def read_any_run(path: Path) -> dict[str, Any] | None:
+    """Read a run.json of any version; None if there is none. Raises DamagedError if it is none or damaged."""
+    try:
+        return read_record(path)
+    except DamagedError:
+        with suppress(InputError):
+            found = read_json(path)
+            if found.get("format") in range(1, FIRST_SEALED):
+                return found
+        raise
+
+
 def read_run(directory: Path, remedy: str = "run the benchmark again") -> dict[str, Any]:
     """Read the run.json of a finished run of this version whose tables are those that it wrote.
 
@@ -132,7 +146,7 @@ def read_run(directory: Path, remedy: str = "run the benchmark again") -> dict[s
     """
     path = directory / "run.json"
     try:
-        run = read_record(path)
+        run = read_any_run(path)
     except DamagedError as error:
         raise InputError(f"{error}: {remedy}") from None
     if run is None:

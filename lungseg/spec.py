@@ -182,7 +182,8 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LONGEST_SPEC + 1)
     except FileNotFoundError:
         raise InputError(
             f"there is no spec {path}: give the path of a TOML file. The shortest has the lines "
@@ -191,7 +192,7 @@ def _read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise InputError(f"can't read the spec {path}: {error}") from None
     if len(data) > LONGEST_SPEC:
-        raise InputError(f"{path} has {len(data)} bytes, too many for a spec: name a TOML file")
+        raise InputError(f"{path} has over {LONGEST_SPEC} bytes, too many for a spec: name a TOML file")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")  # Windows editors begin with a byte order mark
     except UnicodeDecodeError:
@@ -220,7 +221,11 @@ def _require_plain_texts(value: Any, place: str) -> None:
     elif isinstance(value, list):
         for inner in value:
             _require_plain_texts(inner, place)
-    elif isinstance(value, str) and (found := re.search(r"[\x00-\x1f\x7f]", value)):
+    elif (
+        isinstance(value, str)
+        and not place.endswith(": title")
+        and (found := re.search(r"[\x00-\x1f\x7f]", value))
+    ):
         raise InputError(
             f"{place} has the control character {found[0]!r}: write backslashes of a path in single quotes, "
             "or use /"

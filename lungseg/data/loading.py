@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,23 +105,27 @@ def _read_all(samples: Sequence[Sample]) -> list[str]:
     workers = 1 if isinstance(samples[0], RememberedSample) else count_usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(_read_one, samples))
-    shares = [share for share, _ in found]
+    shares = [share for share, _, _ in found]
     counts = {
         "masks are empty": shares.count(0.0),
         "masks are all lung": shares.count(1.0),
-        "images are blank": sum(blank for _, blank in found),
+        "images are blank": sum(blank for _, blank, _ in found),
     }
     notes = [
         f"{count} {what}, and are learnt from as they are: a problem, which `lungseg data check` names"
         for what, count in counts.items()
         if count
     ]
-    return notes + [sample.caution for sample in samples if sample.caution]
+    cautions = Counter(caution for _, _, caution in found if caution)
+    return notes + [
+        f"{count} images, each of which {caution} (`lungseg data check` names them)"
+        for caution, count in sorted(cautions.items())
+    ]
 
 
-def _read_one(sample: Sample) -> tuple[float, bool]:
-    """The share of lung in a sample, and whether its image is blank."""
+def _read_one(sample: Sample) -> tuple[float, bool, str | None]:
+    """The share of lung in a sample, whether its image is blank, and its caution."""
     image, mask = sample.image(), sample.mask()
     if image.shape != mask.shape:
         raise InputError(f"image {sample.id} is {image.shape}, its mask {mask.shape}: make them one size")
-    return float(mask.mean()), bool(image.min() == image.max())
+    return float(mask.mean()), bool(image.min() == image.max()), sample.caution

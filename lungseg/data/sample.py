@@ -38,7 +38,10 @@ class Sample(ABC):
 
     @property
     def caution(self) -> str | None:
-        """A sentence on what somebody should look at before the sample is believed; None as a rule."""
+        """What somebody should look at before the sample is believed, such as "is turned"; None as a rule.
+
+        It goes on after the sample's id, and names no file.
+        """
         return None
 
     @abstractmethod

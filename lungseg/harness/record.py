@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lungseg.harness.evaluate import RECORD
@@ -12,6 +12,7 @@ from lungseg.harness.plan import Plan
 from lungseg.harness.trial import Fold, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
+from lungseg.system.errors import shorten_paths
 from lungseg.system.hashing import find_libraries
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 from lungseg.system.stored import read_record
@@ -38,7 +39,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
             "group": list(entry.spec.group),
             "settings": _without_folders(entry.settings.model_dump(mode="json")),
             "weights": asdict(entry.weights) if entry.weights else None,
-            "skipped": entry.skipped,
+            "skipped": entry.skipped and shorten_paths(entry.skipped),
             "depends_on_seed": entry.depends_on_seed,
         }
         for entry in plan.entries
@@ -91,9 +92,11 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and (value.startswith("~/") or Path(value).is_absolute()):
+    if not isinstance(value, str):
+        return value
+    if value.startswith("~") or Path(value).is_absolute():
         return Path(value).name
-    return value
+    return PureWindowsPath(value).name if PureWindowsPath(value).is_absolute() else shorten_paths(value)
 
 
 def _split_record(fold: Fold) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from lungseg.harness.evaluate import RECORD as ROWS_RECORD
 from lungseg.harness.fit import BEGUN, find_replaced_seconds
@@ -14,22 +14,22 @@ from lungseg.harness.fit import RECORD as FIT_RECORD
 from lungseg.harness.trial import Trial
 from lungseg.report.figures.all import list_figure_files
 from lungseg.report.markup import format_duration
-from lungseg.results import FILES, FORMAT
+from lungseg.results import FILES, FORMAT, read_any_run
 from lungseg.spec import Spec
 from lungseg.system.errors import InputError
-from lungseg.system.files import explain_write_error, read_json, remove
+from lungseg.system.files import explain_write_error, remove
 from lungseg.system.lock import HOLDER, LOCK, hold_folder
 from lungseg.system.stored import DamagedError, read_record
 
-UNFINISHED = ".*.part"  # what a kill left of a file that was being written
-FIRST_SEALED = 4  # FORMAT of the first version whose run.json has its own hash
+# What a kill left of a file that was being written.
+UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.[0-9a-f]{{8}}\.part")
 # What a run writes in folders: of each trial in PLACES, and beside these.
 PLACES = ("trials", "parts", "models", "predictions/maps")  # "parts" is a former version's
 OTHERS = (
     *("trials/timings.json", "parts/timings.json"),
     *("predictions/images", "predictions/truth", "predictions/features", "predictions/images.json"),
 )
-PARENTS = (*(f"{place}{end}" for place in PLACES for end in ("/*", "")), "predictions")
+OF_A_TRIAL = re.compile(r"f\d+-s\d+")
 
 
 @contextmanager
@@ -53,8 +53,9 @@ def claim(directory: Path, spec: Spec, fresh: bool) -> Iterator[None]:
         raise explain_write_error(directory, error) from error
     with hold_folder(directory):
         try:
-            for path in directory.glob(UNFINISHED):
-                path.unlink()
+            for path in directory.iterdir():
+                if UNFINISHED.fullmatch(path.name) and path.is_file():
+                    path.unlink()
             if fresh:
                 _clear(directory)
         except OSError as error:
@@ -84,12 +85,14 @@ def require_nothing_replaced(trials: Sequence[Trial], directory: Path) -> None:
 
 
 def _require_ours(directory: Path, spec: Spec, fresh: bool) -> None:
-    unfinished = set(directory.glob(UNFINISHED)) if directory.is_dir() else set()
     if not directory.is_dir() or all(
-        path.name in (LOCK, HOLDER) or path in unfinished for path in directory.iterdir()
+        path.name in (LOCK, HOLDER) or UNFINISHED.fullmatch(path.name) for path in directory.iterdir()
     ):
         return
-    found = _read_run(directory / "run.json")
+    try:
+        found = read_any_run(directory / "run.json")
+    except DamagedError:
+        found = None
     if found is None:
         # A kill at the start, or somebody, may have damaged or removed it. The trials have their own keys.
         if not _has_trials(directory):
@@ -108,19 +111,6 @@ def _require_ours(directory: Path, spec: Spec, fresh: bool) -> None:
         )
 
 
-def _read_run(path: Path) -> dict[str, Any] | None:
-    """A former run.json, also of a version that didn't seal it; None if it is missing or damaged."""
-    try:
-        return read_record(path)
-    except DamagedError:
-        pass
-    with suppress(InputError):
-        found = read_json(path)
-        if found.get("format") in range(1, FIRST_SEALED):
-            return found
-    return None
-
-
 def _has_trials(directory: Path) -> bool:
     """Whether any trial of a benchmark is stored, as its sealed records show."""
     for name in (FIT_RECORD, BEGUN, ROWS_RECORD):
@@ -133,21 +123,44 @@ def _has_trials(directory: Path) -> bool:
 
 def _clear(directory: Path) -> None:
     """Removes what a benchmark writes, and nothing else; run.json, which makes the folder ours, last."""
-    for pattern in (*(f"{place}/*/f*-s*" for place in PLACES), *OTHERS):
-        for path in directory.glob(pattern):
-            remove(path)
+    for place in PLACES:
+        for named in _list_folder(directory / place):
+            for path in _list_folder(named):
+                if OF_A_TRIAL.fullmatch(path.name):
+                    remove(path)
+            _remove_empty(named)
+    for place in OTHERS:
+        if _is_below(directory / place, directory):
+            remove(directory / place)
+    for place in (*PLACES, "predictions"):
+        _remove_empty(directory / place)
     remove_figures(directory)
-    for pattern in PARENTS:
-        for path in directory.glob(pattern):
-            with suppress(OSError):  # something else is in it
-                path.rmdir()
     for file in reversed(FILES):
         remove(directory / file)
 
 
 def remove_figures(directory: Path) -> None:
-    """Remove the figures of a report, and nothing else."""
+    """Remove the figures of a report, and nothing else; a link in the place of their folder too."""
+    folder = directory / "figures"
+    if folder.is_symlink():
+        folder.unlink()
     for name in list_figure_files():
-        (directory / "figures" / name).unlink(missing_ok=True)
-    with suppress(OSError):
-        (directory / "figures").rmdir()
+        remove(folder / name)
+    _remove_empty(folder)
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """What is in a folder. A link in its place is removed and not followed."""
+    if folder.is_symlink():
+        folder.unlink()
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_below(path: Path, directory: Path) -> bool:
+    """Whether a path is reached without a link on the way."""
+    return path.parent.resolve() == directory.resolve() / path.parent.relative_to(directory)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it isn't there, is a link, or something else is in it
+        folder.rmdir()

@@ -23,7 +23,7 @@ from lungseg.results import TRIAL_TABLES, finish_run, read_table, write_table
 from lungseg.scoring.statistics import summarise
 from lungseg.spec import Spec
 from lungseg.system.distributed import barrier, broadcast, follow, is_main, world_size
-from lungseg.system.errors import InputError, UnwritableError, shorten_paths
+from lungseg.system.errors import InputError, TrialsFailedError, UnwritableError, shorten_paths
 from lungseg.system.files import write_atomically
 from lungseg.system.interrupts import Interrupted
 from lungseg.system.lock import require_free
@@ -100,12 +100,13 @@ def _run(plan: Plan, directory: Path, record: dict[str, Any], reporter: Reporter
     failed = {trial.entry.name for trial, _ in failures}
     # A mean over fewer folds or seeds than the others' would be another quantity.
     trials = [trial for trial in plan.trials if trial.entry.name not in failed]
+    record["failed"] = [{**trial.row, "reason": shorten_paths(why)} for trial, why in failures]
     if not trials:
-        raise InputError(f"every approach failed; the first: {failures[0][1]}")
+        write_record(directory / "run.json", record)
+        raise TrialsFailedError(f"every approach failed: {'; '.join(why for _, why in failures)}")
     _write_tables(trials, directory)
     record["empty"] |= _unit_gap(directory) | time_plan(plan, trials, directory, reporter)
     record["trials"] = [trial_record(trial, directory) for trial in trials]
-    record["failed"] = [{**trial.row, "reason": shorten_paths(why)} for trial, why in failures]
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     own = (trial["seconds"] for trial in record["trials"] if "taken_over" not in trial)
     record["seconds"] = round(sum(own) + timing_seconds(directory), 1)

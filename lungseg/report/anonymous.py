@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,7 @@ from lungseg.report.write import write_report
 from lungseg.results import TABLES, finish_run, read_run
 from lungseg.system.files import write_atomically
 
-SENTENCES = (
-    "leaks",
-    "notes",
-)  # of run.json; they may name images, as the audit's look-alikes and failures do
+LEFT_OUT = "left out, since it may name images"  # in the place of a sentence
 
 
 def has_private_names(run: dict[str, Any]) -> bool:
@@ -46,7 +42,7 @@ def write_anonymous(directory: Path, target: Path) -> None:
     for table in TABLES:
         if table != "scores" and (directory / f"{table}.csv").exists():
             shutil.copyfile(directory / f"{table}.csv", target / f"{table}.csv")
-    finish_run(target, _rename(run, images, patients))
+    finish_run(target, _rename(run, images))
     write_report(target)
 
 
@@ -54,23 +50,15 @@ def _number(names: Iterable[str], what: str) -> dict[str, str]:
     return {name: f"{what}-{number:04d}" for number, name in enumerate(sorted(set(names)), 1)}
 
 
-def _rename(run: dict[str, Any], images: dict[str, str], patients: dict[str, str]) -> dict[str, Any]:
-    speak = _make_replacer(patients | images)
+def _rename(run: dict[str, Any], images: dict[str, str]) -> dict[str, Any]:
+    """run.json with numbers for names. Sentences that may name images keep their number alone."""
     splits = [
         split | {"ids": {side: [images[name] for name in ids] for side, ids in split["ids"].items()}}
         for split in run["splits"]
     ]
-    lookalikes = [speak(sentence) for sentence in run["audit"]["lookalikes"]]
-    return (
-        run
-        | {key: [speak(sentence) for sentence in run[key]] for key in SENTENCES}
-        | {"splits": splits, "audit": run["audit"] | {"lookalikes": lookalikes}}
-        | {"failed": [failure | {"reason": speak(failure["reason"])} for failure in run["failed"]]}
-    )
-
-
-def _make_replacer(numbers: dict[str, str]) -> Callable[[str], str]:
-    """A function that replaces whole names in a sentence, the longest first."""
-    longest_first = sorted(numbers, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-    return lambda sentence: pattern.sub(lambda match: numbers[match[0]], sentence)
+    return run | {
+        "splits": splits,
+        "leaks": [LEFT_OUT for _ in run["leaks"]],
+        "audit": run["audit"] | {"lookalikes": [LEFT_OUT for _ in run["audit"]["lookalikes"]]},
+        "failed": [failure | {"reason": LEFT_OUT} for failure in run["failed"]],
+    }

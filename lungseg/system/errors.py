@@ -10,6 +10,14 @@ class InputError(Exception):
     without a traceback and exits with code 2.
     """
 
+    exit_code = 2
+
+
+class TrialsFailedError(InputError):
+    """No approach of a benchmark has any row, because a trial of each failed."""
+
+    exit_code = 1
+
 
 class UnwritableError(InputError):
     """A place can't be written, so nothing further can be stored there."""
@@ -17,7 +25,8 @@ class UnwritableError(InputError):
 
 # A path from the root of a file system (or a Windows drive), but not the second half of "a/b" or of a URL.
 # Folders may have spaces within their names; the last word may not, since a sentence goes on behind it.
-_FOLDER = r"""[/\\][^/\\\s:;'"<>|]+(?: [^/\\\s:;'"<>|]+)*"""
+_LETTER = r"""(?:[^/\\\s:;'"<>|]|(?<=\w)'(?=\w))"""
+_FOLDER = rf"[/\\]{_LETTER}+(?: {_LETTER}+)*"
 _ABSOLUTE = re.compile(rf"(?<![\w./:~-])(?:[A-Za-z]:)?~?(?:{_FOLDER}(?=[/\\]))+[/\\][\w.+@-]*")
 # A CPU's full memory is a plain RuntimeError of torch's allocator, a GPU's may be one of a library's codes.
 _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")

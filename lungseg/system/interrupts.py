@@ -61,7 +61,9 @@ def delay_interrupts() -> Iterator[Callable[[], bool]]:
         if waiting:  # also if the block raised something else: who asked to stop wants no next step
             signal.raise_signal(waiting.pop())
 
-    former = {number: signal.signal(number, keep) for number in SIGNALS}
+    # One that is ignored stays so; None is a handler that isn't Python's.
+    kept = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    former = {number: signal.signal(number, keep) for number in kept}
     try:
         yield lambda: bool(waiting)
     finally:

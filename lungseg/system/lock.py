@@ -34,22 +34,21 @@ def hold_folder(folder: Path) -> Iterator[None]:
         "host": platform.node(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire()
+        lock.acquire(timeout=1)  # `require_free` of another process takes it for a moment
     except Timeout:
         raise InputError(_refuse(folder)) from None
     except (OSError, NotImplementedError):
-        write_json(folder / HOLDER, holder)  # raises if it is the folder that can't be written
-        yield
-        return
+        lock = None  # if it is the folder that can't be written, the next line says so
     try:
         write_json(folder / HOLDER, holder)
         yield
     finally:
         with suppress(OSError):  # the lock's own file stays: two processes may have it open
             (folder / HOLDER).unlink(missing_ok=True)
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def require_free(folder: Path) -> None:

@@ -151,9 +151,7 @@ def test_an_approach_with_a_failed_seed_has_no_mean_over_the_others(spec_file, t
 def test_where_every_row_fails_the_first_reason_is_said(spec_file, tmp_path, monkeypatch):
     spec_file.write_text(SPEC.split("[[approach]]")[0] + ROW.format("Evil", "evil"))
     monkeypatch.setenv(WHERE, "fit-ValueError")
-    with pytest.raises(
-        InputError, match=r"every approach failed; the first: evil, fold 0, seed 0 ended with"
-    ):
+    with pytest.raises(InputError, match=r"every approach failed: evil, fold 0, seed 0 ended with"):
         benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "out")
     with pytest.raises(InputError, match="not finished"):
         write_report(tmp_path / "out")

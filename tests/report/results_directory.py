@@ -12,7 +12,7 @@ from lungseg.report.contents import Contents, read_contents
 from lungseg.report.tables.summary import write_tables
 from lungseg.results import FORMAT, TABLES, finish_run, write_table
 from lungseg.system.files import read_json
-from lungseg.system.stored import SEAL
+from lungseg.system.stored import SEAL, describe_files, write_record
 from tests.report import results_tables
 from tests.report.results_tables import DICE, IDS, SEEDS
 
@@ -34,6 +34,8 @@ def read_edited(directory: Path) -> Contents:
     if path.exists():
         record = read_json(path)
         finish_run(directory, {name: record[name] for name in record if name not in (SEAL, "tables")})
+    if (directory / "predictions").exists():
+        record_pictures(directory)
     return read_contents(directory)
 
 
@@ -108,6 +110,14 @@ def write_predictions(directory: Path) -> None:
     features = directory / "predictions/features/pixels.npz"
     features.parent.mkdir(parents=True)
     np.savez(features, maps=maps, image_id=IDS[0])
+    record_pictures(directory)
+
+
+def record_pictures(directory: Path) -> None:
+    """Say of all that lies below `predictions` that the run stored it."""
+    folder = directory / "predictions"
+    (folder / "images.json").unlink(missing_ok=True)
+    write_record(folder / "images.json", {"dataset": "12" * 32, "files": describe_files(folder)})
 
 
 def save_grey(path: Path, values: np.ndarray) -> None:

@@ -36,7 +36,7 @@ from lungseg.approaches.vgg19_context.stage_training import (
 )
 from lungseg.learning.fit import FitContext
 from lungseg.learning.model_files import write_tensors
-from lungseg.system.files import make_folder
+from lungseg.system.files import make_folder, remove
 from lungseg.system.runtime import Runtime
 from lungseg.system.stored import DamagedError, read_record, read_sealed, seal_folder, write_record
 
@@ -63,6 +63,9 @@ class ResumableFit:
     def read_images(self, train: Sequence[Any], validation: Sequence[Any]) -> None:
         """Read the images and make their changed copies, or open what is stored of them."""
         folder, report = self._folder / "cases", self._make_report("reading images")
+        if read_sealed(folder) is None:
+            remove(self._folder / "tables")
+            self._drop_stages(0)
         self.cases = read_augmented_images(
             folder, train, validation, self.settings, self.fit_context.seed, report
         )
@@ -73,6 +76,7 @@ class ResumableFit:
         self._choice = choose_pixels(self.cases, s.grid, s, seed, s.contexts)
         self._fold = assign_folds(self.cases.groups, s.folds, seed)
         if read_sealed(tables) is None:
+            self._drop_stages(0)
             make_folder(tables, empty=True)
             rng = np.random.default_rng([seed, 1])
             if s.shape_prior:
@@ -118,6 +122,7 @@ class ResumableFit:
         last = index == len(self.grids) - 1
         record = read_sealed(folder)
         if record is None:
+            self._drop_stages(index + 1)
             self._fit_and_store(index, make_folder(folder, empty=True), last)
             record = read_sealed(folder)
             self._store_seconds()
@@ -127,6 +132,11 @@ class ResumableFit:
             self.earlier.append(load_file(folder / MAPS)["maps"])
         self.rows_passed += record.pop("rows")
         return model, record
+
+    def _drop_stages(self, first: int) -> None:
+        """Remove stages (from 0) that were fitted to what is made again now."""
+        for index in range(first, len(self.grids)):
+            remove(self._folder / f"stage-{index + 1}")
 
     def _fit_and_store(self, index: int, folder: Path, last: bool) -> None:
         grid, seed = self.grids[index], self.fit_context.seed

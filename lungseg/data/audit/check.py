@@ -179,7 +179,7 @@ def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
     if finding.size:
         report.sizes[finding.size] += 1
     if finding.caution:
-        report.cautions.append(finding.caution)
+        report.cautions.append(f"{sample.id} {finding.caution}")
     if finding.blank:
         report.blank_images.append(sample.id)
     if isinstance(finding.error, SizeMismatch):

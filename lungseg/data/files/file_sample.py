@@ -46,10 +46,7 @@ class FileSample(Sample):
         fits_both_ways = turned in (2, 3, 4) or (turned != 1 and height == width)
         for path in self.mask_paths if fits_both_ways else ():
             if read_orientation(path) == 1:
-                return (
-                    f"{self.image_path.name} is turned by its EXIF orientation {turned} and {path.name} "
-                    "isn't: look whether the mask fits the upright picture"
-                )
+                return "is turned by its EXIF orientation and its mask isn't: look whether the two fit"
         return None
 
     def content(self) -> bytes:

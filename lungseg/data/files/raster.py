@@ -7,10 +7,9 @@ decompression bomb, or try fifty other formats, before this module could refuse 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from lungseg.data.files import png
 from lungseg.system.errors import InputError
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture shows no lung
@@ -44,7 +44,6 @@ _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_LENGTH, _TIFF_STRIPS, _TIFF_SAMPLES, _TIFF_ROWS_PER_STRIP, _TIFF_PLANAR = 257, 273, 277, 278, 284
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
 _EXIF_ORIENTATION = 274
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _TURNS = {  # what brings a picture of an EXIF orientation upright; 1 is upright
@@ -57,8 +56,6 @@ _TURNS = {  # what brings a picture of an EXIF orientation upright; 1 is upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_XMP_KEYWORD = b"XML:com.adobe.xmp\0"
-_LONGEST_CHUNK = 2**24  # bytes; a longer one is none of those that say something of the pixels
 
 
 def _silence_libtiff() -> None:
@@ -72,6 +69,9 @@ def _silence_libtiff() -> None:
 
 
 _silence_libtiff()
+
+
+_WHOLE: set[tuple] = set()  # PNG files that were found to be whole, as they are now
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,21 @@ def read_size(path: Path) -> tuple[int, int]:
     """Return (height, width) of the upright picture from the file's header. Raises as `read_raster`."""
     with _opened(path) as (image, file):
         width, height = image.size
-        turned = _read_statements(image, file).orientation in _QUARTER_TURNS
+        turned = _read_orientation(path, image, file) in _QUARTER_TURNS
         return (width, height) if turned else (height, width)
 
 
 def read_orientation(path: Path) -> int:
     """Return the EXIF orientation, 1 to 8, that `read_raster` applies; 1 for TIFF. Raises as that does."""
     with _opened(path) as (image, file):
+        return _read_orientation(path, image, file)
+
+
+def _read_orientation(path: Path, image: ImageFile, file: BinaryIO) -> int:
+    try:
         return _read_statements(image, file).orientation
+    except Exception as error:  # as in read_raster
+        raise InputError(f"{path} is truncated or damaged ({error}): copy it again or remove it") from error
 
 
 @contextmanager
@@ -179,36 +186,18 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
 def _require_whole(image: ImageFile, file: BinaryIO) -> None:
     """Raise ValueError if the pixels can't be what was written; Pillow would fill the gaps in silence."""
     if isinstance(image, PngImageFile):
-        position = file.tell()
-        _require_png_pixels(file, image.size, interlaced=bool(image.info.get("interlace")))
-        file.seek(position)
+        found = os.fstat(file.fileno())
+        state = file.name, found.st_size, found.st_mtime_ns, found.st_ino
+        if state not in _WHOLE:  # once a file: it costs as much as half its decoding
+            position = file.tell()
+            png.require_whole_pixels(file, image.size, interlaced=bool(image.info.get("interlace")))
+            file.seek(position)
+            _WHOLE.add(state)
     elif isinstance(image, TiffImageFile) and (strips := image.tag_v2.get(_TIFF_STRIPS)):
         rows = len(strips) * image.tag_v2.get(_TIFF_ROWS_PER_STRIP, 2**32)
         planes = image.tag_v2.get(_TIFF_SAMPLES, 1) if image.tag_v2.get(_TIFF_PLANAR) == 2 else 1
         if rows < image.tag_v2[_TIFF_LENGTH] * planes:
             raise ValueError(f"its strips hold {rows} of {image.tag_v2[_TIFF_LENGTH]} rows")
-
-
-def _require_png_pixels(file: BinaryIO, size: tuple[int, int], interlaced: bool) -> None:
-    """Compare the pixels of a PNG with their checksums, and their number with its size."""
-    file.seek(8)
-    unpacker, length, needed = zlib.decompressobj(), 0, 0
-    while len(head := file.read(8)) == 8:
-        size_of_chunk, chunk_type = struct.unpack(">I4s", head)
-        if chunk_type in (b"IHDR", b"IDAT") and size_of_chunk < 2 * LARGEST_AREA * 8:
-            body = file.read(size_of_chunk)
-            if zlib.crc32(chunk_type + body) != int.from_bytes(file.read(4)):
-                raise ValueError("its pixels are not those of its checksum")
-            if chunk_type == b"IHDR":
-                samples = _PNG_SAMPLES.get(body[9], 1)
-                needed = size[1] * (1 + (size[0] * samples * body[8] + 7) // 8)
-            while chunk_type == b"IDAT" and body and length < needed and not unpacker.eof:
-                length += len(unpacker.decompress(body, 2**20))  # in blocks: a bomb would fill the memory
-                body = unpacker.unconsumed_tail
-        else:
-            file.seek(size_of_chunk + 4, 1)
-    if not interlaced and length < needed:
-        raise ValueError(f"its pixels end after {length} of {needed} bytes")
 
 
 @dataclass(frozen=True)
@@ -228,30 +217,13 @@ def _read_statements(image: ImageFile, file: BinaryIO) -> _Statements:
         return _Statements(1, max(image.tag_v2.get(_TIFF_BITS, (1,))) or None)
     if isinstance(image, PngImageFile):
         position = file.tell()
-        chunks = dict(_read_png_chunks(file))
+        chunks = dict(png.read_chunks(file))
         file.seek(position)
-        exif, xmp = chunks.get(b"eXIf"), chunks.get(b"iTXt", b"")
+        exif, xmp = chunks.get(b"eXIf") or chunks.get(png.EXIF_TEXT), chunks.get(png.XMP, b"")
         depth, stated = chunks[b"IHDR"][8], chunks.get(b"sBIT", b"")[:1]
         # An sBIT of 0 says that no bit means anything: then the depth is the better guess.
         return _Statements(_find_orientation(exif, xmp), min(stated[0], depth) if stated > b"\0" else depth)
     return _Statements(_find_orientation(image.info.get("exif"), image.info.get("xmp", b"")), None)
-
-
-def _read_png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks that say something of the pixels; only an sBIT before them counts."""
-    file.seek(8)  # the signature has been checked
-    behind_pixels = False
-    while len(head := file.read(8)) == 8:
-        length, chunk_type = struct.unpack(">I4s", head)
-        behind_pixels |= chunk_type == b"IDAT"
-        wanted = chunk_type in (b"IHDR", b"eXIf") or (chunk_type == b"sBIT" and not behind_pixels)
-        if length < _LONGEST_CHUNK and (wanted or chunk_type == b"iTXt"):
-            body = file.read(length)
-            if wanted or body.startswith(_XMP_KEYWORD):
-                yield chunk_type, body
-            file.seek(4, 1)  # the checksum
-        else:
-            file.seek(length + 4, 1)
 
 
 def _find_orientation(exif: bytes | None, xmp: bytes) -> int:

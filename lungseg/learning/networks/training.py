@@ -256,10 +256,17 @@ class Training:
         if between > 0:  # 0 stands for every step, whatever that costs
             took = min(self._savings[-2:], default=0.0)  # the lower of two, since one may have been delayed
             between = max(between, took / LONGEST_SAVING_SHARE)
+        interrupted = self._ask_all(interrupted)
         if interrupted or time.perf_counter() - self._saved >= between:
             self.save(path)
         if interrupted:
             raise KeyboardInterrupt
+
+    def _ask_all(self, interrupted: bool) -> bool:
+        """Return whether a signal waits in any process: all have to end after the same step."""
+        if distributed.world_size() == 1:
+            return interrupted
+        return bool(distributed.all_reduce(torch.tensor(float(interrupted), device=self.runtime.device)))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: all that the next step depends on. Only the main process writes."""

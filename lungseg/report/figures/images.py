@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import chain, zip_longest
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -156,10 +157,15 @@ def _rank_images(contents: Contents) -> pd.Series:
     return dice[learned or list(dice)].mean(axis=1).sort_values(ascending=False, kind="stable")
 
 
+def _list_maps(contents: Contents) -> list[PurePosixPath]:
+    """Stored maps, as maps/APPROACH/TRIAL/IMAGE.png."""
+    return [PurePosixPath(name) for name in contents.pictures if name.startswith("maps/")]
+
+
 def _choose_approaches(contents: Contents) -> list[str]:
     """Choose approaches with stored maps, in the order of the spec; the best ones if there are many."""
-    maps = contents.directory / "predictions" / "maps"
-    stored = [name for name in contents.names if (maps / name).is_dir()]
+    mapped = {path.parts[1] for path in _list_maps(contents)}
+    stored = [name for name in contents.names if name in mapped]
     first = sorted(contents.ranked, key=lambda name: name in contents.baselines)
     kept = [name for name in first if name in stored][:MOST_APPROACHES]
     return [name for name in stored if name in kept]
@@ -167,8 +173,7 @@ def _choose_approaches(contents: Contents) -> list[str]:
 
 def _choose_cases(contents: Contents, ranked: pd.Series, shown: list[str]) -> list[tuple[str, str]]:
     """Choose the best, median and worst image of those stored with a map; return (row label, image id)."""
-    maps = contents.directory / "predictions" / "maps"
-    drawn = {path.stem for name in shown for path in (maps / name).glob("f*-s*/*.png")}
+    drawn = {path.stem for path in _list_maps(contents) if path.parts[1] in shown}
     drawn &= set(find_image_ids(contents))
     places = [place for place, image_id in enumerate(ranked.index) if image_id in drawn]
     if not places:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -28,10 +26,12 @@ class Prediction:
 
 def find_image_ids(contents: Contents) -> list[str]:
     """Return the ids of scored images that are stored with their true masks, sorted."""
-    folder = contents.directory / "predictions"
-    images = {path.stem for path in (folder / "images").glob("*.png")}
-    truths = {path.stem for path in (folder / "truth").glob("*.png")}
-    return sorted(images & truths & set(contents.scores["image_id"]))
+    stored = contents.pictures
+    return sorted(
+        name
+        for name in set(contents.scores["image_id"])
+        if f"images/{name}.png" in stored and f"truth/{name}.png" in stored
+    )
 
 
 def read_image(contents: Contents, image_id: str) -> np.ndarray:
@@ -48,14 +48,12 @@ def read_prediction(
     contents: Contents, name: str, image_id: str, shape: tuple[int, int]
 ) -> Prediction | None:
     """Read the prediction for an image by the first stored fold and seed; None if none is stored."""
-    folder, scores = contents.directory / "predictions" / "maps" / name, contents.scores
+    scores = contents.scores
     rows = scores[(scores["approach"] == name) & (scores["image_id"] == image_id)]
-    for path in sorted(folder.glob(f"f*-s*/{escape(image_id)}.png")):
-        trial = re.fullmatch(r"f(\d+)-s(\d+)", path.parent.name)
-        fold, seed = (int(trial[1]), int(trial[2])) if trial else (-1, -1)
-        scored = rows[(rows["fold"] == fold) & (rows["seed"] == seed)]
-        if not scored.empty:  # maps of a fold or seed that the spec no longer has are not scored
-            row = scored.iloc[0]
+    for row in rows.sort_values(["fold", "seed"]).to_dict("records"):
+        place = f"maps/{name}/f{row['fold']}-s{row['seed']}/{image_id}.png"
+        if place in contents.pictures:
+            path = contents.directory / "predictions" / place
             return Prediction(_read(contents, path, shape) >= row["threshold"], float(row["dice"]))
     return None
 
@@ -65,7 +63,7 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
     best = None
     for name in contents.names:
         path = contents.directory / "predictions" / "features" / f"{name}.npz"
-        if not path.exists():
+        if f"features/{name}.npz" not in contents.pictures:
             continue
         _require_stored(contents, path)
         try:
@@ -82,8 +80,7 @@ def _require_stored(contents: Contents, path: Path) -> None:
     """Raise InputError if a picture below `predictions` isn't the one that the run stored."""
     folder = contents.directory / "predictions"
     name = path.relative_to(folder).as_posix()
-    stored = {name: contents.pictures[name]} if name in contents.pictures else {}
-    if damage := find_damage(folder, stored):
+    if damage := find_damage(folder, {name: contents.pictures[name]}):
         raise InputError(f"{damage}: run the benchmark again")
 
 

@@ -112,3 +112,15 @@ def test_libraries_print_nothing_of_their_own(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("refused\n" * 4, "")
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_exif_as_text_is_read_as_other_programs_write_it(tmp_path, kind):
+    text = b"\nexif\n      26\n" + EXIF_6.hex().encode() + b"\n"
+    before = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": b"\0\0\0\0"}[kind]
+    body = b"Raw profile type exif\0" + before + (zlib.compress(text) if kind == b"zTXt" else text)
+    path = tmp_path / "text.png"
+    path.write_bytes(png_with(ramp(), (kind, body)))
+    assert read_size(path) == read_image(path).shape == (40, 48)
+    path.write_bytes(png_with(ramp(), (kind, body[:30])))
+    assert read_size(path) == read_image(path).shape == (48, 40)
