@@ -63,7 +63,7 @@ def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_f
         case "missing":
             (out / "run.json").unlink()
         case "a kill's":
-            (out / "run.json").rename(out / ".run.json.0123.part")
+            (out / "run.json").rename(out / ".run.json.0123abcd.part")
     benchmark(spec, out)
     assert capsys.readouterr().out.count("stored by a former run") == 3
     assert (out / "scores.csv").read_bytes() == scores
@@ -72,7 +72,7 @@ def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_f
 def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    for name in (".lock", ".lock.json", ".run.json.0123.part"):
+    for name in (".lock", ".lock.json", ".run.json.0123abcd.part"):
         (out / name).write_text("{")
     benchmark(read_spec(spec_file, NO_TIMING), out)
     assert (out / "summary.md").exists()
@@ -104,6 +104,28 @@ def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, finished, tmp_pa
     assert not any(path.exists() for path in stale)
     assert not (out / "parts").exists()
     assert not (out / "models/pixels/f0-s0").is_symlink()
+
+
+def test_fresh_follows_no_link_and_takes_no_file_of_a_like_name(spec_file, finished, tmp_path):
+    theirs = tmp_path / "theirs"
+    for name in ("pixels/f0-s0/model", "dice.png", "pixels/final-scores.txt"):
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / name).write_text("theirs")
+    for name in ("trials", "figures"):
+        shutil.rmtree(finished / name, ignore_errors=True)
+        (finished / name).symlink_to(theirs)
+    shutil.rmtree(finished / "models/pixels")
+    (finished / "models/pixels").symlink_to(theirs / "pixels")
+    mine = [finished / name for name in ("models/mean-mask/final-scores.txt", ".movie.part")]
+    for path in mine:
+        path.write_text("mine")
+    benchmark(read_spec(spec_file, NO_TIMING), finished, fresh=True)
+    assert all(path.read_text() == "mine" for path in mine)
+    assert sorted(path.name for path in theirs.rglob("*") if path.is_file()) == [
+        *("dice.png", "final-scores.txt", "model")
+    ]
+    assert not (finished / "trials").is_symlink()
+    assert not (finished / "models/pixels").is_symlink()
 
 
 def test_a_stored_fit_of_other_settings_is_not_replaced_without_a_word(spec_file, finished, tmp_path):
