@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,14 @@ def lungseg(monkeypatch, capfd):
                 patch.delenv(name)
             for name, value in environment.items():
                 patch.setenv(name, value)
-            with pytest.raises(SystemExit) as ended:
-                main()
+            patch.setenv("MPLBACKEND", "agg")  # likewise
+            former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    main()
+            finally:
+                for number, handler in former.items():
+                    signal.signal(number, handler)
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(words, ended.value.code or 0, out, err)
 
@@ -84,7 +91,7 @@ def test_a_benchmark_as_typed(lungseg, spec, tmp_path):
 
 
 def test_bad_specs_and_flags(lungseg, spec, tmp_path):
-    assert_refused(typed("benchmark", str(tmp_path / "no.toml")), "no.toml")
+    assert_refused(lungseg("benchmark", str(tmp_path / "no.toml")), "no.toml")
     assert_refused(lungseg("benchmark", spec(approach='use = "unet"')), "unet", "vgg19-pixels")
     assert_refused(lungseg("benchmark", spec(approach='use = "mean-mask"\nsise = 3')), "sise", "size")
     assert_refused(lungseg("benchmark", spec(), "--device", "tpu"), "tpu")
@@ -107,7 +114,7 @@ def test_what_a_spec_says_wrong_does_not_wait_for_torch(spec):
 
 def test_data_that_is_not_there(lungseg, spec, tmp_path):
     real = spec(data='dataset = "cxr704"\nsplit = "every-14th"')
-    assert_refused(typed("benchmark", real), "LUNGSEG_DATA")
+    assert_refused(lungseg("benchmark", real), "LUNGSEG_DATA")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path / "nowhere")), "nowhere")
     assert_refused(lungseg("benchmark", real, LUNGSEG_DATA=str(tmp_path)), str(tmp_path))
 
@@ -142,7 +149,7 @@ def test_an_unreadable_image_is_named(lungseg, spec, tmp_path):
 
 
 def test_phantoms_as_files_are_a_sound_folder_dataset(lungseg, tmp_path):
-    made = typed("data", "phantom", str(tmp_path / "made"), "--count", "4", "--size", "64")
+    made = lungseg("data", "phantom", str(tmp_path / "made"), "--count", "4", "--size", "64")
     assert made.returncode == 0, made.stderr
     words = ("data", "check", "folder", "--set", "images=made/images", "--set", "masks=made/masks")
     checked = lungseg(*words, LUNGSEG_DATA=str(tmp_path))
@@ -151,7 +158,7 @@ def test_phantoms_as_files_are_a_sound_folder_dataset(lungseg, tmp_path):
 
 
 def test_info_and_list_say_what_is_missing(lungseg):
-    done = typed("info")
+    done = lungseg("info")
     assert done.returncode == 0, done.stderr
     assert "LUNGSEG_DATA" in done.stdout
     assert "phantom" in lungseg("data", "list").stdout

@@ -152,6 +152,7 @@ def test_where_a_folder_cannot_be_made_it_is_said(tmp_path):
 def signals():
     """The command line's handlers, and afterwards those that were there."""
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     raise_on_signals()
     yield
     for number, handler in former.items():
@@ -198,7 +199,8 @@ def test_a_signal_is_not_lost_where_the_block_raises(signals):
         work()
 
 
-def test_without_handlers_of_ours_python_does_what_it_does():
+def test_without_handlers_of_ours_python_does_what_it_does(signals):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), delay_interrupts():
         signal.raise_signal(signal.SIGINT)
 
