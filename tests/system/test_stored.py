@@ -223,7 +223,10 @@ def test_an_ignored_signal_stays_ignored():
     others = signal.getsignal(signal.SIGTERM)
     try:
         raise_on_signals()
-        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with delay_interrupts() as is_interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert not is_interrupted()
     finally:
         signal.signal(signal.SIGINT, former)
         signal.signal(signal.SIGTERM, others)

@@ -188,7 +188,7 @@ def _require_whole(image: ImageFile, file: BinaryIO) -> None:
     if isinstance(image, PngImageFile):
         found = os.fstat(file.fileno())
         state = file.name, found.st_size, found.st_mtime_ns, found.st_ino
-        if state not in _WHOLE:  # once a file: it costs as much as half its decoding
+        if state not in _WHOLE:  # once a file: it unpacks the pixels a second time
             position = file.tell()
             png.require_whole_pixels(file, image.size, interlaced=bool(image.info.get("interlace")))
             file.seek(position)
