@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from lungseg.cli import main
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("without_figures")  # those `typed` in a process of its own draw them
 
 
 def typed(*words: str, **environment: str) -> subprocess.CompletedProcess:

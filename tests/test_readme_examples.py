@@ -40,7 +40,7 @@ def clinic(tmp_path, monkeypatch, discs):
     return tmp_path
 
 
-def test_the_readmes_approach_and_dataset_run_as_printed(clinic):
+def test_the_readmes_approach_and_dataset_run_as_printed(clinic, without_figures):
     spec = clinic / "readme.toml"
     spec.write_text(SPEC)
     benchmark(read_spec(spec), clinic / "out")

@@ -74,13 +74,14 @@ def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
     """
     dataset = find_dataset(name, options, find_data_root())
     with name_errors(f"dataset {name!r}"):
-        samples = dataset.samples()
+        inventory = dataset.inventory()
+        samples = inventory.usable_samples()
     if not samples:
         raise InputError(f"dataset {name!r} has no image with a mask: look with `lungseg data check`")
     if unusable := [sample.id for sample in samples if not is_safe_id(sample.id)]:
         raise InputError(f"dataset {name!r}: {explain_unsafe_id(unusable[0])}")
     sha256 = fingerprint(samples)
-    missing = len(dataset.inventory().images_without_mask)
+    missing = len(inventory.images_without_mask)
     notes = [f"{missing} images have no mask and are left out"] if missing else []
     kept = samples if dataset.real else remember(samples)
     if dataset.real or isinstance(kept[0], RememberedSample):  # cheap to read

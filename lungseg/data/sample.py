@@ -75,6 +75,12 @@ class Inventory:
         duplicates = [f"the id {name} is used {n} times: rename the images" for name, n in counts if n > 1]
         return self.ambiguous + duplicates
 
+    def usable_samples(self) -> list[Sample]:
+        """Return the samples sorted by id. Raises InputError for the first of `conflicts`."""
+        if self.conflicts:
+            raise InputError(self.conflicts[0])
+        return sorted(self.samples, key=lambda sample: sample.id)
+
 
 class Dataset(ABC):
     """A named set of samples. A new dataset is one file in `lungseg/data/datasets`.
@@ -108,7 +114,4 @@ class Dataset(ABC):
 
         Raises InputError if the dataset isn't there, two images have one id, or an image has two masks.
         """
-        inventory = self.inventory()
-        if inventory.conflicts:
-            raise InputError(inventory.conflicts[0])
-        return sorted(inventory.samples, key=lambda sample: sample.id)
+        return self.inventory().usable_samples()

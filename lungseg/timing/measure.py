@@ -28,7 +28,7 @@ from lungseg.timing.statistics import run_steps, time_chain
 
 DECODED_AT_ONCE = 8  # files are read one by one, so a larger batch shows nothing new
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
-PRODUCTS = 20
+SMALLEST_PRODUCT, PRODUCTS = 256, 20
 # NVML's counter is updated every 20 to 100 ms: over two seconds an error of at most 5 %.
 ENERGY_SECONDS = 2.0
 
@@ -142,21 +142,20 @@ class Stopwatch:
 def measure_product_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
     """Measure the device's reachable peak speed: GFLOP/s of a square matrix product by torch.matmul.
 
-    A product of N x N matrices is 2 N^3 floating-point operations. N is `size`, halved until a product takes
-    less than a second. The speed is that of the median of 20 products after warm-up: what the device
+    A product of N x N matrices is 2 N^3 floating-point operations. N is doubled from 256 to `size`, unless a
+    product takes more than 20 ms before. The speed is that of the median of 20 products after warm-up: what the device
     sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
     """
     synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     with torch.inference_mode(), _precision_of_convolutions():
-        while True:
-            matrix = torch.rand(size, size, device=device).to(dtype)
-            steps = [("product", lambda matrix: torch.matmul(matrix, matrix))]
+        steps = [("product", lambda matrix: torch.matmul(matrix, matrix))]
+        first, n = 0.0, min(SMALLEST_PRODUCT, size) // 2
+        while n < size and first <= 0.02:  # a type that the device only imitates can take minutes at `size`
+            n *= 2
+            matrix = torch.rand(n, n, device=device).to(dtype)
             first = time_chain(steps, matrix, 1, 1, synchronise)["product"][0]
-            if first < 1 or size <= 256:
-                break
-            size //= 2
         seconds = time_chain(steps, matrix, PRODUCTS, 1, synchronise)["product"]
-    return 2 * size**3 / float(np.median(seconds)) / 1e9
+    return 2 * n**3 / float(np.median(seconds)) / 1e9
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Approaches and datasets that aren't ours: what they may do, and what becomes of what they may not."""
 
-import multiprocessing
 import re
 
 import numpy as np
@@ -81,16 +80,6 @@ class Wild(Half):
 
     def finish(self, maps, sizes):
         return [np.full(size, np.nan, np.float32) for size in sizes]
-
-
-class Shy(Half):
-    """Can't be loaded for the clock."""
-
-    @classmethod
-    def load(cls, directory, settings, runtime):
-        if multiprocessing.parent_process() is not None:
-            raise RuntimeError("not in here")
-        return cls(settings, runtime)
 
 
 class OneWay(Half):

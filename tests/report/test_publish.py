@@ -21,6 +21,24 @@ def results(reported, tmp_path):
     return shutil.copytree(reported, tmp_path / "results" / "study")
 
 
+@pytest.fixture(autouse=True)
+def _figures_drawn_before(request, reported, monkeypatch):
+    """Figures that are drawn anew are those that were drawn before: to draw them takes ten seconds.
+
+    A test marked `figures` draws them nevertheless.
+    """
+
+    def copy(contents):
+        (contents.directory / "figures").mkdir(exist_ok=True)
+        stored = (contents.directory / "predictions").exists()
+        for path in (reported / "figures").iterdir():
+            if stored or path.stem not in SHOWS_IMAGES:
+                shutil.copyfile(path, contents.directory / "figures" / path.name)
+
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr("lungseg.report.write.draw_figures", copy)
+
+
 def set_record(directory, **values):
     record = json.loads((directory / "run.json").read_text())
     del record["sha256"]
@@ -247,6 +265,7 @@ def test_a_record_that_does_not_say_whether_people_are_shown_is_not_published(re
         publish(results, tmp_path / "reference", tmp_path / "none.md")
 
 
+@pytest.mark.figures
 def test_edited_summaries_and_missing_figures_are_made_anew(results, tmp_path):
     whole = {name: (results / name).read_bytes() for name in ("summary.md", "figures/dice.png")}
     (results / "summary.md").write_text("ours is best")

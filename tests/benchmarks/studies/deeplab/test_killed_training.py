@@ -4,12 +4,17 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from benchmarks.studies.deeplab import killed_training as study
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.system.hashing import find_reached_modules, hash_code
 from tests.benchmarks.studies.deeplab.small_network import SMALL
 
 
@@ -55,13 +60,20 @@ def run_command(words: list[str], env: dict[str, str]) -> None:
     cli.main()
 
 
-def test_weights_after_kills_are_those_of_an_uninterrupted_run(forks, capsys, tmp_path, monkeypatch):
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no fork here")
+def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path, monkeypatch):
+    forks = get_context("fork")
+    for name in find_reached_modules("lungseg.harness.run", DeepLabV3PlusResNet50):
+        import_module(name)  # once, not in each fork
+    hash_code(DeepLabV3PlusResNet50)  # parsed once, likewise
+
     def start(command, *, start_new_session, env, **_) -> Forked:
         assert start_new_session
         return Forked(forks, command, env)
 
-    monkeypatch.setattr(study.subprocess, "Popen", start)
-    words = ["--kills", "2", "--images", "9", "--epochs", "4", "--size", "48", "--longest", "0.01"]
+    # Its name alone: forked processes start programs, too.
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    words = ["--kills", "2", "--images", "9", "--epochs", "2", "--size", "48", "--longest", "0.01"]
     assert study.main([*words, "--out", str(tmp_path)]) == 0
     found = re.findall(r"s after a first step, stored: (\d+) epochs and (\d+) steps", capsys.readouterr().out)
     assert (0, 0) < tuple(map(int, found[0])) < tuple(map(int, found[1]))  # else it would have started over
