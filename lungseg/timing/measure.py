@@ -143,8 +143,8 @@ def measure_product_speed(device: torch.device, dtype: torch.dtype, size: int) -
     """Measure the device's reachable peak speed: GFLOP/s of a square matrix product by torch.matmul.
 
     A product of N x N matrices is 2 N^3 floating-point operations. N is doubled from 256 to `size`, unless a
-    product takes more than 20 ms before. The speed is that of the median of 20 products after warm-up: what the device
-    sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
+    product takes more than 20 ms before. The speed is that of the median of 20 products after warm-up: what
+    the device sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
     """
     synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     with torch.inference_mode(), _precision_of_convolutions():
