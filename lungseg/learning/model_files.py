@@ -33,4 +33,4 @@ def explain_damage(path: Path, *more: type[Exception]) -> Iterator[None]:
     except (*DAMAGE, *more) as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{path} is missing or damaged: fit the approach again") from error
+        raise InputError(f"{path} is missing or damaged: run its benchmark again, which fits anew") from error

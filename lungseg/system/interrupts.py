@@ -37,6 +37,14 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
+def read_handlers() -> dict[int, Callable | int]:
+    """Return what SIGINT and SIGTERM do now, as far as Python may change it: nothing in other threads."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {number: signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in found.items() if handler is not None}
+
+
 @contextmanager
 def delay_interrupts() -> Iterator[Callable[[], bool]]:
     """Keep signals waiting during the `with` block; at its end they do what they did before it.
@@ -45,9 +53,6 @@ def delay_interrupts() -> Iterator[Callable[[], bool]]:
     and ends. A second signal doesn't wait. In another thread than the main one, where signals never arrive,
     nothing is done.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
     waiting: list[int] = []
 
     def keep(number: int, frame: FrameType | None) -> None:
@@ -61,9 +66,8 @@ def delay_interrupts() -> Iterator[Callable[[], bool]]:
         if waiting:  # also if the block raised something else: who asked to stop wants no next step
             signal.raise_signal(waiting.pop())
 
-    # One that is ignored stays so; None is a handler that isn't Python's.
-    kept = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    former = {number: signal.signal(number, keep) for number in kept}
+    # One that is ignored stays so.
+    former = {n: signal.signal(n, keep) for n, now in read_handlers().items() if now is not signal.SIG_IGN}
     try:
         yield lambda: bool(waiting)
     finally:

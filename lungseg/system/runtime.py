@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import threadpoolctl
 import torch
+
+from lungseg.system.interrupts import read_handlers
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,25 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def _find_working_folder() -> str | None:
+    """The working directory; None if somebody has removed it."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 @contextmanager
 def keep_process_state(threads: int) -> Iterator[None]:
     """Give a `with` block the same process state whatever ran before, and put the former state back.
 
     That is: deterministic algorithms, `threads` threads, gradients on, float32 as torch's default, fixed
-    seeds of Python, numpy and torch; and the working directory, the environment's variables and the filters
-    of warnings as they were.
+    seeds of Python, numpy and torch; and the working directory, the environment's variables, the folders of
+    modules, what signals do and the filters of warnings as they were.
     """
-    before = os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), dict(os.environ)
+    before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_float32_matmul_precision()
+    environment, places, handlers = dict(os.environ), list(sys.path), read_handlers()
+    folder = _find_working_folder()
     use_threads(threads)
     be_deterministic()
     torch.set_default_dtype(torch.float32)
@@ -75,12 +89,17 @@ def keep_process_state(threads: int) -> Iterator[None]:
         with np.errstate(), warnings.catch_warnings():
             yield
     finally:
-        folder, dtype, grad, environment = before
-        os.chdir(folder)
+        dtype, grad, precision = before
+        if folder is not None:
+            os.chdir(folder)
         torch.set_default_dtype(dtype)
         torch.set_default_device(None)
         torch.set_grad_enabled(grad)
+        torch.set_float32_matmul_precision(precision)
         os.environ.clear()
         os.environ.update(environment)
+        sys.path[:] = places
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         use_threads(threads)
         be_deterministic()

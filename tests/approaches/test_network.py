@@ -265,7 +265,7 @@ def test_what_a_device_refuses_is_no_damaged_file(
         with pytest.raises(RuntimeError, match="busy"):
             SmallApproach.load(tmp_path, approach.settings, runtime)
     (tmp_path / approach.FILE).write_bytes(b"")
-    with pytest.raises(InputError, match="is missing or damaged: fit the approach again"):
+    with pytest.raises(InputError, match="is missing or damaged: run its benchmark again, which fits anew"):
         SmallApproach.load(tmp_path, approach.settings, runtime)
 
 

@@ -75,6 +75,9 @@ class Meddler(MeanMask):
         warnings.simplefilter("error")
         os.environ["OMP_NUM_THREADS"] = "7"
         os.chdir("/")
+        sys.path.insert(0, "/elsewhere")
+        torch.set_float32_matmul_precision("medium")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return super().fit(train, validation, context)
 
 
@@ -173,7 +176,7 @@ def test_settings_that_are_no_model(spec_with, tmp_path):
 
 def test_a_row_that_changes_the_process_changes_no_other(spec_with, finished_once, tmp_path):
     here, threads, dtype = Path.cwd(), torch.get_num_threads(), torch.get_default_dtype()
-    environment = dict(os.environ)
+    environment, places, handler = dict(os.environ), list(sys.path), signal.getsignal(signal.SIGINT)
     benchmark(spec_with(("Meddler", "meddler")), tmp_path / "out")
     with_meddler = read_table(tmp_path / "out", "scores").query("approach != 'meddler'")
     alone = read_table(finished_once, "scores")
@@ -182,6 +185,9 @@ def test_a_row_that_changes_the_process_changes_no_other(spec_with, finished_onc
     assert torch.get_default_dtype() == dtype
     assert torch.is_grad_enabled()
     assert dict(os.environ) == environment
+    assert sys.path == places
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert signal.getsignal(signal.SIGINT) is handler
     torch.set_num_threads(threads)
 
 

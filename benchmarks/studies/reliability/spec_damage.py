@@ -49,6 +49,18 @@ TINY = {
     "timing": {"batch_sizes": [1, 3], "repeats": 4, "warmup": 1, "rounds": 2},
 }
 
+ROWS = (
+    {"use": "mean-mask", "size": 32},
+    {"use": "threshold"},
+    *(
+        {"use": "vgg19-pixels", "weights": "random", "size": 32, "regressor": regressor}
+        for regressor in ("lightgbm", "ridge", "mlp", "sklearn.ensemble:RandomForestRegressor")
+    ),
+    {"use": "vgg19-context", "contexts": 0, "features": False},
+    {"use": "deeplabv3plus-resnet50", "weights": "random", "size": 64, "epochs": 2, "freeze_norms": True},
+    {"use": "deeplabv3plus-resnet50", "weights": "random", "recipe": "cpu", "network": {"topology": "smp"}},
+)
+
 Values = dict[str, Any]
 Place = tuple[list | dict, str | int]  # a table or list, and a key or index in it
 Change = Callable[[Values, np.random.Generator], None]
@@ -133,6 +145,44 @@ def _keep(values: Values, rng: np.random.Generator) -> None:
     """The sound spec."""
 
 
+def _move_numbers(values: Values, rng: np.random.Generator) -> None:
+    """Change numbers by a little, as somebody does who tries settings."""
+    for _ in range(int(rng.integers(1, 5))):
+        table, key = _draw_numbers(values, rng, (int, float))
+        if isinstance(table[key], float):
+            table[key] *= float(rng.uniform(0.8, 1.1))
+        elif isinstance(table[key], int):
+            table[key] += int(rng.integers(0, 3))
+
+
+def _order_rows(values: Values, rng: np.random.Generator) -> None:
+    rng.shuffle(values["approach"])
+
+
+def _leave_rows_out(values: Values, rng: np.random.Generator) -> None:
+    kept = rng.permutation(len(values["approach"]))[: rng.integers(1, len(values["approach"]) + 1)]
+    values["approach"] = [values["approach"][number] for number in sorted(kept)]
+
+
+def _take_other_seeds(values: Values, rng: np.random.Generator) -> None:
+    values["seeds"] = [int(seed) for seed in rng.permutation(20)[: rng.integers(1, 6)]]
+    values["data"]["seed"] = int(rng.integers(1000))
+
+
+def _add_rows(values: Values, rng: np.random.Generator) -> None:
+    """Add the rows that README and docs tell to try."""
+    for number in range(int(rng.integers(1, 3))):
+        values["approach"].append({"name": f"another-{number}", **_pick(ROWS, rng)})
+
+
+def _merge_tables(values: Values, rng: np.random.Generator) -> None:
+    """Give the tables of another sound spec that say how to run."""
+    other = _pick(tuple(make_bases()), rng)
+    for key in ("runtime", "timing", "seeds", "evaluate_on"):
+        if key in other and rng.random() < 0.7:
+            values[key] = other[key]
+
+
 def _change_type(values: Values, rng: np.random.Generator) -> None:
     table, key = _draw(values, rng)
     table[key] = _pick(OF_OTHER_TYPES, rng)
@@ -214,8 +264,17 @@ def _change_split(values: Values, rng: np.random.Generator) -> None:
         values["approach"][0]["split"] = _pick(SPLITS, rng)
 
 
-CHANGES: dict[str, Change] = {
+# What leaves most specs sound.
+NEIGHBOURS: dict[str, Change] = {
     "untouched": _keep,
+    "numbers nearby": _move_numbers,
+    "rows in another order": _order_rows,
+    "rows left out": _leave_rows_out,
+    "other seeds": _take_other_seeds,
+    "rows added": _add_rows,
+    "tables of another spec": _merge_tables,
+}
+DAMAGE: dict[str, Change] = {
     "value of another type": _change_type,
     "value out of range": _change_range,
     "huge number": _write_huge,

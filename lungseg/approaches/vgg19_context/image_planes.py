@@ -76,7 +76,7 @@ class ImagePlanes(nn.Module):
             self.shape = ShapePrior(len(tensors["shape.pictures"])).to(self.runtime.device)
             missing, unknown = self.load_state_dict(tensors, strict=False)
         if unknown or any(not name.startswith("pyramid.") for name in missing):
-            raise InputError(f"{path} is of other settings: fit the approach again")
+            raise InputError(f"{path} is of other settings: run its benchmark again, which fits anew")
 
     def compute_features(self, normalised: Tensor) -> list[Tensor]:
         """Compute the maps of every block, of normalised images N x 1 x S x S."""

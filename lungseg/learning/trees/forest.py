@@ -12,7 +12,7 @@ import numpy as np
 
 from lungseg.system.errors import InputError
 
-_DAMAGED = "the LightGBM model text is damaged: fit the approach again"
+_DAMAGED = "the LightGBM model text is damaged: run its benchmark again, which fits anew"
 _CATEGORICAL, _MISSING = 1, 3 << 2  # bits of decision_type, see LightGBM's tree.h
 ZERO = np.float32(1e-35)  # LightGBM treats values up to this distance from zero as zero
 

@@ -37,7 +37,7 @@ def test_a_model_of_other_settings_is_refused(shared, small, runtime, tmp_path):
     approach.save(tmp_path / "model")
     for other in ({"scales": (64,)}, {"components": 5}, {"components": 0}, {"contexts": 2}):
         settings = small(**other)
-        with pytest.raises(InputError, match="fit the approach again"):
+        with pytest.raises(InputError, match="run its benchmark again, which fits anew"):
             Vgg19Context.load(tmp_path / "model", settings, runtime)
 
 
