@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME
-from lungseg.system.plugins import validate
+from lungseg.system.plugins import Settings, validate
 
 Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Repeats = Annotated[int, Field(ge=4, le=100_000)]
 LONGEST_SPEC = 1_000_000  # bytes
+LONGEST_TEXT = 1000  # letters of a value, which messages quote
 
 
-class _OpenTable(BaseModel):
+class _OpenTable(Settings):
     """A table with further keys, which belong to a dataset, a split or an approach."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -34,17 +35,23 @@ class _OpenTable(BaseModel):
 class DataSpec(_OpenTable):
     """`[data]`: what is evaluated, and how it is split. Further keys belong to the dataset or the split."""
 
-    dataset: str  # a name that `lungseg data list` shows, or "package.module:Class"
-    split: str = "random"  # the rule, see `lungseg.data.splits.make_splits`
-    allow_leaks: bool = False  # go on with a picture or patient on two sides; every table then says so
+    dataset: str
+    """A name that `lungseg data list` shows, or a class as "package.module:Class"."""
+    split: str = "random"
+    """The rule that divides the images into training, validation and test."""
+    allow_leaks: bool = False
+    """Run although an image or a patient is on two sides of the split. Every table then says so."""
 
 
 class TrainingDataSpec(_OpenTable):
     """`[training_data]`: another dataset to train on, all of it except a share for validation."""
 
-    dataset: str  # as in `[data]`
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of its images
-    split_seed: Seed = 0  # fixes which images are for validation
+    dataset: str
+    """As in `[data]`."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of its images that is for validation."""
+    split_seed: Seed = 0
+    """Fixes which images are for validation."""
 
 
 def _in_a_list(value: Any) -> Any:
@@ -60,38 +67,33 @@ Group = Annotated[str, Field(pattern=r"^\S(.{0,58}\S)?$")]
 
 
 class ApproachSpec(_OpenTable):
-    """`[[approach]]`: a row of the tables. Further keys are the approach's own settings.
-
-    Attributes:
-        use: a name that `lungseg info` lists, or "package.module:Class".
-        name: of the row; `use` if not given.
-        threshold: pixels of a map at or above it are lung; "validation" chooses it by Dice on the validation
-            images.
-        split: a rule of its own instead of the one in `[data]`, to repeat what somebody else did. Its row
-            can't be compared image by image with the others then.
-        trainings: how many of the spec's seeds to train it with, from the first; all if not given. For
-            approaches that take long. The report names the approaches with fewer seeds.
-        group: of an ablation, one name or a list of them. The report then shows each group as a table and a
-            panel of its own, its rows in the order of the spec. It changes no result.
-    """
+    """`[[approach]]`: a row of the tables. Further keys are the approach's own settings."""
 
     use: str
+    """A name that `lungseg info` lists, or a class as "package.module:Class"."""
     name: Name
+    """Names the row. Without it the row is named as `use`."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
+    """Pixels at or above it are lung. "validation" chooses it by Dice on the validation images."""
     split: str | None = None
+    """A split rule for this row alone. The row can't be compared image by image with the others then."""
     trainings: Annotated[int, Field(ge=1)] | None = None
+    """Train with this many of the seeds, from the first. Without it all seeds are used."""
     group: Annotated[tuple[Group, ...], BeforeValidator(_in_a_list)] = ()
+    """One group of an ablation, or a list of groups. Each is a table and a panel. It changes no result."""
 
 
-class VariantSpec(BaseModel):
+class VariantSpec(Settings):
     """`[[timing.variants]]`: a further runtime to time in. A missing key is as in the run's own runtime."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     precision: Literal["float32", "bfloat16"] | None = None
-    channels_last: bool | None = None  # the memory layout NHWC
+    """The number format."""
+    channels_last: bool | None = None
+    """Use the memory layout NHWC."""
     compiled: bool | None = None
-    approaches: tuple[Name, ...] | None = None  # names of the rows to time; all if missing
+    """Use `torch.compile`."""
+    approaches: tuple[Name, ...] | None = None
+    """Names of the rows to time. Without it all rows are timed."""
 
 
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
@@ -102,63 +104,65 @@ BatchSizes = Annotated[
 ]
 
 
-class TimingSpec(BaseModel):
-    """`[timing]`: how predictions are timed.
-
-    Attributes:
-        enabled: false skips timing.
-        batch_sizes: images a call; 1 is the latency. "auto" is 1, 2, 4 ... until a doubling gains less than
-            5 % of images/s over the best so far, the memory is full, or `largest_batch` is reached.
-        largest_batch: where "auto" ends; 64 on a CPU and 1024 on a GPU if missing.
-        repeats: timed calls of one image, over all rounds; a comparison needs 100.
-        throughput_repeats: the same for each larger batch size.
-        warmup: calls at the start of each round that are not timed.
-        rounds: the approaches take turns A B, B A, ...; each round has its share of the repeats. Larger
-            batches have at least ten calls a round, and so fewer rounds.
-        twice: time each approach in two processes at batch size 1 (A/A), which shows the noise. All processes
-            are in memory at once, with 0.6 to 1 GiB each on a CPU.
-        variants: further runtimes to time in, beside the run's own.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class TimingSpec(Settings):
+    """`[timing]`: how predictions are timed."""
 
     enabled: bool = True
+    """False skips timing."""
     batch_sizes: BatchSizes = (1, 8)
+    """Images a call; 1 gives the latency. "auto" tries 1, 2, 4 and so on. It ends where a doubling gains less
+    than 5 % images/s, where memory is full, or at `largest_batch`."""
     largest_batch: BatchSize | None = None
+    """Where "auto" ends. Without it 64 on a CPU and 1024 on a GPU."""
     repeats: Repeats = 100
+    """Timed calls of one image, over all rounds. A comparison needs 100."""
     throughput_repeats: Repeats = 30
+    """Timed calls of each larger batch size. Each round has at least ten."""
     warmup: Annotated[int, Field(ge=1, le=10_000)] = 3
+    """Untimed calls at the start of each round."""
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """The approaches take turns, A B, then B A. The calls are divided over so many rounds."""
     twice: bool = True
+    """Time each approach in two processes at batch size 1. The A/A rows show the noise. All processes are in
+    memory at once, each with 0.6 to 1 GiB on a CPU."""
     variants: tuple[VariantSpec, ...] = ()
+    """Further runtimes to time in."""
 
 
-class RuntimeSpec(BaseModel):
+class RuntimeSpec(Settings):
     """`[runtime]`: how to compute. "auto" takes what is fastest on the machine."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # CUDA if there is a GPU
-    # "auto" is bfloat16 if the device multiplies it in hardware, else float32.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" is "cuda" if there is a GPU, else "cpu"."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0  # 0 is one for each core that this process may use
-    compiled: bool = False  # use torch.compile for inference
+    """"auto" is "bfloat16" if the device multiplies it in hardware, else "float32"."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads. 0 is one for each core that this process may use."""
+    compiled: bool = False
+    """Use `torch.compile` for predictions."""
 
 
-class Spec(BaseModel):
+class Spec(Settings):
     """A whole benchmark."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Name  # of the benchmark and its results directory
-    title: str = ""  # printed when the benchmark starts
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)  # of the trainings
-    evaluate_on: Literal["test", "validation"] = "test"  # the side of the split that is scored
+    name: Name
+    """Names the benchmark and its results directory."""
+    title: str = ""
+    """Printed when the benchmark starts."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
+    """Each approach is trained once with each seed."""
+    evaluate_on: Literal["test", "validation"] = "test"
+    """The side of the split that is scored."""
     data: DataSpec
+    """The images, and how they are split."""
     training_data: TrainingDataSpec | None = None
+    """Another dataset to train on."""
     approach: Annotated[tuple[ApproachSpec, ...], Field(min_length=1)]
+    """The rows of the tables."""
     timing: TimingSpec = TimingSpec()
+    """How predictions are timed."""
     runtime: RuntimeSpec = RuntimeSpec()
+    """How to compute."""
 
 
 def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
@@ -214,13 +218,15 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _require_plain_texts(value: Any, place: str) -> None:
-    """Raise InputError for a text with control characters, such as the tab that "C:\\temp" has in TOML."""
+    """Raise InputError for a text that is too long or has a control character, such as "C:\\temp" in TOML."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _require_plain_texts(inner, f"{place}: {key}")
     elif isinstance(value, list):
         for inner in value:
             _require_plain_texts(inner, place)
+    elif isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise InputError(f"{place} has {len(value)} letters: at most {LONGEST_TEXT} can be used")
     elif (
         isinstance(value, str)
         and not place.endswith(": title")

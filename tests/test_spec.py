@@ -202,3 +202,8 @@ def test_a_home_of_nobody(tmp_path):
     )
     with pytest.raises(InputError, match="images '~nouser/x' names a home directory that isn't there"):
         make_plan(read_spec(path))
+
+
+def test_a_text_that_no_message_could_quote_is_refused(spec_file):
+    with pytest.raises(InputError, match=r"data: split has 1001 letters: at most 1000 can be used$"):
+        read_spec(spec_file(TEXT), [f"data.split={'b' * 1001}"])
