@@ -133,9 +133,9 @@ class RuntimeSpec(Settings):
     """`[runtime]`: how to compute. "auto" takes what is fastest on the machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" is "cuda" if there is a GPU, else "cpu"."""
+    """Where to compute. "auto" is "cuda" if there is a GPU, else "cpu"."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"auto" is "bfloat16" if the device multiplies it in hardware, else "float32"."""
+    """The number format. "auto" is "bfloat16" if the device multiplies it in hardware, else "float32"."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads. 0 is one for each core that this process may use."""
     compiled: bool = False

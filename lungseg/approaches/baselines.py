@@ -23,7 +23,8 @@ from lungseg.system.runtime import Runtime
 class BaselineSettings(Settings):
     """Keys of the baselines."""
 
-    size: Annotated[int, Field(ge=8, le=4096)] = 128  # images are worked on at size x size pixels
+    size: Annotated[int, Field(ge=8, le=4096)] = 128
+    """Images become size x size pixels."""
 
 
 class Baseline(Approach):

@@ -9,30 +9,32 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from lungseg.data.sample import Sample
 from lungseg.system.errors import InputError
+from lungseg.system.plugins import Settings
 
 SIDES = ("train", "validation", "test")
 WITHOUT_TEST = ("last-fifth",)
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class SplitOptions(BaseModel):
+class SplitOptions(Settings):
     """Keys of a split in a spec."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    split_seed: int = Field(
-        0, ge=0, lt=2**31
-    )  # fixes "random" and "kfold", and the validation side of "by-source"
-    fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)  # of train, validation and test in "random"
-    folds: int = Field(5, ge=2, le=1000)  # of "kfold"
-    train_sources: list[str] = []  # of "by-source"
-    test_sources: list[str] = []
-    # Of what isn't test in "kfold", and of the training sources in "by-source".
+    split_seed: int = Field(0, ge=0, lt=2**31)
+    """Another number gives another random split."""
+    fractions: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)
+    """Shares of training, validation and test images. They add up to 1."""
+    folds: int = Field(5, ge=2, le=1000)
+    """Number of folds. Each approach is trained once for each fold."""
+    train_sources: tuple[str, ...] = ()
+    """Sources of the training and validation images."""
+    test_sources: tuple[str, ...] = ()
+    """Sources of the test images."""
     validation_share: Share = 0.1
+    """Validation images, as a share of all images that are not for test."""
 
     @field_validator("fractions")
     @classmethod

@@ -30,8 +30,8 @@ def hash_code(*roots: str | type) -> str:
     """Return the hash of all code that modules import, directly or not: sha256, hex.
 
     Roots are names of modules, or classes, which stand for their modules. A module counts with its name and
-    its syntax tree, without docstrings, comments and positions. So a reworded comment changes nothing, and a
-    changed number changes the hash.
+    its syntax tree, without docstrings, descriptions of fields, comments and positions. So a reworded comment
+    changes nothing, and a changed number changes the hash.
     """
     digest = hashlib.sha256()
     for name, file in find_reached_modules(*roots).items():
@@ -163,12 +163,15 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 @functools.cache
 def _syntax(file: Path, _changed: int) -> str:
-    tree = _parse(file)
-    for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
+    return ast.dump(_WithoutTexts().visit(_parse(file)))
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Drops each statement that is a text alone: a docstring, or the description of a field above it."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else node
 
 
 def _parse(file: Path) -> ast.Module:

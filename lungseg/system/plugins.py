@@ -116,6 +116,6 @@ def _table_of(model: type[BaseModel], place: tuple[str | int, ...]) -> type[Base
 
 
 class Settings(BaseModel):
-    """Settings of an approach in a spec; an unknown key is an error that names it."""
+    """A table of a spec; an unknown key is an error that names it. The text below a key describes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

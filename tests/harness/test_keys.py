@@ -55,6 +55,7 @@ def code_of_fits(plan) -> dict[str, str]:
     ("module", "old", "new", "changes"),
     [
         ("learning/images/augmentation.py", r'^"""', '"""Reworded. ', set()),
+        ("learning/images/augmentation.py", r'"""Smallest', '"""Reworded', set()),
         ("learning/images/augmentation.py", r"\bimport math\n", "import math\nMORE = 1\n", {"net"}),
         ("learning/networks/losses.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"net"}),
         ("learning/regressors/ridge.py", r"\n\n\n", "\n\n\nMORE = 1\n", {"pixels"}),

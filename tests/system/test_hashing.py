@@ -73,6 +73,7 @@ def test_what_is_reached_is_found_by_imports_also_lazy_ones_and_names_of_classes
         ("theirs__approach", '    """Docstring."""\n', ""),
         ("theirs__approach", "  # imported when it is needed", "  # reworded"),
         ("theirs__near", "A = 1", "\n\nA   =   1"),
+        ("theirs__named", "size = 3", 'size = 3\n    """In pixels."""'),
         ("theirs__other", "unreached = 4", "unreached = 5"),
     ],
 )
@@ -86,6 +87,7 @@ def test_a_change_that_computes_nothing_else_counts_for_nothing(package, tmp_pat
         ("theirs__approach", "value + 1", "value + 2"),
         ("theirs__near", "A = 1", "A = 1.0"),
         ("theirs__lazy", "value = 2", "value = 3"),
+        ("theirs__lazy", "value = 2", 'value = 2\nmore = "In pixels."'),
         ("theirs__named", "size = 3", "size = 4"),
         ("beside", "B = 5", "B = 6"),
         ("theirs__approach", "import beside\n", "import theirs.other\n"),

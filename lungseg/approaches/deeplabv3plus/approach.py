@@ -19,7 +19,8 @@ from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights
 class DeepLabV3PlusSettings(TrainingSettings):
     """Keys of the network and its training."""
 
-    network: NetworkSettings = NetworkSettings()  # topology, output stride and more
+    network: NetworkSettings = NetworkSettings()
+    """The layers of the network."""
 
 
 class DeepLabV3PlusResNet50(NetworkApproach):

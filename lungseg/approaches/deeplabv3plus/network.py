@@ -62,13 +62,19 @@ TOPOLOGIES = {
 class NetworkSettings(Settings):
     """Keys of the network in a spec. None stands for the topology's own value (TOPOLOGIES)."""
 
-    topology: Literal["standard", "smp", "seed"] = "standard"  # see the module's docstring
-    output_stride: Literal[8, 16] = 16  # pixels of the image per cell of the deepest features; 8 is slower
-    separable: bool | None = None  # depthwise separable 3 x 3 convolutions in ASPP and decoder
-    # Dilation of the three 3 x 3 branches of ASPP, in cells of the deepest features.
+    topology: Literal["standard", "smp", "seed"] = "standard"
+    """Which network. "standard" is the paper's. "smp" is that of segmentation_models_pytorch. "seed" is a
+    smaller one, known from Keras' examples."""
+    output_stride: Literal[8, 16] = 16
+    """Pixels of the image per cell of the deepest features. 8 is slower."""
+    separable: bool | None = None
+    """Use depthwise separable 3 x 3 convolutions in ASPP and decoder. Without it the topology decides."""
     rates: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    dropout: float | None = Field(None, ge=0, lt=1)  # share of ASPP's outputs set to zero in training
-    decoder_convolutions: PositiveInt | None = None  # 3 x 3, after the low-level branch joins
+    """Dilation of the three 3 x 3 branches of ASPP. Without it the topology decides."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of ASPP's outputs set to zero in training. Without it the topology decides."""
+    decoder_convolutions: PositiveInt | None = None
+    """3 x 3 convolutions of the decoder. Without it the topology decides."""
 
 
 class DeepLabV3Plus(nn.Module):

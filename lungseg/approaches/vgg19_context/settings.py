@@ -19,45 +19,62 @@ from lungseg.system.plugins import Settings
 class StageBoostingSettings(Settings):
     """Keys of the gradient-boosted trees of the last stage."""
 
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 2000  # trees
-    leaves: Annotated[int, Field(ge=2, le=256)] = 31  # most leaves of a tree
-    learning_rate: Annotated[float, Field(gt=0)] = 0.025  # shrinkage of a tree
-    min_leaf: Annotated[int, Field(ge=1, le=2**30)] = 100  # least rows in a leaf
-    column_share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of the columns, drawn for each tree
-    row_share: Annotated[float, Field(gt=0, le=1)] = 0.7  # of the rows, drawn for each tree
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    """Trees."""
+    leaves: Annotated[int, Field(ge=2, le=256)] = 31
+    """Most leaves of a tree."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025
+    """Shrinkage of each tree."""
+    min_leaf: Annotated[int, Field(ge=1, le=2**30)] = 100
+    """Least rows in a leaf."""
+    column_share: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """Share of the columns that is drawn for each tree."""
+    row_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Share of the rows that is drawn for each tree."""
 
 
 class ContextBoostingSettings(StageBoostingSettings):
     """The same keys for the stages before the last: fewer and larger trees, which find lungs in features."""
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+    """Trees."""
     leaves: Annotated[int, Field(ge=2, le=256)] = 255
+    """Most leaves of a tree."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.065
+    """Shrinkage of each tree."""
 
 
 class Vgg19ContextSettings(Settings):
     """Keys of `vgg19-context`."""
 
-    weights: WeightsChoice = "auto"  # "auto": ImageNet's if they are on this machine, else random
-    size: Annotated[int, Field(ge=32, le=4096)] = 256  # images become size x size pixels, the largest level
-    scales: tuple[int, ...] = (256, 128, 64, 32, 16)  # pixels of the pyramid's levels; each divides `size`
-    layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")  # of VGG19, computed at each level
-    components: Annotated[int, Field(ge=0, le=4096)] = (
-        24  # principal, of each layer at each level; 0: all channels
-    )
-    features: bool = True  # use VGG19's layers; without them only grey values and coordinates are left
-    grey: bool = True  # use the grey value and its difference from local means
-    coordinates: bool = True  # use the pixel's place in the image and in the body
-    shape_prior: bool = True  # begin with a kernel regression of the whole mask
-    # Stages before the last one. Each reads the two latest maps; the shape prior's is the first.
+    weights: WeightsChoice = "auto"
+    """The weights of VGG19."""
+    size: Annotated[int, Field(ge=32, le=4096)] = 256
+    """Images become size x size pixels, which is the largest level of the pyramid. A multiple of 16."""
+    scales: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Pixels a side of the pyramid's levels. Each is at least 8 and divides `size`."""
+    layers: tuple[Layer, ...] = ("relu1_2", "relu2_2", "relu3_1")
+    """Layers of VGG19 that are computed at each level."""
+    components: Annotated[int, Field(ge=0, le=4096)] = 24
+    """Principal components of each layer at each level. 0 takes all channels."""
+    features: bool = True
+    """Use VGG19's layers. Without them only grey values and coordinates are left."""
+    grey: bool = True
+    """Use the grey value and its difference from local means."""
+    coordinates: bool = True
+    """Use the pixel's place in the image and in the body."""
+    shape_prior: bool = True
+    """Begin with a kernel regression of the whole mask."""
     contexts: Annotated[int, Field(ge=0, le=8)] = 2
-    grid: Annotated[int, Field(ge=8, le=4096)] = 128  # pixels a side of the last stage's map; divides `size`
-    coarse: Annotated[int, Field(ge=8, le=4096)] = (
-        64  # pixels a side of the earlier stages' maps; divides `grid`
-    )
-    # Of patients. A training image's maps come from models that were fitted to the other folds.
+    """Stages before the last one. Each reads the two latest maps. The shape prior's map is the first."""
+    grid: Annotated[int, Field(ge=8, le=4096)] = 128
+    """Pixels a side of the last stage's map. Divides `size`."""
+    coarse: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Pixels a side of the earlier stages' maps. Divides `grid`."""
     folds: Annotated[int, Field(ge=2, le=20)] = 3
-    copies: Annotated[int, Field(ge=0, le=50)] = 8  # changed copies of each training image to learn from
+    """Folds of patients. A training image's maps come from models that were fitted to the other folds."""
+    copies: Annotated[int, Field(ge=0, le=50)] = 8
+    """Changed copies of each training image to learn from."""
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=8,
         scale=(0.6, 1.3),  # some pictures fill a quarter of their plate
@@ -69,17 +86,24 @@ class Vgg19ContextSettings(Settings):
         brightness=0,
         noise=0,
     )
-    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = 1000  # rows that a stage learns from
+    """How the copies are changed."""
+    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = 1000
+    """Pixels of each training image that a stage learns from."""
     pixels_per_copy: Annotated[int, Field(ge=16, le=2**24)] = 150
-    # Of every stage. All but "lightgbm" read the ranks of a column's values instead of the values. "mlp"
-    # chooses an epoch by validation pixels.
+    """Pixels of each changed copy that a stage learns from."""
+    # All but "lightgbm" read the ranks of a column's values. "mlp" chooses an epoch by validation pixels.
     regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"
-    regressor_settings: dict[str, Any] = Field(default_factory=dict)  # of a class that `regressor` names
-    boosting: StageBoostingSettings = StageBoostingSettings()  # keys of "lightgbm" in the last stage
-    # Keys of "lightgbm" in the other stages. If a spec gives `boosting` alone, its keys count for all stages.
+    """The regressor: "lightgbm", "ridge", "mlp", or a class with scikit-learn's interface."""
+    regressor_settings: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the constructor of such a class."""
+    boosting: StageBoostingSettings = StageBoostingSettings()
+    """Keys of "lightgbm" in the last stage."""
     context_boosting: ContextBoostingSettings = ContextBoostingSettings()
+    """Keys of "lightgbm" in the other stages. Without it `boosting` counts for all stages."""
     ridge: RidgeSettings = RidgeSettings()
+    """Keys of "ridge"."""
     mlp: MlpSettings = MlpSettings()
+    """Keys of "mlp"."""
 
     def resolve_regressor(self) -> tuple[type[Regressor], Settings]:
         """Return class and settings of a regressor other than "lightgbm". Raises InputError if unknown."""

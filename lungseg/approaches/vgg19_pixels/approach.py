@@ -38,18 +38,22 @@ NOMINAL_ROWS = {"lightgbm": 2.4e6, "ridge": 5e5, "mlp": 1.5e5}
 class Vgg19PixelsSettings(Settings):
     """Keys of `vgg19-pixels`."""
 
-    size: Annotated[int, Field(ge=8, le=4096)] = 48  # images become size x size pixels; 48 in the original
-    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = (
-        2304  # sampled from each, or all if it has no more
-    )
-    weights: WeightsChoice = "auto"  # "auto": ImageNet's if they are on this machine, else random
-    # "lightgbm", "ridge", "mlp", or a class with scikit-learn's interface, such as
-    # "sklearn.ensemble:RandomForestRegressor".
+    size: Annotated[int, Field(ge=8, le=4096)] = 48
+    """Images become size x size pixels. The original has 48."""
+    pixels_per_image: Annotated[int, Field(ge=16, le=2**24)] = 2304
+    """Pixels that are drawn from each training image. If it has fewer, all are taken."""
+    weights: WeightsChoice = "auto"
+    """The weights of VGG19."""
     regressor: Annotated[str, AfterValidator(require_known_regressor)] = "lightgbm"
-    regressor_settings: dict[str, Any] = Field(default_factory=dict)  # arguments of that class's constructor
-    boosting: BoostingSettings = BoostingSettings()  # keys of "lightgbm"
+    """The regressor: "lightgbm", "ridge", "mlp", or a class with scikit-learn's interface."""
+    regressor_settings: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the constructor of such a class."""
+    boosting: BoostingSettings = BoostingSettings()
+    """Keys of "lightgbm"."""
     ridge: RidgeSettings = RidgeSettings()
+    """Keys of "ridge"."""
     mlp: MlpSettings = MlpSettings()
+    """Keys of "mlp"."""
 
     def resolve_regressor(self) -> tuple[type[Regressor], Settings]:
         """Return the regressor's class and settings. Raises InputError if there is no such class."""

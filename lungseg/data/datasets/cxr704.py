@@ -11,12 +11,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
+from lungseg.system.plugins import Settings
 
 FOLDERS = ("LungSegmentation", "Lung Segmentation", ".")  # as unpacked, or LUNGSEG_DATA is that folder itself
 SOURCES = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen"}
@@ -35,12 +34,11 @@ class Cxr704Dataset(Dataset):
     The name gives the source and the label (`MCUCXR_0001_0`: Montgomery, normal), and is also the patient.
     """
 
-    class Settings(BaseModel):
+    class Settings(Settings):
         """Keys in a spec."""
 
-        model_config = ConfigDict(extra="forbid")
-
-        sources: list[Literal["montgomery", "shenzhen"]] | None = None  # hospitals to take; None is all
+        sources: list[Literal["montgomery", "shenzhen"]] | None = None
+        """The hospitals to take. Without it both are taken."""
 
     public = True
     settings: Settings

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
 from lungseg.system.files import expand_user
+from lungseg.system.plugins import Settings
 
 Millimetres = Annotated[float, Field(gt=0, le=100)]
 
@@ -20,28 +21,22 @@ Millimetres = Annotated[float, Field(gt=0, le=100)]
 class FolderDataset(Dataset):
     """`images/STEM.*` with `masks/STEM + suffix.*`; files of other formats and subfolders are left out."""
 
-    class Settings(BaseModel):
-        """Keys in a spec.
-
-        Attributes:
-            images: folder of images, absolute or relative to LUNGSEG_DATA.
-            masks: folder of masks, likewise; or several: an image needs a mask in each and gets their union.
-            suffix: what a mask's stem has after its image's stem.
-            source: the hospital or collection of all images.
-            patient_pattern: regular expression with one group, searched for in an image's stem; the group is
-                the patient. By default each image is a patient of its own.
-            spacing_mm: distance of pixels in mm, or (vertical, horizontal), of every image; distances between
-                boundaries are then given in mm.
-        """
-
-        model_config = ConfigDict(extra="forbid")
+    class Settings(Settings):
+        """Keys in a spec."""
 
         images: str
+        """Folder of the images. A relative path is below LUNGSEG_DATA."""
         masks: str | list[str]
+        """Folder of the masks, or several. An image then needs a mask in each and gets their union."""
         suffix: str = ""
+        """What the name of a mask has after the name of its image, such as "_mask"."""
         source: str = "folder"
+        """The hospital or collection of all images."""
         patient_pattern: str | None = None
+        """Regular expression with one group, which is the patient in the name of an image. Without it each
+        image is a patient of its own."""
         spacing_mm: Millimetres | tuple[Millimetres, Millimetres] | None = None
+        """Distance of pixels in mm, or [vertical, horizontal]. Without it distances are in pixels."""
 
         @field_validator("masks")
         @classmethod

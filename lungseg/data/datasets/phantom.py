@@ -7,12 +7,13 @@ rounding on others. The anatomy and the physics are in `lungseg.data.datasets.ra
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lungseg.data.datasets.radiography import beam, lung_detail, overlays, skeleton, trunk
 from lungseg.data.datasets.radiography.canvas import Canvas, Frame, smooth_field
 from lungseg.data.datasets.radiography.patient import Draw, Patient, draw_patient
 from lungseg.data.sample import Dataset, Inventory, Sample
+from lungseg.system.plugins import Settings
 
 VERSION = 1  # raised whenever any picture changes
 SITES = ("site-a", "site-b")  # hard film-like contrast; evened-out digital pictures
@@ -119,14 +120,15 @@ class PhantomSample(Sample):
 class PhantomDataset(Dataset):
     """Simulated X-rays from two sites that expose and show their pictures differently."""
 
-    class Settings(BaseModel):
+    class Settings(Settings):
         """Keys in a spec."""
 
-        model_config = ConfigDict(extra="forbid")
-
-        count: int = Field(60, ge=1, le=1_000_000)  # of pictures, each of another patient
-        size: int = Field(256, ge=32, le=2048)  # side of the pictures in pixels
-        seed: int = Field(0, ge=0, lt=2**31)  # another seed gives other patients
+        count: int = Field(60, ge=1, le=1_000_000)
+        """Number of images. Each shows another patient."""
+        size: int = Field(256, ge=32, le=2048)
+        """Images have size x size pixels."""
+        seed: int = Field(0, ge=0, lt=2**31)
+        """Another seed gives other patients."""
 
     real = False
 

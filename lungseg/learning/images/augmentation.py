@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
 import torch
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,27 +33,35 @@ class AugmentationSettings(Settings):
     Displacements are shares of the side along each axis, grey values are in units of the range [0, 1].
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    flip: float = Field(0.0, ge=0, le=1)  # probability, left-right; off by default: the heart has a side
-    rotation: float = Field(10.0, ge=0, le=180)  # largest angle in degrees, to either side
-    scale: tuple[float, float] = (0.85, 1.15)  # magnification; above 1 the lungs become larger
-    stretch: float = Field(0.0, ge=0, lt=1)  # with 0.1 height or width grows by up to 10 %, the other shrinks
-    shift: float = Field(0.06, ge=0, lt=1)  # largest displacement
-    crop: float = Field(0.0, ge=0, lt=0.5)  # largest share cut off at each border; the rest fills the image
-    # Largest displacement of a smooth deformation; a pixel's usual one is a quarter of it. Up to about 0.05
-    # nothing folds over.
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a mirror image. It is off by default, since the heart has a side."""
+    rotation: float = Field(10.0, ge=0, le=180)
+    """Largest angle to either side, in degrees."""
+    scale: tuple[float, float] = (0.85, 1.15)
+    """Smallest and largest magnification. Above 1 the lungs become larger."""
+    stretch: float = Field(0.0, ge=0, lt=1)
+    """With 0.1, height or width grows by up to 10 %. The other shrinks."""
+    shift: float = Field(0.06, ge=0, lt=1)
+    """Largest displacement, as a share of the side."""
+    crop: float = Field(0.0, ge=0, lt=0.5)
+    """Largest share cut off at each border. The rest fills the image."""
+    # A pixel's usual displacement is a quarter of it. Up to about 0.05 nothing folds over.
     elastic: float = Field(0.0, ge=0, lt=0.2)
-    # What comes in from outside the image: black, its edge repeated, or one of the two at random for each
-    # image. Outside a mask there is never lung.
+    """Largest displacement of a smooth deformation, as a share of the side."""
     padding: Literal["zeros", "border", "either"] = "zeros"
-    collimation: float = Field(0.0, ge=0, lt=0.5)  # largest share that is black at each border
-    gamma: tuple[float, float] = (0.7, 1.4)  # exponents of the grey values; above 1 the image becomes darker
-    contrast: float = Field(0.2, ge=0, lt=1)  # 0.2: factors 0.8 to 1.2 of the distance from the image's mean
-    brightness: float = Field(0.1, ge=0, le=1)  # largest change of all grey values
-    # Probability of contrast-limited adaptive histogram equalisation (CLAHE), as many scanners do it.
+    """What comes in from outside the image: black, its edge repeated, or one of both at random."""
+    collimation: float = Field(0.0, ge=0, lt=0.5)
+    """Largest share that becomes black at each border."""
+    gamma: tuple[float, float] = (0.7, 1.4)
+    """Smallest and largest exponent of the grey values. Above 1 the image becomes darker."""
+    contrast: float = Field(0.2, ge=0, lt=1)
+    """With 0.2, the distance from the image's mean is multiplied by 0.8 to 1.2."""
+    brightness: float = Field(0.1, ge=0, le=1)
+    """Largest change of all grey values. Black is 0, white is 1."""
     local_contrast: float = Field(0.0, ge=0, le=1)
-    noise: float = Field(0.03, ge=0, le=1)  # largest standard deviation of Gaussian noise
+    """Probability of contrast-limited adaptive histogram equalisation (CLAHE), which many scanners do."""
+    noise: float = Field(0.03, ge=0, le=1)
+    """Largest standard deviation of Gaussian noise."""
 
     @field_validator("scale", "gamma")
     @classmethod

@@ -25,15 +25,16 @@ from lungseg.system.runtime import Runtime
 class BoostingSettings(Settings):
     """Keys of gradient-boosted trees."""
 
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = (
-        400  # most trees; those up to the lowest validation loss are kept
-    )
-    leaves: Annotated[int, Field(ge=2, le=100_000)] = 63  # most leaves of a tree
-    learning_rate: Annotated[float, Field(gt=0)] = 0.2  # shrinkage of a tree
-    min_leaf: Annotated[int, Field(ge=1, le=2**30)] = 40  # least rows in a leaf
-    patience: Annotated[int, Field(ge=1, le=1_000_000)] = (
-        30  # rounds without a better validation loss before the end
-    )
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 400
+    """Most trees. Those up to the lowest validation loss are kept."""
+    leaves: Annotated[int, Field(ge=2, le=100_000)] = 63
+    """Most leaves of a tree."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    """Shrinkage of each tree."""
+    min_leaf: Annotated[int, Field(ge=1, le=2**30)] = 40
+    """Least rows in a leaf."""
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """Training ends after this many rounds without a better validation loss."""
 
 
 def compute_gain_shares(booster: lightgbm.Booster) -> np.ndarray:

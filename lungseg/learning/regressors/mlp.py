@@ -25,12 +25,16 @@ ROWS_A_CALL = 1 << 18
 class MlpSettings(Settings):
     """Keys of the dense network."""
 
-    # Passes over the table; the epoch with the least validation loss is kept. The original had 120.
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 40
-    hidden: Annotated[int, Field(ge=1, le=100_000)] = 512  # tanh units
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of hidden units dropped in training
-    batch_rows: Annotated[int, Field(ge=1)] = 1024  # rows per step
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of Adam
+    """Passes over the rows. The epoch with the least validation loss is kept. The original has 120."""
+    hidden: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Tanh units."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the units that is dropped in training."""
+    batch_rows: Annotated[int, Field(ge=1)] = 1024
+    """Rows a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Of Adam."""
 
 
 class Dropout(nn.Module):

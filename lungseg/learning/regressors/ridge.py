@@ -21,7 +21,8 @@ from lungseg.system.runtime import Runtime
 class RidgeSettings(Settings):
     """Keys of linear regression with an L2 penalty on standardised features."""
 
-    alpha: Annotated[float, Field(ge=0)] = 1.0  # strength of the penalty
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of the penalty."""
 
 
 class RidgeRegressor(Regressor):

@@ -37,10 +37,12 @@ PROBE_ROWS = 64
 class ScikitLearnSettings(Settings):
     """Which estimator is used, and its parameters."""
 
-    estimator: str  # "package.module:Class", such as "sklearn.ensemble:RandomForestRegressor"
-    # Of its constructor. Where it has `random_state` or `n_jobs` and they are not given, they are the seed
-    # and the runtime's threads.
+    estimator: str
+    """A class as "package.module:Class"."""
+    # Where it has `random_state` or `n_jobs` and they are not given, they are the seed and the runtime's
+    # threads.
     parameters: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of its constructor."""
 
 
 class ScikitLearn(Regressor):
