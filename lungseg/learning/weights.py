@@ -1,4 +1,4 @@
-"""Pretrained ImageNet weights: found in a folder or in torch's cache, or downloaded from torchvision."""
+"""Pretrained ImageNet weights: found in a folder, in the package or in torch's cache, or downloaded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ Network = Literal["vgg19", "resnet50"]
 # What `weights` in a spec may be. "auto": ImageNet's if they are on this machine, else random.
 WeightsChoice = Literal["imagenet", "random", "auto"]
 
-# The first of each is downloaded. For ResNet50 that is V1, trained by the plain recipe as Keras' weights are.
-# V2 is used if it is already here and V1 isn't.
-PUBLISHED = {"vgg19": ("vgg19-dcbb9e9d.pth",), "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth")}
+# torchvision's files. The first is downloaded: V1, trained by the plain recipe as Keras' weights are. V2 is
+# used if it is already here and V1 isn't. VGG19's first convolutions come with this package, so that approach
+# A has the same features everywhere; a cached VGG19 would have other values.
+PUBLISHED = {"vgg19": (), "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth")}
+PACKAGED = {"vgg19": Path(__file__).parent / "vgg19" / "first-convolutions.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
     """Find the file of pretrained weights that `weights = choice` in a spec asks for; None for random ones.
 
     "imagenet" and "auto" look into the folder that LUNGSEG_WEIGHTS names (NETWORK.safetensors, then
-    NETWORK.pth or NETWORK-*.pth), then into torch's cache. If there is nothing, "imagenet" downloads
-    torchvision's file into that cache, and "auto" takes random weights. "random" doesn't look. Raises
-    InputError if LUNGSEG_WEIGHTS names no folder, or "imagenet" weights can be neither found nor fetched.
+    NETWORK.pth or NETWORK-*.pth). Then they take what comes with the package (VGG19), or look into torch's
+    cache (ResNet50). If there is nothing, "imagenet" downloads torchvision's file into that cache, and "auto"
+    takes random weights. "random" doesn't look. Raises InputError if LUNGSEG_WEIGHTS names no folder, or
+    "imagenet" weights can be neither found nor fetched.
     """
     if choice == "random":
         return None
@@ -85,10 +88,10 @@ def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
 
 def _list_places(network: str) -> list[Path]:
     names = PUBLISHED[network]
-    cached = [_cache_folder() / name for name in names]
+    known = [PACKAGED[network]] if network in PACKAGED else [_cache_folder() / name for name in names]
     named = os.environ.get("LUNGSEG_WEIGHTS")
     if not named:
-        return cached
+        return known
     folder = expand_user(named, "LUNGSEG_WEIGHTS")
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise InputError(
@@ -96,7 +99,7 @@ def _list_places(network: str) -> list[Path]:
         )
     own = [folder / name for name in (f"{network}.safetensors", f"{network}.pth", *names)]
     # Not NETWORK*.pth: that would take vgg19_bn for vgg19.
-    return [*own, *sorted(folder.glob(f"{network}-*.pth")), *cached]
+    return [*own, *sorted(folder.glob(f"{network}-*.pth")), *known]
 
 
 def _cache_folder() -> Path:
@@ -105,9 +108,9 @@ def _cache_folder() -> Path:
 
 def _download(network: str) -> Path:
     # Not before: importing torchvision takes two seconds, in each process of the timings.
-    from torchvision.models import ResNet50_Weights, VGG19_Weights
+    from torchvision.models import ResNet50_Weights
 
-    url = {"vgg19": VGG19_Weights, "resnet50": ResNet50_Weights}[network].IMAGENET1K_V1.url
+    url = ResNet50_Weights.IMAGENET1K_V1.url
     path = _cache_folder() / PUBLISHED[network][0]
     digest = path.stem.rsplit("-", 1)[1]
     try:

@@ -4,10 +4,19 @@ from urllib.error import URLError
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import ResNet50_Weights, VGG19_Weights
+from torchvision.models import ResNet50_Weights
 
 from lungseg.learning import weights
-from lungseg.learning.weights import PUBLISHED, WeightsFile, describe_weights, find_weights, load_weights
+from lungseg.learning.vgg19 import features
+from lungseg.learning.vgg19.pyramid import Pyramid, make_blocks
+from lungseg.learning.weights import (
+    PACKAGED,
+    PUBLISHED,
+    WeightsFile,
+    describe_weights,
+    find_weights,
+    load_weights,
+)
 from lungseg.system.errors import InputError
 
 REQUIRED = {"features.0.weight": (2, 3), "features.0.bias": (2,)}
@@ -33,18 +42,30 @@ def tensors():
     return {"features.0.weight": torch.arange(6.0).view(2, 3), "features.0.bias": torch.ones(2)}
 
 
-def test_the_folder_comes_before_the_cache_and_safetensors_before_pth(machine, monkeypatch):
+@pytest.mark.parametrize("network", ["vgg19", "resnet50"])
+def test_the_folder_comes_first_and_safetensors_before_pth(machine, monkeypatch, network):
     folder, cache = machine
-    names = ["vgg19.safetensors", "vgg19.pth", "vgg19-dcbb9e9d.pth"]
+    names = [f"{network}.safetensors", f"{network}.pth", f"{network}-0676ba61.pth"]
     for name in names:
         (folder / name).write_bytes(b"x")
-    in_cache = cache / "vgg19-dcbb9e9d.pth"
+    in_cache = cache / "resnet50-0676ba61.pth"
     in_cache.write_bytes(b"x")
     monkeypatch.setenv("LUNGSEG_WEIGHTS", str(folder))
     for name in names:
-        assert find_weights("vgg19", "auto").path == folder / name
+        assert find_weights(network, "auto").path == folder / name
         (folder / name).unlink()
-    assert find_weights("vgg19", "auto").path == in_cache
+    assert find_weights(network, "auto").path == {"resnet50": in_cache, **PACKAGED}[network]
+
+
+def test_vgg19s_first_convolutions_come_with_the_package():
+    file = find_weights("vgg19", "auto")
+    assert find_weights("vgg19", "imagenet") == file
+    assert file.sha256 in (file.path.parent / "NOTICE").read_text()
+    # The first layer of the published network has biases up to 1.85 and weights up to 37.2.
+    state = load_weights(file, features.REQUIRED)
+    assert state["features.0.bias"].abs().max() == pytest.approx(1.8496, abs=1e-3)
+    assert state["features.0.weight"].abs().max() == pytest.approx(37.18, abs=0.02)
+    assert Pyramid("imagenet", make_blocks(("relu3_1",), (32,))).deeper == ["relu2_1", "relu2_2", "relu3_1"]
 
 
 def test_weights_of_a_relative_with_a_longer_name_are_not_taken(machine, monkeypatch):
@@ -52,7 +73,7 @@ def test_weights_of_a_relative_with_a_longer_name_are_not_taken(machine, monkeyp
     for place in machine:
         (place / "vgg19_bn-c79401a0.pth").write_bytes(b"x")
     monkeypatch.setenv("LUNGSEG_WEIGHTS", str(folder))
-    assert find_weights("vgg19", "auto") is None
+    assert find_weights("vgg19", "auto").path == PACKAGED["vgg19"]
 
 
 def test_auto_never_downloads_and_random_never_looks(monkeypatch):
@@ -84,10 +105,10 @@ def test_imagenet_downloads_into_the_cache_and_checks_the_hash(machine, monkeypa
         torch.save(tensors(), destination)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    found = find_weights("vgg19", "imagenet")
-    assert found.path == machine[1] / "vgg19-dcbb9e9d.pth"
-    assert find_weights("vgg19", "imagenet") == found
-    assert calls == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d", True)]
+    found = find_weights("resnet50", "imagenet")
+    assert found.path == machine[1] / "resnet50-0676ba61.pth"
+    assert find_weights("resnet50", "imagenet") == found
+    assert calls == [("https://download.pytorch.org/models/resnet50-0676ba61.pth", "0676ba61", True)]
     assert load_weights(found, REQUIRED)["features.0.weight"][1, 2] == 5
 
 
@@ -158,9 +179,5 @@ def test_the_description_names_the_file_and_its_hash_but_no_folder(tmp_path):
 
 
 def test_files_in_torchs_cache_have_torchvisions_names():
-    published = {
-        "vgg19": [VGG19_Weights.IMAGENET1K_V1],
-        "resnet50": [ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2],
-    }
-    for network, each in published.items():
-        assert tuple(weights.url.rsplit("/", 1)[-1] for weights in each) == PUBLISHED[network]
+    published = [ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2]
+    assert tuple(weights.url.rsplit("/", 1)[-1] for weights in published) == PUBLISHED["resnet50"]
