@@ -55,7 +55,7 @@ def summarise_speed(whole: pd.DataFrame) -> dict[str, Any]:
         found |= {name: row[name] for name in AT_ONE}
     if whole["images_per_s"].notna().any():
         best = whole.loc[whole["images_per_s"].idxmax()]
-        found |= {"images_per_s": best["images_per_s"], "batch_size": int(best["batch_size"])}
+        found["best_images_per_s"], found["best_batch_size"] = best["images_per_s"], int(best["batch_size"])
     return found
 
 

@@ -156,8 +156,8 @@ def test_csv_has_plain_numbers_on_every_row(results: Path) -> None:
     assert frame["dice"].tolist() == pytest.approx([0.89, 0.89, 0.74, 0.74, 0.49])
     assert frame["pooled_f1"].iloc[0] == pytest.approx(0.891)
     assert frame["ms_per_image"].iloc[0] == pytest.approx(21.75)
-    assert frame["images_per_s"].iloc[0] == pytest.approx(1000 / 21.75)
-    assert frame["batch_size"].iloc[0] == 8
+    assert frame["best_images_per_s"].iloc[0] == pytest.approx(1000 / 21.75)
+    assert frame["best_batch_size"].iloc[0] == 8
     assert frame["hd95_high"].iloc[0] == pytest.approx(4.4)
     assert frame["precision"].iloc[0] == pytest.approx(0.89)
     assert set(frame["leaks"]) == {0}
