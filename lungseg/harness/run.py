@@ -147,7 +147,8 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[T
             reporter.say(f"{trial.label}: {damage}; what depends on it is made again")
         try:
             # Rows must not depend on what another row's class did to the process.
-            with keep_process_state(plan.runtime.threads), reporter.bar(trial.label) as move:
+            bar = reporter.bar(trial.label, _short_label(trial, plan.trials))
+            with keep_process_state(plan.runtime.threads), bar as move:
                 run_trial(trial, directory, move)
         except UnwritableError:
             raise
@@ -158,6 +159,12 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[T
             reporter.say(f"failed: {error}")
     store_pictures(plan.trials, directory, plan.evaluated.sha256)
     return failures
+
+
+def _short_label(trial: Trial, trials: Sequence[Trial]) -> str | None:
+    """The name of an approach that has one trial: its fold and seed say nothing then."""
+    alone = sum(other.entry.name == trial.entry.name for other in trials) == 1
+    return trial.entry.name if alone else None
 
 
 def _write_tables(trials: Sequence[Trial], directory: Path) -> None:

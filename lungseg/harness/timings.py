@@ -25,23 +25,19 @@ from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
 from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 from lungseg.timing.measure import Candidate
-from lungseg.timing.statistics import divide_repeats
 from lungseg.timing.turns import (
     TIMING_IMAGES,
     Timings,
     choose_images,
+    expect_seconds,
     list_batch_sizes,
     name_layout,
-    plan_rounds,
     time_approaches,
 )
 
 CODE = "lungseg.timing.turns"
 STORED = "trials/timings.json"
 TABLES_OF_TIMING = ("timings.csv", "timing_pairs.csv")
-# Rules of thumb for the estimate of a whole run: a process with its matrix product, an image of a call, and
-# the doublings that "auto" goes through on a CPU.
-START_SECONDS, IMAGE_SECONDS, DOUBLINGS = 6.0, 0.03, 4
 
 
 @dataclass(frozen=True)
@@ -137,19 +133,10 @@ def estimate_seconds(timing: TimingSpec, approaches: int, device: str = "cpu") -
     if not timing.enabled:
         return 0.0
     sizes = list_batch_sizes(timing, device)
-    if timing.batch_sizes == "auto":
-        sizes = sizes[:DOUBLINGS]
-    one_process = START_SECONDS + sum(_seconds_of(timing, size) for size in sizes)
-    again = START_SECONDS + _seconds_of(timing, 1) if timing.twice and sizes[0] == 1 else 0.0
     variants = sum(_count(variant, approaches) for variant in timing.variants)
-    return approaches * (one_process + again) + variants * one_process
-
-
-def _seconds_of(timing: TimingSpec, batch_size: int) -> float:
-    """Of all rounds of one process and batch size; each call is made stage by stage and as a whole."""
-    repeats, rounds = plan_rounds(timing, batch_size)
-    calls = repeats + len(divide_repeats(repeats, rounds)) * timing.warmup
-    return 2 * calls * batch_size * IMAGE_SECONDS
+    twice = timing.twice and sizes[0] == 1
+    once = expect_seconds(timing, 1, sizes, False)
+    return approaches * expect_seconds(timing, 1, sizes, twice) + variants * once
 
 
 def _count(variant: VariantSpec, approaches: int) -> int:

@@ -6,23 +6,28 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
 
 from lungseg.spec import TimingSpec
 from lungseg.system.files import write_grey
 from lungseg.system.runtime import Runtime
-from lungseg.timing.measure import Candidate
+from lungseg.timing.energy import NoEnergyCounterError, open_counter
+from lungseg.timing.measure import ENERGY_SECONDS, Candidate
 from lungseg.timing.processes import Worker, start_workers
 from lungseg.timing.statistics import compare, divide_repeats, order_turns, still_gains, summarise_seconds
 
 LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
 TIMING_IMAGES = 8
 CALLS_A_ROUND = 10  # at least, for batches larger than one
+# Rules of thumb for the time left: the start of a process, an image of a call, what is measured once of an
+# approach (its operations and the device's matrix product), and the doublings that "auto" goes through.
+START_SECONDS, IMAGE_SECONDS, ONCE_SECONDS, DOUBLINGS = 3.0, 0.03, 3.0, 4
 
 
 @dataclass
@@ -64,17 +69,15 @@ def time_approaches(
     """
     sizes = list_batch_sizes(timing, runtime.device.type)
     twice = timing.twice and sizes[0] == 1
-    total, done = _count_steps(len(candidates), sizes, twice, timing), count(1)
-
-    def step(text: str) -> None:
-        progress(next(done), total, text)
-
-    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, step)
+    pace = Pace(progress)
+    energy_s = _energy_seconds(runtime.device)
+    pace.expect(expect_seconds(timing, len(candidates), sizes, twice, energy_s))
+    clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, pace, energy_s)
     with tempfile.TemporaryDirectory(prefix="lungseg-timing-") as folder:
         files = [Path(folder) / f"{index}.png" for index in range(len(images))]
         for file, image in zip(files, images, strict=True):
             write_grey(file, image)
-        with start_workers(candidates, twice, files, runtime, step) as workers:
+        with start_workers(candidates, twice, files, runtime, partial(pace.step, START_SECONDS)) as workers:
             clock.measure_all(workers, sizes)
     return clock.timings
 
@@ -95,10 +98,53 @@ def plan_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
     return timing.throughput_repeats, min(rounds, timing.rounds)
 
 
-def _count_steps(candidates: int, sizes: Sequence[int], twice: bool, timing: TimingSpec) -> int:
-    """How often the progress moves: a start and the turns of each process."""
-    rounds = {size: len(divide_repeats(*plan_rounds(timing, size))) for size in sizes}
-    return candidates * (1 + sum(rounds.values()) + (1 + rounds[1] if twice else 0))
+def expect_seconds(
+    timing: TimingSpec, candidates: int, sizes: Sequence[int], twice: bool, energy_s: float = 0.0
+) -> float:
+    """Estimate the seconds of all processes and batch sizes by rules of thumb."""
+    likely = sizes[:DOUBLINGS] if timing.batch_sizes == "auto" else sizes
+    one = START_SECONDS + ONCE_SECONDS + _seconds_of_sizes(timing, likely, energy_s)
+    again = START_SECONDS + _seconds_of_size(timing, 1) if twice else 0.0
+    return candidates * (one + again)
+
+
+def _energy_seconds(device: torch.device) -> float:
+    """What measuring the energy of a batch size takes; 0 without a counter."""
+    try:
+        open_counter(device)
+    except NoEnergyCounterError:
+        return 0.0
+    return ENERGY_SECONDS
+
+
+def _seconds_of_sizes(timing: TimingSpec, sizes: Sequence[int], energy_s: float) -> float:
+    return sum(_seconds_of_size(timing, size) + energy_s for size in sizes)
+
+
+def _seconds_of_size(timing: TimingSpec, size: int) -> float:
+    return sum(_seconds_of_turn(timing, size, share) for share in divide_repeats(*plan_rounds(timing, size)))
+
+
+def _seconds_of_turn(timing: TimingSpec, size: int, share: int) -> float:
+    """Of a round of one process: each call is made stage by stage and as a whole."""
+    return 2 * (share + timing.warmup) * size * IMAGE_SECONDS
+
+
+class Pace:
+    """Moves a progress by the seconds that a step is expected to take, so that its bar moves evenly."""
+
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self._progress = progress
+        self._done = self._total = 0.0
+
+    def expect(self, seconds: float) -> None:
+        """Set how many seconds are left, by estimate."""
+        self._total = self._done + seconds
+
+    def step(self, seconds: float, text: str) -> None:
+        """Report a step that should have taken so many seconds."""
+        self._done += seconds
+        self._progress(round(1000 * min(1.0, self._done / self._total)), 1000, text)
 
 
 class _Clock:
@@ -110,7 +156,8 @@ class _Clock:
         shape: tuple[int, int],
         runtime: Runtime,
         timing: TimingSpec,
-        step: Callable[[str], None],
+        pace: Pace,
+        energy_s: float = 0.0,
     ) -> None:
         self.names = names
         self.setting = {
@@ -122,7 +169,7 @@ class _Clock:
             "width": shape[1],
         }
         self.timing = timing
-        self.step = step
+        self.pace, self.energy_s = pace, energy_s
         self.timings = Timings()
         self._operations: dict[str, dict[str, Any]] = {}
         self._images_per_s: dict[str, list[float]] = {name: [] for name in names}
@@ -130,7 +177,9 @@ class _Clock:
     def measure_all(self, workers: Sequence[Worker], sizes: Sequence[int]) -> None:
         """Measure each batch size with all workers that are left."""
         left = list(workers)
-        for size in sizes:
+        for number, size in enumerate(sizes):
+            if number > 0:
+                self._expect(left, sizes, number)
             answers = self._take_turns(left, size)
             if size == 1:
                 self._compare(answers)
@@ -149,6 +198,15 @@ class _Clock:
             )
         place = {name: number for number, name in enumerate(self.names)}
         self.timings.rows.sort(key=lambda row: (place[row["approach"]], row["batch_size"]))
+
+    def _expect(self, workers: Sequence[Worker], sizes: Sequence[int], number: int) -> None:
+        """Set what is left: workers drop out, and "auto" may go on for longer than it does as a rule."""
+        likely = (
+            sizes[number : max(number + 1, DOUBLINGS)]
+            if self.timing.batch_sizes == "auto"
+            else sizes[number:]
+        )
+        self.pace.expect(len(workers) * _seconds_of_sizes(self.timing, likely, self.energy_s))
 
     def _has_memory(self, worker: Worker, size: int) -> bool:
         """Whether twice the batch fits: on a CPU no call fails for memory, the system kills the process."""
@@ -171,7 +229,7 @@ class _Clock:
                     self._note_failure(worker, size, answer)
                 else:
                     answers[worker].append(answer)
-            self.step(f"{worker.name}, batches of {size}")
+            self.pace.step(_seconds_of_turn(self.timing, size, share), f"{worker.name}, batches of {size}")
         return answers
 
     def _note_failure(self, worker: Worker, size: int, answer: dict[str, Any]) -> None:
@@ -187,7 +245,9 @@ class _Clock:
         """Store the rounds of one approach and batch size, one row a stage."""
         if worker.name not in self._operations:
             self._operations[worker.name] = self._ask_cells(worker, "operations")
+            self.pace.step(ONCE_SECONDS, f"{worker.name}, its operations")
         whole = self._operations[worker.name] | self._ask_cells(worker, "energy", size)
+        self.pace.step(self.energy_s, f"{worker.name}, batches of {size}")
         # Of the first round, since a process may hold on to memory that earlier calls have used.
         first = answers[0]
         whole["peak_memory_mib"] = first["peak_memory_mib"]

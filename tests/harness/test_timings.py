@@ -135,7 +135,7 @@ def test_a_cpu_beside_the_gpu_that_can_not_compile_is_said(spec_file, monkeypatc
 def test_the_estimate_grows_with_what_is_asked_for():
     plain = TimingSpec(batch_sizes=(1,), twice=False)
     once = estimate_seconds(plain, 2)
-    assert estimate_seconds(plain.model_copy(update={"twice": True}), 2) == pytest.approx(2 * once)
+    assert 1.5 * once < estimate_seconds(plain.model_copy(update={"twice": True}), 2) < 2 * once
     assert estimate_seconds(plain.model_copy(update={"batch_sizes": (1, 8)}), 2) > once
     assert estimate_seconds(plain.model_copy(update={"enabled": False}), 2) == 0
     variants = TimingSpec(batch_sizes=(1,), twice=False, variants=({"approaches": ("a",)}, {}))

@@ -5,7 +5,7 @@ import torch
 
 from lungseg.spec import TimingSpec
 from lungseg.system.runtime import Runtime
-from lungseg.timing.turns import _Clock, list_batch_sizes, plan_rounds
+from lungseg.timing.turns import START_SECONDS, Pace, _Clock, expect_seconds, list_batch_sizes, plan_rounds
 
 CPU = Runtime(torch.device("cpu"))
 FULL = {"error": "OutOfMemoryError: 1 TiB", "memory": True}
@@ -34,10 +34,12 @@ class FakeWorker:
         self._log.append((self.name + "'" * self.again, "close"))
 
 
-def measured(workers, **timing):
+def measured(workers, progress=lambda done, total, text: None, **timing):
     spec = TimingSpec(**timing)
-    clock = _Clock(["a", "b"], (60, 50), CPU, spec, lambda text: None)
-    clock.measure_all(workers, list_batch_sizes(spec, "cpu"))
+    pace, sizes = Pace(progress), list_batch_sizes(spec, "cpu")
+    pace.expect(expect_seconds(spec, 2, sizes, spec.twice) - 2 * (1 + spec.twice) * START_SECONDS)
+    clock = _Clock(["a", "b"], (60, 50), CPU, spec, pace)
+    clock.measure_all(workers, sizes)
     return clock.timings
 
 
@@ -116,3 +118,33 @@ def test_batch_sizes_and_rounds():
     timing = TimingSpec(repeats=100, throughput_repeats=30)
     assert plan_rounds(timing, 1) == (100, 10)
     assert plan_rounds(timing, 8) == (30, 3)
+
+
+def both(seconds, log, twice=(False, True)):
+    return [FakeWorker(name, seconds, log, again) for again in twice for name in "ab"]
+
+
+def test_the_progress_moves_by_the_time_of_a_step_and_is_full_after_the_last_one():
+    log, moved = [], []
+    measured(both({1: 0.1, 8: 0.8}, log), lambda done, total, text: moved.append((done, len(log), text)))
+    done = [step for step, _, _ in moved]
+    assert done == sorted(done)
+    assert done[-1] == 1000
+    before_last = next(step for step, _, text in reversed(moved) if "batches of 1" in text)
+    assert before_last < 700  # larger batches take most of the time
+    # Nothing but energy, for which there is no counter, is asked after the last step.
+    assert {entry[1] for entry in log[moved[-1][1] :]} <= {"energy", "close"}
+
+
+def test_the_progress_is_never_full_before_the_end_of_auto():
+    moved, log = [], []
+    faster = {2**power: 0.1 for power in range(7)}  # always gains, beyond the doublings that are expected
+    measured(
+        both(faster, log, (False,)),
+        lambda done, total, text: moved.append(done),
+        batch_sizes="auto",
+        twice=False,
+        repeats=4,
+    )
+    assert moved[-1] == 1000
+    assert moved[-5] < 1000
