@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ from lungseg.system.plugins import load_class
 
 ROOT = Path(lungseg.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-MADE = ("mine.toml", "my_")  # by the reader
+MADE = ("mine.toml", "dark.toml", "patients.csv", "my_")  # by the reader
 ROOMS = ("lungseg/", "benchmarks/", "tests/", "docs/", "results/reference/", ".ci/")
 SCRIPTS = {file.name for room in ("lungseg", "benchmarks") for file in (ROOT / room).rglob("*.py")}
 
@@ -81,11 +82,9 @@ def commands() -> dict[str, set[str]]:
     found = {}
 
     def look(command, name):
-        inner = getattr(command, "commands", {})
-        for word, each in inner.items():
+        for word, each in getattr(command, "commands", {}).items():
             look(each, f"{name} {word}".strip())
-        if not inner:
-            found[name] = {option for each in command.params for option in each.opts}
+        found[name] = {option for each in command.params for option in each.opts} | {"--help"}
 
     look(typer.main.get_command(app), "")
     return found
@@ -102,11 +101,11 @@ def test_commands_that_are_named_are_there(page):
         for module in re.findall(r"python -m ((?:lungseg|benchmarks)[\w.]*)", code):
             place = ROOT.joinpath(*module.split("."))
             wrong += [] if place.with_suffix(".py").exists() or (place / "__main__.py").exists() else [module]
-        match = re.search(r"(?:^|/bin/|-m )lungseg ([a-z]+(?: [a-z]+)?)(.*)", code)
-        if match:
-            words = match[1].split()
-            name = next((n for n in (match[1], words[0]) if n in known), None)
-            options = re.findall(r"(?<!\w)--[a-z-]+", match[2])
+        match = re.search(r"(?:^|/bin/|-m )lungseg(?: ([a-z]+(?: [a-z]+)?))?( .*)?$", code)
+        if match and (match[1] or match[2]):
+            words = (match[1] or "").split()
+            name = next((n for n in (match[1] or "", *words[:1]) if n in known), None)
+            options = re.findall(r"(?<!\w)--[a-z-]+", match[2] or "")
             wrong += [code] if name is None or not known[name] >= set(options) else []
     assert not wrong
 
@@ -164,9 +163,56 @@ def test_keys_that_are_named_are_keys_of_a_spec(page):
 
 @each_page
 def test_tables_of_results_that_are_named_are_there(page):
-    known = {f"{name}.csv" for name in TABLES} | {"summary.csv", "table.csv", "predictions.csv"}
+    known = {f"{name}.csv" for name in TABLES} | {"summary.csv", "table.csv", "predictions.csv", *MADE}
     named = {word for code in code_of(page) for word in re.findall(r"[\w-]+\.csv", code)}
     assert named <= known
+
+
+@each_page
+def test_variables_that_are_named_are_read(page):
+    named = {word for code in code_of(page) for word in re.findall(r"LUNGSEG_[A-Z_]+", code)}
+    code = "".join(file.read_text("utf-8") for file in (ROOT / "lungseg").rglob("*.py"))
+    assert named <= set(re.findall(r"LUNGSEG_[A-Z_]+", code))
+
+
+def test_the_readme_fits_on_three_screens_and_begins_with_the_answer():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1300
+    assert len([line for line in text.splitlines()[:12] if line.startswith("| ")]) == 2 + 4
+    assert len(re.findall("<!-- results:", text)) == 1
+
+
+def test_the_answer_has_the_published_numbers():
+    """Each Dice with its interval above the README's generated block is one of the table that it cites."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("<!-- results:")[0]
+    rows = pd.read_csv(ROOT / "results" / "reference" / "cxr704-cpu" / "summary.csv")
+    known = {
+        f"{row.dice:.4f} [{row.dice_low:.4f}, {row.dice_high:.4f}]".replace("0.", ".")
+        for row in rows.itertuples()
+    }
+    shown = re.findall(r"\| (\.\d+ \[.*?\]) \|", text)
+    assert len(shown) == 4
+    assert set(shown) <= known
+
+
+def test_each_page_is_in_the_index_once():
+    listed = re.findall(r"^- \[\S+\]\((\S+)\): ", (ROOT / "docs" / "README.md").read_text("utf-8"), re.M)
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert sorted(listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md"])
+def test_it_is_short(name):
+    assert len((ROOT / name).read_text("utf-8").splitlines()) <= 60
+
+
+def test_the_citation_names_the_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    cited = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {project['version']}\n" in cited
+    assert f"\nlicense: {project['license']}\n" in cited
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_no_path_of_a_machine_is_committed():
