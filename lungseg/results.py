@@ -18,89 +18,43 @@ from lungseg.system.stored import DamagedError, describe_files, find_damage, rea
 FIRST_SEALED = 4  # the first FORMAT whose run.json has a hash of its own
 FORMAT = 4  # of the results directory; trials in another format are run again
 
-# Identity of a row, then counts of pixels, then metrics of the binary mask, then of the map.
+# docs/results.md says what each column is; its text is in benchmarks/studies/reference_pages/columns.py.
 SCORE_COLUMNS = [
-    "approach", "dataset", "train_set", "n_train", "fold", "seed", "image_id", "patient", "source",
-    "threshold",
-    "tp", "fp", "fn", "tn",
-    "dice", "iou", "accuracy", "precision", "recall", "specificity",
-    # Left is the patient's left lung, on the right of a frontal X-ray; empty if the truth has none.
-    "dice_left", "dice_right",
-    "area_error",  # | predicted - true area | / true area
-    "distance_unit",  # of the next three: "px", or "mm" where the pixel spacing is known
-    "hausdorff", "hd95", "assd",
-    "surface_dice_1", "surface_dice_2",  # tolerance 1 % and 2 % of the image's longer side
+    *("approach", "dataset", "train_set", "n_train", "fold", "seed", "image_id", "patient", "source"),
+    *("threshold", "tp", "fp", "fn", "tn"),
+    *("dice", "iou", "accuracy", "precision", "recall", "specificity", "dice_left", "dice_right"),
+    *("area_error", "distance_unit", "hausdorff", "hd95", "assd", "surface_dice_1", "surface_dice_2"),
     "brier",
-]  # fmt: skip
+]
 HISTORY_COLUMNS = [
-    "approach", "fold", "seed",
-    "unit",  # of a step: "round" of boosting, "epoch" or "stage" of a cascade
-    "step", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "validation_dice",
-]  # fmt: skip
+    *("approach", "fold", "seed", "unit", "step"),
+    *("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "validation_dice"),
+]
 TIMING_COLUMNS = [
-    "approach",
-    "stage",  # decode, prepare, the approach's own stages, finish, and "whole" (prepare to finish)
-    "device", "precision", "layout", "compiled",
-    "copies",  # whether the copies between host and device are inside the time
-    "height", "width", "batch_size",
-    "median_ms", "iqr_ms", "p90_ms", "images_per_s", "peak_memory_mib", "joules_per_image",
-    "gflops",  # an image; 2 x multiply-add, as torch's counter has it
-    "peak_gflops_per_s",  # of a matrix product in the same process and precision
-    "peak_share",  # gflops x images_per_s / peak_gflops_per_s
-    "compile_s",  # seconds of torch.compile before the first prediction
-    "repeats",
-]  # fmt: skip
+    *("approach", "stage", "device", "precision", "layout", "compiled", "copies", "height", "width"),
+    *("batch_size", "median_ms", "iqr_ms", "p90_ms", "images_per_s", "peak_memory_mib", "joules_per_image"),
+    *("gflops", "peak_gflops_per_s", "peak_share", "compile_s", "repeats"),
+]
 # Ratios of two approaches' times, each taken within a round, so that a drift of the machine cancels.
 PAIR_COLUMNS = [
-    "device", "precision", "layout", "compiled", "height", "width", "batch_size", "approach",
-    "other",  # the approach itself in an A/A row: two processes of the same
-    "kind",  # "A/A" or "A/B"
-    "rounds",
-    "ratio",  # median over rounds of (median time of `other`) / (median time of `approach`)
-    "low",  # smallest and largest ratio of a round
-    "high",
-    "distinguishable",  # A/B: |log ratio| exceeds that of every A/A round of both; empty for A/A
-]  # fmt: skip
+    *("device", "precision", "layout", "compiled", "height", "width", "batch_size", "approach", "other"),
+    *("kind", "rounds", "ratio", "low", "high", "distinguishable"),
+]
 CALIBRATION_COLUMNS = [
-    "approach", "dataset", "fold", "seed",
-    "bin",  # 0 is the lowest
-    "low", "high",  # its edges: probabilities in [low, high), the last one with 1
-    "count",  # pixels of all evaluated images
-    "mean_probability",
-    "lung_share",  # of these pixels, by the truth
-]  # fmt: skip
+    *("approach", "dataset", "fold", "seed", "bin", "low", "high", "count", "mean_probability"),
+    "lung_share",
+]
 TRAINING_COLUMNS = [
-    "approach", "fold", "seed", "seconds",
-    "unit",  # what was counted: "images" or "rows"
-    "items", "items_per_s", "parameters", "best_step", "peak_memory_mib", "wait_share",
-]  # fmt: skip
+    *("approach", "fold", "seed", "seconds", "unit", "items", "items_per_s", "parameters", "best_step"),
+    *("peak_memory_mib", "wait_share"),
+]
 # Which columns a fitted approach uses most, if it can tell; a column without any gain has a row too.
-IMPORTANCE_COLUMNS = [
-    "approach", "fold", "seed",
-    "stage",  # of the approach, such as "stage 1"
-    "column",  # KIND:NAME of an input of a regressor: "relu1_2@64:3" is of VGG19's layer at 64 pixels a side
-    "share",  # of the stage's total gain; a column's gain is the loss that splits at it removed
-]  # fmt: skip
+IMPORTANCE_COLUMNS = ["approach", "fold", "seed", "stage", "column", "share"]
 STATISTIC_COLUMNS = [
-    "dataset", "approach",
-    "other",  # paired rows: what `approach` is compared with; value is approach minus other
-    "metric",
-    # "mean" over patients, "pooled" over all pixels, "paired" difference, mean "rank"; of all approaches
-    # together, with no name: "friedman" (its chi-square) and Nemenyi's "critical-difference" at 0.05.
-    "kind",
-    "primary",  # paired rows: of the endpoint fixed in advance, whose tests are corrected for their number
-    "n", "value",
-    "low", "high",  # 95 % interval
-    "median", "sd",
-    "p5", "p95",  # percentiles of the patients' values
-    "seeds", "seed_sd",
-    "p_value",  # of a mean difference of 0, by sign flips corrected for skewness; "friedman": of equal ranks
-    "p_holm",  # the same, corrected over all pairs and datasets
-    "wilcoxon_p",  # signed-rank: its null is exchangeability, not equal means
-    "nemenyi_p",
-    "rank_biserial",  # matched pairs, -1 to 1; above 0: `approach` is better
-    "better", "worse", "tied",  # patients on which `approach` is better than `other`, worse, and equal
-]  # fmt: skip
+    *("dataset", "approach", "other", "metric", "kind", "primary", "n", "value", "low", "high", "median"),
+    *("sd", "p5", "p95", "seeds", "seed_sd", "p_value", "p_holm", "wilcoxon_p", "nemenyi_p"),
+    *("rank_biserial", "better", "worse", "tied"),
+]
 TABLES = {
     "scores": SCORE_COLUMNS,
     "history": HISTORY_COLUMNS,

@@ -99,7 +99,7 @@ class Vgg19ContextSettings(Settings):
     boosting: StageBoostingSettings = StageBoostingSettings()
     """Keys of "lightgbm" in the last stage."""
     context_boosting: ContextBoostingSettings = ContextBoostingSettings()
-    """Keys of "lightgbm" in the other stages. Without it `boosting` counts for all stages."""
+    """Keys of "lightgbm" in the other stages. If `boosting` is given alone, its keys count here too."""
     ridge: RidgeSettings = RidgeSettings()
     """Keys of "ridge"."""
     mlp: MlpSettings = MlpSettings()
