@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from lungseg.system.files import FOLDER_NAME
 
 PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts", "table": "tables"}
 COUNTS = {1: "one", 2: "two", 3: "three"}
-PATTERNS = {f"^{FOLDER_NAME}$": "text of 1 to 80 letters, digits, dots, hyphens and underscores"}
+PATTERNS = {
+    f"^{FOLDER_NAME}$": "text of 1 to 80 letters, digits, dots, hyphens and underscores",
+    r"^\S(.{0,58}\S)?$": "text of 1 to 60 characters",
+}
 
 
 def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,6 +24,16 @@ def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in line)} |\n"
         for line in lines
     )
+
+
+def link_sections(page: str) -> str:
+    """Return a page with links to its sections of the second level above the first of them."""
+    titles = re.findall(r"^## (.+)$", page, re.M)
+    links = [
+        f"[{title}](#{re.sub(r'[^a-z0-9_ -]', '', title.lower()).replace(' ', '-')})" for title in titles
+    ]
+    head, first, rest = page.partition("## ")
+    return f"{head}On this page: {', '.join(links)}.\n\n{first}{rest}"
 
 
 def quote(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.studies.reference_pages.columns import DESCRIPTIONS
-from benchmarks.studies.reference_pages.markdown import make_table
+from benchmarks.studies.reference_pages.markdown import link_sections, make_table
 from benchmarks.studies.reference_pages.spec_page import COMMAND
 from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES
 from lungseg.report.numbers.quality import MAIN_COLUMNS
@@ -36,6 +36,8 @@ FOLDER_TEXTS = {
     "predictions/truth/": "Their true masks.",
     "predictions/maps/": "Predicted probability maps of the first seed, as NAME/f0-s0. 255 is probability 1.",
     "predictions/features/": "Feature maps of one image, for approaches that have them.",
+    "predictions/images.json": "Hashes of these pictures.",
+    ".lock": "Keeps a second run out of the directory.",
     "trials/": "What a stopped run goes on from, and the tables of each training.",
 }
 TABLE_TEXTS = {
@@ -99,7 +101,7 @@ def make_results_page() -> str:
     figures = [
         (f"`{name}`", FIGURE_TEXTS[name], "never" if name in SHOWS_IMAGES else "yes") for name in FIGURES
     ]
-    return "\n".join(
+    page = "\n".join(
         [
             HEAD + "## Files\n\n" + make_table(["file or folder", "what it holds"], files),
             "`lungseg publish` copies the files and the figures. It copies no other folder.\n",
@@ -109,6 +111,7 @@ def make_results_page() -> str:
             make_table(["figure", "what it shows", "published for X-rays of people"], figures),
         ]
     )
+    return link_sections(page)
 
 
 def _make_section(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from benchmarks.studies.reference_pages.markdown import describe_type, make_table, quote
+from benchmarks.studies.reference_pages.markdown import describe_type, link_sections, make_table, quote
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.data.datasets.registry import DATASETS
@@ -24,7 +24,7 @@ SPECS = Path(__file__).parents[2]
 COMMAND = "python -m benchmarks.studies.reference_pages"
 # What a model can't say of a key: its default, and its type.
 DEFAULTS = {(ApproachSpec, "name"): "as `use`"}
-TYPES = {(ApproachSpec, "group"): "text of 1 to 60 characters, or list of such texts"}
+TYPES = {(ApproachSpec, "group"): "text of 1 to 60 characters or list of such texts"}
 # What each rule does, and which keys it reads.
 SPLITS = {
     "random": ("Patients are drawn at random.", "`fractions`, `split_seed`"),
@@ -124,14 +124,14 @@ def make_spec_page() -> str:
         ("## Special texts", "", make_table(["text", "where", "what it does"], TEXTS)),
         (
             "## Specs that are shipped",
-            "They are in the folder `benchmarks`. `lungseg benchmark benchmarks/quick.toml` runs one.",
+            "They are in the folder `benchmarks`. `lungseg benchmark quick` runs one by its name.",
             _list_specs(),
         ),
     ]
     pages = [
         f"{title}\n\n{text}\n\n{table}" if text else f"{title}\n\n{table}" for title, text, table in sections
     ]
-    return HEAD + "\n".join([*pages[:-1], CHANGES, pages[-1]])
+    return link_sections(HEAD + "\n".join([*pages[:-1], CHANGES, pages[-1]]))
 
 
 def _list_keys(model: type[BaseModel], defaults: Mapping[str, BaseModel] | None = None) -> str:
