@@ -23,9 +23,9 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Pixel features against a deep network: an honest benchmark of lung segmentation in chest X-rays.",
+    help="Compare pixel features with a deep network at finding the lungs in chest X-rays.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, whether one is sound, phantoms.")
+data_app = typer.Typer(no_args_is_help=True, help="List or check datasets, or make phantoms.")
 app.add_typer(data_app, name="data")
 console = Console(highlight=False, soft_wrap=True)
 
@@ -62,25 +62,47 @@ def _which_process() -> str:
     return "" if number == "0" else f" (process {number})"
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from lungseg.system.machine import describe_version
+
+        _say(describe_version())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def benchmark(
-    spec: Annotated[Path, typer.Argument(help="a TOML file, such as benchmarks/quick.toml")],
-    out: Annotated[Path | None, typer.Option(help="results directory; results/NAME if not given")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; over what the spec says")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of going on")] = False,
+    spec: Annotated[
+        Path, typer.Argument(help="A TOML file, or the name of a shipped benchmark, such as quick.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where results go. Default: results/NAME.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda, instead of what the spec says.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, e.g. seeds=[0] or approach.NAME.epochs=3")
+        list[str] | None,
+        typer.Option("--set", help="Change a key: seeds=[0] or approach.NAME.epochs=3. Repeatable."),
     ] = None,
     reuse: Annotated[
-        Path | None, typer.Option(help="a published result: rows of trainings that are the same come from it")
+        Path | None, typer.Option(help="A published result. Rows of unchanged trainings are taken from it.")
     ] = None,
 ) -> None:
     """Run a benchmark, or go on with one that was interrupted, and print its summary."""
-    from lungseg.spec import read_spec
+    from lungseg.spec import find_spec, read_spec
 
     if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
-    read = read_spec(spec, set_ or [])
+    read = read_spec(find_spec(spec), set_ or [])
     # Not before: what a spec says wrong needn't wait for torch.
     from lungseg.harness.run import benchmark as run
     from lungseg.system.distributed import join_processes
@@ -95,8 +117,8 @@ def benchmark(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
-    """Make tables and figures again from what a results directory holds."""
+def report(directory: Annotated[Path, typer.Argument(help="A results directory.")]) -> None:
+    """Make the tables and figures of a results directory again."""
     from lungseg.results import read_run
 
     read_run(directory)  # before what draws is imported, which takes seconds
@@ -107,14 +129,17 @@ def report(directory: Annotated[Path, typer.Argument(help="a results directory")
 
 @app.command()
 def publish(
-    directory: Annotated[Path, typer.Argument(help="a results directory")],
-    to: Annotated[Path, typer.Option(help="where published results lie")] = Path("results/reference"),
-    readme: Annotated[Path, typer.Option(help="page whose marked block is filled")] = Path("README.md"),
+    directory: Annotated[Path, typer.Argument(help="A results directory.")],
+    to: Annotated[Path, typer.Option(help="Where published results are.")] = Path("results/reference"),
+    readme: Annotated[Path, typer.Option(help="The page whose marked block is filled.")] = Path("README.md"),
     keep_names: Annotated[
-        bool, typer.Option("--keep-names", help="keep names of images and patients of a dataset of your own")
+        bool, typer.Option("--keep-names", help="Keep the names of images and patients of your own data.")
     ] = False,
 ) -> None:
-    """Copy what may be committed (no X-ray, model, or name of your own data) and fill the README's block."""
+    """Copy the part of a results directory that may be committed, and fill a block of the README.
+
+    No X-ray and no model is copied. Images and patients of your own data get numbers instead of names.
+    """
     from lungseg.report.publish import publish as copy
 
     target, filled = copy(directory, to, readme, keep_names)
@@ -123,7 +148,7 @@ def publish(
 
 @app.command()
 def info() -> None:
-    """Print devices, versions, and which data and weights were found."""
+    """Show this machine's devices, versions, data and weights."""
     from lungseg.harness.info import list_facts
 
     _print_rows("lungseg", list_facts())
@@ -131,7 +156,7 @@ def info() -> None:
 
 @data_app.command("list")
 def list_datasets() -> None:
-    """List the datasets that a spec can name, and which of them are here."""
+    """List the datasets, and which of them are on this machine."""
     from lungseg.harness.info import list_datasets as found
 
     _print_rows("datasets", found())
@@ -139,37 +164,40 @@ def list_datasets() -> None:
 
 @data_app.command("check")
 def check_dataset(
-    dataset: Annotated[
-        str, typer.Argument(help="a name that `lungseg data list` shows, or package.module:Class")
+    what: Annotated[
+        str, typer.Argument(help="A spec (mine.toml), a dataset of `lungseg data list`, or module:Class.")
     ],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="the dataset's own key=value, e.g. images=chest/images")
+        list[str] | None,
+        typer.Option("--set", help="A key of the dataset or spec: images=chest/images. Repeatable."),
     ] = None,
 ) -> None:
-    """Read every file of a dataset; exit code 1 if training on it would go wrong."""
-    from lungseg.data.audit.check import check_dataset as check
-    from lungseg.data.loading import find_data_root, find_dataset
-    from lungseg.spec import parse_changes
+    """Read and compare all images of a dataset. For a spec, check its split too.
+
+    The exit code is 1 if there is a problem that would stop or mislead a training.
+    """
+    from lungseg.harness.info import check_data
     from lungseg.system.progress import Reporter
 
     with Reporter(console).bar("reading and comparing all pictures") as move:
-        found = check(find_dataset(dataset, parse_changes(set_ or []), find_data_root()), move)
-    _print_rows(f"dataset {dataset}", found.rows())
+        found = check_data(what, set_ or [], move)
+    for title, rows in found.tables:
+        _print_rows(title, rows)
     for note in found.notes:
         _say(f"note: {note}")
     for problem in found.problems:
         _say(f"problem: {problem}")
-    _say("sound" if found.ok else f"{len(found.problems)} problem(s): mend them before training")
-    if not found.ok:
+    _say(f"{len(found.problems)} problem(s): mend them before training" if found.problems else "sound")
+    if found.problems:
         raise typer.Exit(1)
 
 
 @data_app.command("phantom")
 def make_phantoms(
-    out: Annotated[Path, typer.Argument(help="folder that gets images/ and masks/")] = Path("phantoms"),
-    count: Annotated[int, typer.Option(min=1, max=1_000_000)] = 24,
-    size: Annotated[int, typer.Option(min=32, max=2048, help="pixels a side")] = 256,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Argument(help="Folder for images/ and masks/.")] = Path("phantoms"),
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of images.")] = 24,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Pixels a side.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Another number gives other phantoms.")] = 0,
 ) -> None:
     """Write phantom X-rays and their exact masks as PNG files."""
     from lungseg.data.datasets.export import write_phantoms

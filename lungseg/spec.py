@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME
-from lungseg.system.plugins import Settings, validate
+from lungseg.system.plugins import Settings, suggest, validate
 
 Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -163,6 +164,30 @@ class Spec(Settings):
     """How predictions are timed."""
     runtime: RuntimeSpec = RuntimeSpec()
     """How to compute."""
+
+
+def find_spec(path: Path, datasets: Iterable[str] = ()) -> Path:
+    """Return the path of a spec: the file if there is one, else the one that is shipped under that name.
+
+    Raises InputError for a name that is neither. The message lists the shipped ones, after `datasets` where a
+    dataset's name could stand too.
+    """
+    if len(path.parts) != 1 or path.suffix == ".toml" or os.path.isfile(path):
+        return path  # `read_spec` says what is wrong with it
+    shipped = {file.stem: file for file in sorted(_shipped_folder().glob("*.toml"))}
+    if str(path) not in shipped:
+        known = [*datasets, *shipped]
+        listed = suggest(str(path), known, ": give the path of a TOML file, or")
+        what = "dataset or spec" if datasets else "spec"
+        raise InputError(f"there is no {what} {str(path)!r}{listed} one of {', '.join(known)}")
+    return shipped[str(path)]
+
+
+def _shipped_folder() -> Path:
+    """The folder of specs: in the package if it is installed from a wheel, else beside it."""
+    package = Path(__file__).parent
+    inside = package / "benchmarks"
+    return inside if inside.is_dir() else package.parent / "benchmarks"
 
 
 def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:

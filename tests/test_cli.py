@@ -1,7 +1,9 @@
 import os
+import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lungseg.cli import main
+from lungseg.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("without_figures")  # those `typed` in a process of its own draw them
@@ -111,6 +113,33 @@ def test_what_a_spec_says_wrong_does_not_wait_for_torch(spec):
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert_refused(done, "timeing")
     assert done.stdout.strip() == "False"
+
+
+def test_the_version_does_not_wait_for_torch():
+    code = "import atexit, sys; from lungseg.cli import main; sys.argv = ['lungseg', '--version']; "
+    code += "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    shown, torch_imported = done.stdout.splitlines()
+    assert re.fullmatch(rf"lungseg {version('lungseg')}( \(revision [0-9a-f]{{12}}(, changed)?\))?", shown)
+    assert (torch_imported, done.stderr) == ("False", "")
+
+
+def test_helps_fit_a_narrow_terminal(lungseg):
+    commands = [*(c.name or c.callback.__name__ for c in app.registered_commands)]
+    words = [(), *((c,) for c in commands), *(("data", c) for c in ("list", "check", "phantom"))]
+    for command in words:
+        shown = lungseg(*command, "--help", COLUMNS="80").stdout
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "Usage: " in shown
+        assert "…" not in shown
+
+
+def test_a_benchmark_by_its_name(lungseg):
+    assert_refused(lungseg("benchmark", "quik"), "did you mean 'quick'?")
+    small = [word for key in ("count=12", "size=48") for word in ("--set", f"data.{key}")]
+    done = lungseg("data", "check", "quick", *small, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d train \(\d patients\), \d validation \(\d patients?\), 3 test \(3 pat", done.stdout)
 
 
 def test_data_that_is_not_there(lungseg, spec, tmp_path):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.harness.plan import make_plan
-from lungseg.spec import read_spec
+from lungseg.spec import find_spec, read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, validate
 
@@ -64,14 +65,24 @@ def test_changes_by_set(spec_file):
         ("seeds=[1, 1]", "seed 1 is a duplicate"),
         ("seeds=[-1]", "seeds"),
         ("timing.repeats=soon", "timing.repeats"),
-        ("timing.batch=3", "unknown key 'timing.batch'; the known keys are enabled, batch_sizes"),
+        (
+            "timing.batch=3",
+            "unknown key 'timing.batch': did you mean 'batch_sizes'? The known keys are enabled, batch_sizes",
+        ),
+        ("seeds=0", "seeds = 0 can't be used: give a list, as in seeds = [0]"),
+        (
+            "timing.batch_sizes=3",
+            "timing.batch_sizes = 3 can't be used: give a list, as in batch_sizes = [3]",
+        ),
+        ("approach={ use = 'threshold' }", "give a list, as in [[approach]]"),
+        ("datas={ a = 1 }", "unknown table 'datas': did you mean 'data'? The known keys are name,"),
         ("evaluate_on=train", "evaluate_on"),
         ("approach.pixels.threshold=2", "threshold"),
         ("name=../elsewhere", "name"),
     ],
 )
 def test_bad_changes_name_their_key(spec_file, change, message):
-    with pytest.raises(InputError, match=message.replace("[", r"\[").replace("]", r"\]")):
+    with pytest.raises(InputError, match=re.escape(message)):
         read_spec(spec_file(TEXT), [change])
 
 
@@ -116,6 +127,55 @@ def test_a_nested_unknown_key_lists_that_tables_keys():
     approach_class = load_class("vgg19-pixels", APPROACHES, Approach, "approach")
     with pytest.raises(InputError, match=r"unknown key 'boosting.trees'; the known keys are rounds, leaves"):
         validate(approach_class.Settings, {"boosting": {"trees": 3}}, "approach 'x'")
+
+
+@pytest.mark.parametrize(
+    ("was", "written", "said"),
+    [
+        (
+            "[[approach]]",
+            "[[aproach]]",
+            "unknown table 'aproach': did you mean 'approach'? The known keys are",
+        ),
+        ("dataset =", "datset =", "the key 'data.dataset' is missing: did you mean it by 'datset'?"),
+        ("use =", "uses =", "the key 'approach.0.use' is missing: did you mean it by 'uses'?"),
+        ("phantom", "phantoms", "unknown dataset 'phantoms': did you mean 'phantom'? Choose one of cxr704,"),
+        ("mean-mask", "mean-masks", "unknown approach 'mean-masks': did you mean 'mean-mask'? Choose one of"),
+        ("count", "counts", "unknown key 'counts': did you mean 'count'? The known keys are count,"),
+        ("count", "split_sed", "unknown key 'split_sed': did you mean 'split_seed'? The known"),
+        ("size", "treshold", "unknown key 'treshold': did you mean 'threshold'? The known keys are"),
+        (
+            "count = 8",
+            'split = "kfolds"',
+            "unknown split 'kfolds': did you mean 'kfold'? Use one of every-14th",
+        ),
+        ("count", "xyz", "unknown key 'xyz'; the known keys are count,"),
+    ],
+)
+def test_the_nearest_known_name_is_proposed(spec_file, was, written, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        make_plan(read_spec(spec_file(TEXT.replace(was, written))))
+
+
+def test_a_shipped_spec_is_found_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_spec(Path("quick")).samefile(BENCHMARKS / "quick.toml")
+    with pytest.raises(
+        InputError, match=r"no spec 'quik': did you mean 'quick'\? Give the path of a TOML file"
+    ):
+        find_spec(Path("quik"))
+    with pytest.raises(InputError, match=r"give the path of a TOML file, or one of cxr704.*, quick, "):
+        find_spec(Path("none-like-it"))
+    (tmp_path / "quick").write_text(TEXT)
+    for own in ("quick", "none/quick", "quick.toml"):  # `read_spec` names what isn't there
+        assert find_spec(Path(own)) == Path(own)
+
+
+def test_an_installed_package_has_the_specs_inside(tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/inside.toml").write_text(TEXT)
+    monkeypatch.setattr("lungseg.spec.__file__", str(tmp_path / "spec.py"))
+    assert find_spec(Path("inside")) == tmp_path / "benchmarks/inside.toml"
 
 
 VARIANT = """

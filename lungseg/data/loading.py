@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,25 +54,28 @@ def find_data_root() -> Path | None:
     return root
 
 
-def find_dataset(name: str, options: Mapping[str, Any], root: Path | None) -> Dataset:
+def find_dataset(
+    name: str, options: Mapping[str, Any], root: Path | None, also: Iterable[str] = ()
+) -> Dataset:
     """Return the dataset that a name stands for, before anything is read.
 
     The name is a key of `DATASETS`, or "package.module:Class". The root is the folder that LUNGSEG_DATA
-    names, or None. Raises InputError for an unknown name (the message lists the known ones), an unknown
-    option, or a value of the wrong type.
+    names, or None. `also` are further keys of the same table, for the message about an unknown one. Raises
+    InputError for an unknown name (the message lists the known ones), an unknown option, or a value of the
+    wrong type.
     """
     dataset_class = load_class(name, DATASETS, Dataset, "dataset")
-    return dataset_class(validate(dataset_class.Settings, options, f"dataset {name!r}"), root)
+    return dataset_class(validate(dataset_class.Settings, options, f"dataset {name!r}", also), root)
 
 
-def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
+def load_dataset(name: str, options: Mapping[str, Any], also: Iterable[str] = ()) -> LoadedDataset:
     """Load and check the dataset of `find_dataset`, from the folder that LUNGSEG_DATA names.
 
     Every file is read once. So a damaged file ends a run at its start, and not in its last hour. Generated
     samples that don't fit into memory are not made for this. Raises InputError if there is no data, an id
     can't be used, a file is unreadable, or a mask has another size.
     """
-    dataset = find_dataset(name, options, find_data_root())
+    dataset = find_dataset(name, options, find_data_root(), also)
     with name_errors(f"dataset {name!r}"):
         inventory = dataset.inventory()
         samples = inventory.usable_samples()
@@ -83,6 +86,7 @@ def load_dataset(name: str, options: Mapping[str, Any]) -> LoadedDataset:
     sha256 = fingerprint(samples)
     missing = len(inventory.images_without_mask)
     notes = [f"{missing} images have no mask and are left out"] if missing else []
+    notes += inventory.notes
     kept = samples if dataset.real else remember(samples)
     if dataset.real or isinstance(kept[0], RememberedSample):  # cheap to read
         notes += _read_all(kept)

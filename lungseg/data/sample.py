@@ -67,6 +67,7 @@ class Inventory:
     masks_without_image: list[str] = field(default_factory=list)
     # Sentences, each of two files that claim the same id or the same image.
     ambiguous: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences: what somebody should look at
 
     @property
     def conflicts(self) -> list[str]:
@@ -87,6 +88,8 @@ class Dataset(ABC):
 
     Attributes:
         Settings: its keys in the `[data]` table of a spec; an unknown key is an error.
+        regrouping: how a spec says which images are of one patient, for messages; "" if it does already, or
+            if the dataset knows.
         real: shows real people, so its pictures are never published.
         public: anybody can get it, so names of its images and patients may be published.
         settings: a `Settings`.
@@ -98,6 +101,7 @@ class Dataset(ABC):
 
         model_config = ConfigDict(extra="forbid")
 
+    regrouping: str = ""
     real: bool = True
     public: bool = False
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from lungseg.data.sample import Sample
 from lungseg.system.errors import InputError
-from lungseg.system.plugins import Settings
+from lungseg.system.plugins import Settings, suggest
 
 SIDES = ("train", "validation", "test")
 WITHOUT_TEST = ("last-fifth",)
@@ -114,8 +114,8 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
     elif rule in RULES:
         splits = RULES[rule](samples, options)
     else:
-        known = ", ".join([*RULES, *(f"published:{name}" for name in list_published_splits())])
-        raise InputError(f"unknown split '{rule}': use one of {known}")
+        known = [*RULES, *(f"published:{name}" for name in list_published_splits())]
+        raise InputError(f"unknown split '{rule}'{suggest(rule, known, ': use')} one of {', '.join(known)}")
     patients = {sample.id: sample.patient for sample in samples}
     for split in splits:
         split.check(patients)

@@ -27,7 +27,7 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
     )
-    for note in dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes, *list_hints(plan))):
+    for note in (*plan.notes, *list_hints(plan)):
         reporter.say(f"  note      {note}")
     reporter.say(f"  device    {device}, {plan.runtime.precision}, {plan.runtime.threads} threads")
     for entry in plan.entries:
@@ -35,7 +35,9 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     stored = len(plan.trials) - len(left)
     reporter.say(f"  trials    {len(plan.trials)}, of which {stored} are stored already")
     reporter.say(f"  results   {directory}")
-    reporter.say(f"  time      {_estimate(plan, left, directory)}\n")
+    with reporter.waiting("  estimating the time ..."):
+        estimate = _estimate(plan, left, directory)
+    reporter.say(f"  time      {estimate}\n")
 
 
 def list_hints(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lungseg.data.audit.compare import Pair, compare_samples, find_leaks
+from lungseg.data.loading import LoadedDataset
 from lungseg.harness.plan import Plan
 from lungseg.harness.trial import Fold
 from lungseg.system.errors import InputError
@@ -54,17 +55,27 @@ def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = No
     Raises:
         InputError: some are on two sides, and `data.allow_leaks` is not set. It names the pairs.
     """
-    evaluated, trained = plan.evaluated, plan.trained
+    found = audit_folds(plan.evaluated, plan.trained, _folds(plan), progress)
+    if found.leaks and not plan.spec.data.allow_leaks:
+        raise InputError(refuse(found.leaks, plan.evaluated, plan.trained))
+    return found
+
+
+def audit_folds(
+    evaluated: LoadedDataset,
+    trained: LoadedDataset,
+    folds: Sequence[Fold],
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Audit:
+    """Compare all pictures and look on which sides of the folds equal ones are, whether allowed or not."""
     names = [evaluated.name, trained.name]
     if trained is not evaluated and names[0] == names[1]:
         names[1] += " (training_data)"
     groups = dict(zip(names, [m.samples.values() for m in (evaluated, trained)], strict=True))
     pictures = evaluated.dataset.real and trained.dataset.real
     found = compare_samples({name: list(group) for name, group in groups.items()}, progress, pictures)
-    sides = [_sides(fold, names, plan) for fold in _folds(plan)]
+    sides = [_sides(fold, names, trained is evaluated) for fold in folds]
     sentences = _apart(found.pairs, sides)
-    if sentences and not plan.spec.data.allow_leaks:
-        raise InputError(_refusal(sentences))
     checked = sum(len(group) for group in groups.values())
     shown_twice = sum(pair.kind != "same patient" for pair in found.pairs)
     lookalikes = _apart(found.lookalikes, sides)
@@ -82,9 +93,9 @@ def _folds(plan: Plan) -> list[Fold]:
     return list({id(fold): fold for fold in (*plan.folds, *own)}.values())
 
 
-def _sides(fold: Fold, names: list[str], plan: Plan) -> dict[tuple[str, str], str]:
+def _sides(fold: Fold, names: list[str], one_dataset: bool) -> dict[tuple[str, str], str]:
     """(dataset, id) -> side."""
-    if plan.trained is plan.evaluated:
+    if one_dataset:
         split = fold.split
         ids = {"train": split.train, "validation": split.validation, "test": split.test}
         return {(names[0], name): side for side, members in ids.items() for name in members}
@@ -95,10 +106,13 @@ def _sides(fold: Fold, names: list[str], plan: Plan) -> dict[tuple[str, str], st
     }
 
 
-def _refusal(sentences: tuple[str, ...]) -> str:
+def refuse(sentences: Sequence[str], evaluated: LoadedDataset, trained: LoadedDataset) -> str:
+    """Return a sentence that names the leaks and what to do about them."""
+    keys = dict.fromkeys(filter(None, (evaluated.dataset.regrouping, trained.dataset.regrouping)))
+    one_patient = f"one patient: set {' or '.join(keys)}; " if keys else ""
     more = f"; and {len(sentences) - SHOWN} more pairs" if len(sentences) > SHOWN else ""
     return (
         f"the split is not clean, {len(sentences)} pair(s) stand on two sides of it: "
-        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them (two people of one name: give each "
-        "dataset a source of its own), or set data.allow_leaks=true and have every table say so"
+        f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them ({one_patient}two people of one name: "
+        "give each dataset a source of its own), or set data.allow_leaks=true and have every table say so"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ from lungseg.data.splits import Split, SplitOptions, make_splits
 from lungseg.harness.keys import make_trials
 from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Entry, Fold, Trial
-from lungseg.spec import ApproachSpec, Spec, TrainingDataSpec
+from lungseg.spec import ApproachSpec, DataSpec, Spec, TrainingDataSpec
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
+
+FEW_VALIDATION = 10  # images; below it, a choice by their mean Dice is mostly chance
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Plan:
     trials: tuple[Trial, ...]
     not_compiled: str | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the data for the user, each once."""
+        found = (*self.evaluated.notes, *self.trained.notes, *note_few_validation(self.spec, self.folds))
+        return list(dict.fromkeys(found))
+
 
 def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """Make the plan of a spec. Raises InputError for whatever would end the run later.
@@ -50,17 +59,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """
     classes = [_resolve(row) for row in spec.approach]  # names and keys first: they cost nothing
     runtime, problem = usable_runtime(spec.runtime, device)
-    options = {key: value for key, value in spec.data.options.items() if key in SplitOptions.model_fields}
-    split_options = validate(SplitOptions, options, "[data]")
-    own = {key: value for key, value in spec.data.options.items() if key not in options}
-    evaluated = load_dataset(spec.data.dataset, own)
-    other = spec.training_data
-    trained = evaluated if other is None else load_dataset(other.dataset, other.options)
-
-    def folds_of(rule: str) -> tuple[Fold, ...]:
-        splits = make_splits(rule, list(evaluated.samples.values()), split_options)
-        return tuple(_fold(spec, split, evaluated, trained) for split in splits)
-
+    evaluated, trained, folds_of = load_data(spec)
     folds = folds_of(spec.data.split)
     entries, trials = [], []
     for row, resolved in zip(spec.approach, classes, strict=True):
@@ -69,6 +68,46 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
             entries.append(entry)
             trials += [] if entry.skipped else make_trials(entry, evaluated, trained)
     return Plan(spec, runtime, evaluated, trained, folds, tuple(entries), tuple(trials), problem)
+
+
+def load_data(spec: Spec) -> tuple[LoadedDataset, LoadedDataset, Callable[[str], tuple[Fold, ...]]]:
+    """Load the datasets that are evaluated and trained on, and return them and what makes a rule's folds.
+
+    Raises InputError for data that can't be used; what makes the folds, for a split that can't be made.
+    """
+    own, options = divide_options(spec.data)
+    split_options = validate(SplitOptions, options, "[data]")
+    evaluated = load_dataset(spec.data.dataset, own, (*DataSpec.model_fields, *SplitOptions.model_fields))
+    other = spec.training_data
+    trained = evaluated
+    if other is not None:
+        trained = load_dataset(other.dataset, other.options, TrainingDataSpec.model_fields)
+
+    def folds_of(rule: str) -> tuple[Fold, ...]:
+        splits = make_splits(rule, list(evaluated.samples.values()), split_options)
+        return tuple(_fold(spec, split, evaluated, trained) for split in splits)
+
+    return evaluated, trained, folds_of
+
+
+def divide_options(data: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the further keys of `[data]` that belong to the dataset, and those that belong to the split."""
+    split = {key: value for key, value in data.options.items() if key in SplitOptions.model_fields}
+    return {key: value for key, value in data.options.items() if key not in split}, split
+
+
+def note_few_validation(spec: Spec, folds: Sequence[Fold]) -> list[str]:
+    """Return a sentence if a fold has too few validation images, else none."""
+    fewest = min(len(fold.validation) for fold in folds)
+    if fewest >= FEW_VALIDATION:
+        return []
+    other = 'split = "kfold", which averages over folds'
+    if spec.training_data or spec.data.split == "kfold":
+        other = "a larger validation_share"
+    return [
+        f"only {fewest} validation image{'s' if fewest > 1 else ''}: what is chosen by so few, such as an "
+        f"epoch, depends on chance. Use more data, or {other}"
+    ]
 
 
 def require_fits(plan: Plan) -> None:
@@ -91,7 +130,8 @@ def require_fits(plan: Plan) -> None:
 def _resolve(row: ApproachSpec) -> tuple[type[Approach], Any]:
     """Finds a row's class and settings."""
     approach_class = load_class(row.use, APPROACHES, Approach, "approach")
-    return approach_class, validate(approach_class.Settings, row.options, f"approach {row.name!r}")
+    where = f"approach {row.name!r}"
+    return approach_class, validate(approach_class.Settings, row.options, where, ApproachSpec.model_fields)
 
 
 def _fold(spec: Spec, split: Split, evaluated: LoadedDataset, trained: LoadedDataset) -> Fold:

@@ -61,7 +61,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "evaluate_on": plan.spec.evaluate_on,
         "seeds": list(plan.spec.seeds),
         "approaches": approaches,
-        "notes": list(dict.fromkeys((*plan.evaluated.notes, *plan.trained.notes))),
+        "notes": plan.notes,
         "trials": [],
         "failed": [],
         "tables": {},

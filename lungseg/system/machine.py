@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-import torch
-
 IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 PACKAGES = (
     "torch", "torchvision", "triton", "lightgbm", "llvmlite",
@@ -50,6 +48,8 @@ def _cpuinfo(key: str) -> str:
 
 def find_gpu_name() -> str | None:
     """Return the name of the CUDA device that is in use; None without one."""
+    import torch  # not before: `lungseg --version` needn't wait for it
+
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
@@ -68,6 +68,16 @@ def _version(package: str) -> str:
     except PackageNotFoundError:
         owners = packages_distributions().get(package)  # reads all installed packages: half a second
         return version(owners[0]) if owners else "not installed"
+
+
+def describe_version() -> str:
+    """Return name, version and, in a checkout, the Git revision of this program."""
+    found = find_git_revision()
+    if found is None:
+        return f"lungseg {version('lungseg')}"
+    return (
+        f"lungseg {version('lungseg')} (revision {found['revision']}{', changed' if found['dirty'] else ''})"
+    )
 
 
 def find_git_revision() -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def load_class(name: str, known: Mapping[str, str], base: type, what: str) -> ty
     place = known.get(name, name)
     if ":" not in place:
         raise InputError(
-            f"unknown {what} {name!r}: choose one of {', '.join(sorted(known))}, "
+            f"unknown {what} {name!r}{suggest(name, known, ': choose')} one of {', '.join(sorted(known))}, "
             "or name a class as 'package.module:Class'"
         )
     module_name, _, class_name = place.partition(":")
@@ -77,26 +78,62 @@ def name_class(found: type) -> str:
     return f"{found.__module__}:{found.__qualname__}"
 
 
-def validate(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
+def suggest(name: str, known: Iterable[str], go_on: str) -> str:
+    """Return how a message goes on after an unknown name: ": did you mean 'size'? Choose" or ": choose".
+
+    `go_on` begins with punctuation, which is dropped where some known name is near.
+    """
+    near = get_close_matches(name, list(known), n=1)
+    if not near:
+        return go_on
+    rest = go_on.lstrip(":;, ")
+    return f": did you mean {near[0]!r}? {rest[:1].upper()}{rest[1:]}"
+
+
+def validate(model: type[BaseModel], values: Mapping[str, Any], where: str, also: Iterable[str] = ()) -> Any:
     """Return `model(**values)`, and explain wrong values in one sentence that names `where` and the key.
 
-    Raises InputError for an unknown or missing key, a wrong type, or a value out of range.
+    `also` are further keys of the same table, which the message about an unknown key names too. Raises
+    InputError for an unknown or missing key, a wrong type, or a value out of range.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the table"
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(_table_of(model, first["loc"]).model_fields)
-            raise InputError(f"{where}: unknown key {key!r}; the known keys are {known}") from None
-        if first["type"] == "missing":
-            raise InputError(f"{where}: the key {key!r} is missing") from None
-        text = first["msg"].removeprefix("Value error, ")
-        text = text[:1].lower() + text[1:]
-        raise InputError(f"{where}: {key} = {_shorten(first.get('input'))} can't be used: {text}") from None
+        # An unknown key first: it may be the missing one, misspelt.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        raise InputError(f"{where}: {_explain(model, first, also)}") from None
     except RecursionError:
         raise InputError(f"{where} is nested too deeply: use fewer levels") from None
+
+
+def _explain(model: type[BaseModel], found: Mapping[str, Any], also: Iterable[str]) -> str:
+    """What is wrong with a key, as pydantic found it."""
+    place, value = found["loc"], found.get("input")
+    no_list = found["type"] in ("tuple_type", "list_type")
+    if no_list and place[-1] == "list":  # the tag of a union, and no key
+        place = place[:-1]
+    key = ".".join(map(str, place)) or "the table"
+    fields = _table_of(model, place).model_fields
+    if found["type"] == "extra_forbidden":
+        known = [*fields, *also]
+        what = "table" if _is_table(value) else "key"
+        listed = suggest(str(place[-1]), known, "; the known keys are")
+        return f"unknown {what} {key!r}{listed} {', '.join(known)}"
+    if found["type"] == "missing":
+        near = get_close_matches(str(place[-1]), [name for name in value if name not in fields], n=1)
+        return f"the key {key!r} is missing" + (f": did you mean it by {near[0]!r}?" if near else "")
+    text = found["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    if no_list:
+        text = (
+            f"give a list, as in {f'[[{place[-1]}]]' if _is_table(value) else f'{place[-1]} = [{value!r}]'}"
+        )
+    return f"{key} = {_shorten(value)} can't be used: {text}"
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a table of TOML, or a list of them."""
+    return isinstance(value, dict) or (isinstance(value, list) and value != [] and isinstance(value[0], dict))
 
 
 def _shorten(value: Any) -> str:

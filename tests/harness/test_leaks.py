@@ -53,8 +53,11 @@ def test_a_leak_ends_the_run_before_anything_is_fitted(leaky, tmp_path):
     with pytest.raises(InputError, match=r"copy-\d .*same") as caught:
         benchmark(read_spec(leaky, NO_TIMING), out)
     assert "allow_leaks" in str(caught.value)
+    assert "(one patient: set patient_pattern, or a table with the column patient; two" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+    with pytest.raises(InputError, match=r"regroup them \(two people"):  # the pattern is set already
+        benchmark(read_spec(leaky, [*NO_TIMING, "data.patient_pattern=^(.*)$"]), out)
 
 
 def test_an_allowed_leak_stands_in_every_table(leaky, tmp_path):

@@ -35,6 +35,22 @@ def test_training_on_one_dataset_and_testing_on_another(spec_file, tmp_path):
     assert not {s.id for s in held.fold.evaluated} & {s.id for s in trial.fold.evaluated}
 
 
+def test_few_validation_images_are_noted_with_what_helps(spec_file):
+    def notes(*changes):
+        return make_plan(read_spec(spec_file, changes)).notes
+
+    (single,) = notes()
+    assert single.startswith("only 1 validation image: what is chosen by so few")
+    assert single.endswith('Use more data, or split = "kfold", which averages over folds')
+    (folds,) = notes("data.split=kfold", "data.folds=3")
+    assert folds.endswith("Use more data, or a larger validation_share")
+    other = {"dataset": "phantom", "count": 20, "size": 48, "seed": 5}
+    (trained,) = notes(*(f"training_data.{key}={value}" for key, value in other.items()))
+    assert trained.startswith("only 2 validation images")
+    assert trained.endswith("Use more data, or a larger validation_share")
+    assert notes("data.count=24", "data.fractions=[0.4, 0.42, 0.18]") == []  # ten
+
+
 def test_a_split_that_leaves_a_side_empty(spec_file):
     with pytest.raises(InputError, match=r"leaves the .* side empty"):
         make_plan(read_spec(spec_file, ["data.count=2"]))

@@ -130,6 +130,7 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
         images_without_mask=list(inventory.images_without_mask),
         masks_without_image=list(inventory.masks_without_image),
         ambiguous=inventory.conflicts,
+        cautions=list(inventory.notes),
         unreadable=[explain_unsafe_id(sample.id) for sample in samples if not is_safe_id(sample.id)],
     )
     sound: list[Sample] = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from lungseg.data.datasets.image_table import ImageTable, read_image_table
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.matching import list_image_files, match_by_stem
 from lungseg.data.sample import Dataset, Inventory
@@ -35,6 +37,10 @@ class FolderDataset(Dataset):
         patient_pattern: str | None = None
         """Regular expression with one group, which is the patient in the name of an image. Without it each
         image is a patient of its own."""
+        table: str | None = None
+        """CSV file about the images. Its column image has the names of files, with or without ending. It may
+        have the columns patient, source, label and spacing_mm. A spacing_mm is one number, or vertical and
+        horizontal as in "0.2 0.18". A relative path is below LUNGSEG_DATA."""
         spacing_mm: Millimetres | tuple[Millimetres, Millimetres] | None = None
         """Distance of pixels in mm, or [vertical, horizontal]. Without it distances are in pixels."""
 
@@ -58,27 +64,63 @@ class FolderDataset(Dataset):
 
     settings: Settings
 
+    @property
+    def regrouping(self) -> str:
+        """The keys that name the patients, if neither is set."""
+        known = self.settings.patient_pattern or (self._table and "patient" in self._table.columns)
+        return "" if known else "patient_pattern, or a table with the column patient"
+
     def inventory(self) -> Inventory:
         """Find and match the files.
 
-        Raises InputError if a folder is missing or empty, or if the pattern finds no patient in a name.
+        Raises InputError if a folder is missing or empty, if the pattern finds no patient in a name, and if
+        the table can't be read or lacks an image.
         """
         image_folder, mask_folders = self._folders()
-        suffix, spacing = self.settings.suffix, self.settings.spacing_mm
+        suffix = self.settings.suffix
         images = list_image_files(image_folder)
         groups = [list_image_files(folder) for folder in mask_folders]
         groups = [[path for path in group if path.stem.endswith(suffix)] for group in groups]
         masks = {path for group in groups for path in group}  # they may lie in the folder of the images
         images = [path for path in images if path not in masks]
         found = match_by_stem(images, groups, lambda stem: stem.removesuffix(suffix))
-        spacing = (spacing, spacing) if isinstance(spacing, float) else spacing
-        samples = [
-            FileSample(stem, self.settings.source, self._patient(stem), "", image, own, spacing)
-            for stem, image, own in found.pairs
-        ]
+        samples = [self._sample(*pair) for pair in found.pairs]
+        notes = []
+        if self.regrouping and (count := len(samples)) > 1:
+            notes.append(
+                f"{count} patients = {count} images: set patient_pattern if people have several images"
+            )
         return Inventory(
-            image_folder, samples, found.images_without_mask, found.masks_without_image, found.ambiguous
+            image_folder,
+            samples,
+            found.images_without_mask,
+            found.masks_without_image,
+            found.ambiguous,
+            notes,
         )
+
+    @cached_property
+    def _table(self) -> ImageTable | None:
+        if self.settings.table is None:
+            return None
+        table = read_image_table(self._path("table", self.settings.table))
+        for column, key in (
+            ("patient", "patient_pattern"),
+            ("source", "source"),
+            ("spacing_mm", "spacing_mm"),
+        ):
+            table.require_no_other(self.settings.model_fields_set, column, key)
+        return table
+
+    def _sample(self, stem: str, image: Path, masks: tuple[Path, ...]) -> FileSample:
+        spacing = self.settings.spacing_mm
+        spacing = (spacing, spacing) if isinstance(spacing, float) else spacing
+        row: dict[str, str] = {}
+        if self._table:
+            row = dict(self._table.find_row(image))
+            spacing = self._table.parse_spacing(image) if "spacing_mm" in row else spacing
+        source, patient = row.get("source", self.settings.source), row.get("patient") or self._patient(stem)
+        return FileSample(stem, source, patient, row.get("label", ""), image, masks, spacing)
 
     def _folders(self) -> tuple[Path, list[Path]]:
         """The folder of images and those of masks."""

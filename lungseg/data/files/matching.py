@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +27,19 @@ class Matches:
 def list_image_files(folder: Path) -> list[Path]:
     """List the image files directly in a folder, sorted by name, without hidden ones (`._x.png`).
 
-    Raises InputError if the folder is missing, can't be read, or holds no image.
+    Raises InputError if the folder is missing, can't be read, or holds no image; it says what it does hold.
     """
     try:
-        files = sorted(path for path in folder.iterdir() if _is_image(path))
+        inside = sorted(folder.iterdir())
+        files = [path for path in inside if _is_image(path)]
     except FileNotFoundError:
         raise InputError(f"the folder {folder} doesn't exist: check the path") from None
     except OSError as error:
         raise InputError(f"the folder {folder} can't be read ({error.strerror}): check the path") from error
     if not files:
-        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)}): check the path")
+        held = _count_kinds(inside)
+        more = f", but {held}: convert them, or check the path" if held else ": check the path"
+        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)}){more}")
     return files
 
 
@@ -71,6 +75,16 @@ def _group(files: Sequence[Path], key: Callable[[str], str]) -> dict[str, list[P
     for path in files:
         groups.setdefault(key(path.stem), []).append(path)
     return groups
+
+
+def _count_kinds(paths: Sequence[Path]) -> str:
+    """What a folder holds, as in "14 .dcm files, 2 folders"; of many kinds the three most frequent."""
+    kinds = Counter(
+        "folder" if path.is_dir() else f"{path.suffix.lower()} file".strip()
+        for path in paths
+        if not path.name.startswith(".")
+    )
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.most_common(3))
 
 
 def _clash(files: Sequence[Path], what: str) -> str:

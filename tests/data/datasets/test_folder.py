@@ -54,6 +54,108 @@ def test_patients_from_the_name(pairs):
         find_dataset("folder", {**OPTIONS, "patient_pattern": r"^p(\d+)"}, pairs).samples()
 
 
+def test_images_that_are_all_patients_of_their_own_are_noted(pairs):
+    assert find_dataset("folder", OPTIONS, pairs).inventory().notes == [
+        "3 patients = 3 images: set patient_pattern if people have several images"
+    ]
+    known = find_dataset("folder", {**OPTIONS, "patient_pattern": r"^(\d+)_"}, pairs)
+    assert (known.inventory().notes, known.regrouping) == ([], "")
+
+
+@pytest.fixture
+def with_table(pairs):
+    """Makes the dataset of `pairs` with a table of these lines."""
+
+    def make(*lines, **options):
+        (pairs / "patients.csv").write_text("\n".join(lines), "utf-8-sig")
+        return find_dataset("folder", {**OPTIONS, "table": "patients.csv", **options}, pairs)
+
+    return make
+
+
+def test_a_table_gives_patients_sources_labels_and_spacings(with_table):
+    dataset = with_table(
+        "image, patient,source,label,spacing_mm",
+        "7_front.png,007,north,NA,0.2",
+        '7_later,007,north,"a, b",0.2 0.1',
+        "8_front,008,south,,",
+        "not-there,009,south,,oops",  # a table may be of more images than the folder has
+    )
+    found = dataset.inventory()
+    assert found.notes == []
+    assert [(s.id, s.patient, s.source, s.label, s.spacing) for s in found.samples] == [
+        ("7_front", "007", "north", "NA", (0.2, 0.2)),
+        ("7_later", "007", "north", "a, b", (0.2, 0.1)),
+        ("8_front", "008", "south", "", None),
+    ]
+
+
+def test_what_a_table_leaves_out_comes_from_the_spec(with_table):
+    lines = ("image,label", "7_front,a", "7_later,b", "8_front,c")
+    dataset = with_table(*lines, patient_pattern=r"^(\d+)_", source="clinic", spacing_mm=0.5)
+    assert [(s.patient, s.source, s.label, s.spacing) for s in dataset.samples()] == [
+        (patient, "clinic", label, (0.5, 0.5)) for patient, label in zip("778", "abc", strict=True)
+    ]
+    assert "set patient_pattern" in with_table(*lines).inventory().notes[0]
+
+
+ROWS = ("7_front,7", "7_later,7", "8_front,8")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (("image,patient", *ROWS[:2]), r"patients\.csv has no row for the image 8_front\.png: add one"),
+        (("image,patient", *ROWS, ROWS[0]), "has two rows for the image 7_front: remove one"),
+        (("image,patient", *ROWS, "7_front.png,7"), r"has two rows for the image 7_front\.png: remove one"),
+        (
+            ("image,patients", *ROWS),
+            "unknown column 'patients': did you mean 'patient'. The known columns are",
+        ),
+        (("image;patient", *ROWS), "unknown column 'image;patient'.*with commas between"),
+        (("patient,label", *ROWS), "lacks the column image"),
+        (("image,image", *ROWS), "has the column image twice"),
+        (("image,patient", *ROWS[:2], "8_front"), "line 4 has 1 cells, the first line 2"),
+        (("image,patient", *ROWS[:2], "8_front,"), "line 4 has an empty cell in patient: fill it in"),
+        (("image,spacing_mm", "7_front,0.2mm", *ROWS[1:]), r"spacing_mm of 7_front\.png is '0\.2mm': give a"),
+        (("image,spacing_mm", "7_front,-1", *ROWS[1:]), r"spacing_mm of 7_front\.png is '-1': give a number"),
+        (
+            ("image,spacing_mm", "7_front,nan", *ROWS[1:]),
+            r"spacing_mm of 7_front\.png is 'nan': give a number",
+        ),
+        (("image,spacing_mm", "7_front,1 1 1", *ROWS[1:]), r"spacing_mm of 7_front\.png is '1 1 1': give"),
+        (("image,patient", '"7_front,7'), "is no CSV"),
+        ((), "is empty: its first line names the columns"),
+    ],
+)
+def test_a_table_that_cannot_be_used(with_table, lines, said):
+    with pytest.raises(InputError, match=said):
+        with_table(*lines).samples()
+
+
+@pytest.mark.parametrize(
+    ("column", "key", "value"),
+    [
+        ("patient", "patient_pattern", r"^(\d+)_"),
+        ("source", "source", "x"),
+        ("spacing_mm", "spacing_mm", 0.2),
+    ],
+)
+def test_a_column_and_a_key_that_say_the_same_are_refused(with_table, column, key, value):
+    with pytest.raises(InputError, match=f"has the column {column} and the spec sets {key}: remove one"):
+        with_table(f"image,{column}", *ROWS, **{key: value}).samples()
+
+
+def test_a_table_that_is_not_there_or_no_text(with_table, pairs):
+    with pytest.raises(InputError, match=r"the table .*none\.csv doesn't exist: check the path"):
+        with_table(table="none.csv").samples()
+    with pytest.raises(InputError, match=r"the table .*xrays can't be read"):
+        with_table(table="xrays").samples()
+    (pairs / "latin.csv").write_bytes("image,label\nü,ü".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.csv is not UTF-8 text: save it as CSV in UTF-8"):
+        with_table(table="latin.csv").samples()
+
+
 def test_one_folder_for_both(tmp_path, save_pair):
     save_pair(tmp_path / "a.png", tmp_path / "a_mask.png")
     save_pair(tmp_path / "b.png", tmp_path / "b_mask.png")
@@ -118,6 +220,13 @@ def test_missing_and_empty_folders(pairs):
     (pairs / "empty").mkdir()
     with pytest.raises(InputError, match=r"the folder .*empty holds no image"):
         find_dataset("folder", {**OPTIONS, "images": "empty"}, pairs).samples()
+    (pairs / "empty/inner").mkdir()
+    for name in ("a.dcm", "b.DCM", "README", ".hidden"):
+        (pairs / "empty" / name).write_text("")
+    with pytest.raises(
+        InputError, match=r"but 2 \.dcm files, 1 file, 1 folder: convert them, or check the path"
+    ):
+        find_dataset("folder", {**OPTIONS, "images": "empty"}, pairs).samples()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +235,7 @@ def test_missing_and_empty_folders(pairs):
         ({"images": "x"}, "dataset 'folder': the key 'masks' is missing"),
         (
             {"images": "x", "masks": "y", "mask": "z"},
-            "dataset 'folder': unknown key 'mask'; the known keys are images, ",
+            r"dataset 'folder': unknown key 'mask': did you mean 'masks'\? The known keys are images, ",
         ),
         (
             {"images": 3, "masks": "y"},
@@ -143,8 +252,8 @@ def test_wrong_options(options, message):
 
 
 def test_unknown_datasets():
-    with pytest.raises(InputError, match="unknown dataset 'cxr7': choose one of cxr704, folder, phantom, or"):
-        find_dataset("cxr7", {}, None)
+    with pytest.raises(InputError, match="unknown dataset 'set7': choose one of cxr704, folder, phantom, or"):
+        find_dataset("set7", {}, None)
     with pytest.raises(InputError, match="dataset 'nowhere:Set': can't import 'nowhere'"):
         find_dataset("nowhere:Set", {}, None)
     with pytest.raises(InputError, match=r"module 'lungseg\.data\.sample' has no class 'Set'"):

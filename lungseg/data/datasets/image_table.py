@@ -1,0 +1,113 @@
+"""A CSV with what is known of each image of a folder: patient, source, label and pixel spacing."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lungseg.system.errors import InputError
+from lungseg.system.plugins import suggest
+
+COLUMNS = ("image", "patient", "source", "label", "spacing_mm")
+LARGEST_SPACING = 100.0  # mm
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """The rows of a table, by the name of the image's file, with or without its ending."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, str]]
+
+    def require_no_other(self, keys: Collection[str], column: str, key: str) -> None:
+        """Raise InputError if the spec sets a key that says the same as a column of the table."""
+        if key in keys and column in self.columns:
+            raise InputError(
+                f"{self.path} has the column {column} and the spec sets {key}: remove one of the two"
+            )
+
+    def find_row(self, image: Path) -> Mapping[str, str]:
+        """Return the row of an image. Raises InputError if it has none, or several."""
+        names = [name for name in dict.fromkeys((image.name, image.stem)) if name in self.rows]
+        if not names:
+            raise InputError(f"{self.path} has no row for the image {image.name}: add one")
+        if len(names) > 1:
+            raise InputError(f"{self.path} has two rows for the image {image.name}: remove one")
+        return self.rows[names[0]]
+
+    def parse_spacing(self, image: Path) -> tuple[float, float] | None:
+        """Return the (vertical, horizontal) spacing of an image in mm, None for an empty cell.
+
+        Raises InputError for anything but one or two numbers in (0, 100].
+        """
+        text = self.find_row(image)["spacing_mm"]
+        try:
+            numbers = [float(word) for word in text.split()]
+        except ValueError:
+            numbers = [0.0]
+        if not numbers:
+            return None
+        if len(numbers) > 2 or not all(0 < number <= LARGEST_SPACING for number in numbers):
+            raise InputError(
+                f"{self.path}: spacing_mm of {image.name} is {text!r}: give a number in mm, such as 0.2, or "
+                "two for vertical and horizontal, such as 0.2 0.18"
+            )
+        return numbers[0], numbers[-1]
+
+
+def read_image_table(path: Path) -> ImageTable:
+    """Read a CSV with the column `image` and any other of `COLUMNS`; its cells stay texts.
+
+    Raises InputError for a file that is missing or no CSV, an unknown column, an empty cell in `image`,
+    `patient` or `source`, and two rows of one name.
+    """
+    lines = _read_lines(path)
+    if not lines:
+        raise InputError(f"{path} is empty: its first line names the columns, such as image,patient")
+    columns = tuple(lines[0][1])
+    _require_columns(columns, path)
+    rows: dict[str, dict[str, str]] = {}
+    for number, cells in lines[1:]:
+        if len(cells) != len(columns):
+            raise InputError(f"{path}: line {number} has {len(cells)} cells, the first line {len(columns)}")
+        row = dict(zip(columns, cells, strict=True))
+        for column in ("image", "patient", "source"):
+            if row.get(column) == "":
+                raise InputError(f"{path}: line {number} has an empty cell in {column}: fill it in")
+        if row["image"] in rows:
+            raise InputError(f"{path} has two rows for the image {row['image']}: remove one")
+        rows[row["image"]] = row
+    return ImageTable(path, columns, rows)
+
+
+def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines that aren't blank, each with its number."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except FileNotFoundError:
+        raise InputError(f"the table {path} doesn't exist: check the path") from None
+    except OSError as error:
+        raise InputError(f"the table {path} can't be read ({error.strerror}): check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the table {path} is not UTF-8 text: save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"the table {path} is no CSV ({error}): save it as CSV with commas") from None
+
+
+def _require_columns(columns: tuple[str, ...], path: Path) -> None:
+    for column in columns:
+        if column not in COLUMNS:
+            known = suggest(column, COLUMNS, "; the known columns are")
+            raise InputError(
+                f"{path}: unknown column {column!r}{known} {', '.join(COLUMNS)}, with commas between"
+            )
+        if columns.count(column) > 1:
+            raise InputError(f"{path} has the column {column} twice: remove one")
+    if "image" not in columns:
+        raise InputError(f"{path} lacks the column image: it names the file of each image")
