@@ -64,7 +64,7 @@ def _in_a_list(value: Any) -> Any:
     return value
 
 
-Group = Annotated[str, Field(pattern=r"^\S(.{0,58}\S)?$")]
+Text = Annotated[str, Field(pattern=r"^\S(.{0,58}\S)?$")]
 
 
 class ApproachSpec(_OpenTable):
@@ -73,14 +73,16 @@ class ApproachSpec(_OpenTable):
     use: str
     """A name that `lungseg info` lists, or a class as "package.module:Class"."""
     name: Name
-    """Names the row. Without it the row is named as `use`."""
+    """Names the row in all files. Without it the row is named as `use`."""
+    label: Text | None = None
+    """What tables and figures call the row. Without it a plain one is made from the row's keys."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
     """Pixels at or above it are lung. "validation" chooses it by Dice on the validation images."""
     split: str | None = None
     """A split rule for this row alone. The row can't be compared image by image with the others then."""
     trainings: Annotated[int, Field(ge=1)] | None = None
     """Train with this many of the seeds, from the first. Without it all seeds are used."""
-    group: Annotated[tuple[Group, ...], BeforeValidator(_in_a_list)] = ()
+    group: Annotated[tuple[Text, ...], BeforeValidator(_in_a_list)] = ()
     """One group of an ablation, or a list of groups. Each is a table and a panel. It changes no result."""
 
 
@@ -151,7 +153,7 @@ class Spec(Settings):
     title: str = ""
     """Printed when the benchmark starts."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
-    """Each approach is trained once with each seed."""
+    """Each approach is trained once with each seed. If nothing in it is random, it is trained once."""
     evaluate_on: Literal["test", "validation"] = "test"
     """The side of the split that is scored."""
     data: DataSpec

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,19 @@ def test_a_shipped_spec_is_found_by_its_name_unless_a_file_has_it(tmp_path, monk
     (tmp_path / "quick").write_text(TEXT)
     for own in ("quick", "none/quick", "quick.toml"):  # `read_spec` names what isn't there
         assert find_spec(Path(own)) == Path(own)
+
+
+def test_a_wheel_holds_every_package_and_every_shipped_spec(tmp_path):
+    pytest.importorskip("setuptools")
+    words = ["-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path / "lib"]
+    root = BENCHMARKS.parent
+    done = subprocess.run([sys.executable, "setup.py", *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    built = tmp_path / "lib/lungseg"
+    specs = {file.name for file in BENCHMARKS.glob("*.toml")}
+    assert {file.name for file in (built / "benchmarks").iterdir()} == specs
+    modules = {file.relative_to(root / "lungseg") for file in (root / "lungseg").rglob("*.py")}
+    assert {file.relative_to(built) for file in built.rglob("*.py")} == modules
 
 
 def test_an_installed_package_has_the_specs_inside(tmp_path, monkeypatch):

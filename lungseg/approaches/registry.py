@@ -13,3 +13,12 @@ APPROACHES = {
     "mean-mask": "lungseg.approaches.baselines:MeanMask",
     "threshold": "lungseg.approaches.baselines:Threshold",
 }
+
+# What tables and figures call a row, unless the spec says so. The names in braces are its settings.
+LABELS = {
+    "vgg19-pixels": "A · Pixels, {regressor}, {size} px",
+    "vgg19-context": "A · Pixels + context",
+    "deeplabv3plus-resnet50": "B · DeepLabV3+, {size} px",
+    "mean-mask": "Mean of the training masks",
+    "threshold": "Threshold on grey values",
+}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from lungseg.approaches.registry import LABELS
 from lungseg.harness.evaluate import RECORD
 from lungseg.harness.plan import Plan
-from lungseg.harness.trial import Fold, Trial
+from lungseg.harness.trial import Entry, Fold, Trial
 from lungseg.results import FORMAT
 from lungseg.system.distributed import world_size
 from lungseg.system.errors import shorten_paths
@@ -31,9 +33,11 @@ def new_record(plan: Plan) -> dict[str, Any]:
         if entry.spec.split:
             own = [{"approach": entry.name, **_split_record(fold)} for fold in entry.folds]
             splits += own
+    labels = label_rows(plan.entries)
     approaches = [
         {
             "name": entry.name,
+            "label": labels[entry.name],
             "use": entry.spec.use,
             "threshold": entry.spec.threshold,
             "group": list(entry.spec.group),
@@ -70,6 +74,25 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "finished": None,
         "seconds": None,
     }
+
+
+def label_rows(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return what the report calls each row: its `label`, else a plain one, else its name.
+
+    Rows of an ablation, or whose plain labels would be alike, keep their names, which say how they differ.
+    """
+    plain = {entry.name: entry.spec.label or _make_label(entry) for entry in entries}
+    return {name: label if list(plain.values()).count(label) == 1 else name for name, label in plain.items()}
+
+
+def _make_label(entry: Entry) -> str:
+    label = LABELS.get(entry.spec.use)
+    if label is None or entry.spec.group:
+        return entry.name
+    settings = entry.settings.model_dump(mode="json")
+    regressor = settings.get("regressor", "").rpartition(":")[2]
+    settings["regressor"] = {"lightgbm": "LightGBM", "mlp": "MLP"}.get(regressor, regressor)
+    return label.format(**settings)
 
 
 def _empty(plan: Plan) -> dict[str, str]:

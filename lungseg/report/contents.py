@@ -21,7 +21,7 @@ BASELINES = {"mean-mask", "threshold"}
 class Contents:
     """What a results directory holds: run.json, and the tables of `lungseg.results.TABLES`.
 
-    A table whose file is absent is empty.
+    A table whose file is absent is empty. Approaches have their labels for names, as people read them.
     """
 
     directory: Path
@@ -35,6 +35,7 @@ class Contents:
     importance: pd.DataFrame
     statistics: pd.DataFrame
     other_datasets: list[str]  # that have statistics too; the report leaves them out
+    file_names: dict[str, str]  # of each approach: its name in the spec and in all files
 
     @cached_property
     def names(self) -> list[str]:
@@ -99,8 +100,9 @@ class Contents:
         """What the run stored below `predictions`. Raises InputError if a record of it is damaged."""
         places = [(self.directory / "predictions" / "images.json", "files")]
         for trial in self.run["trials"]:
-            folder = Path(trial["approach"], f"f{trial['fold']}-s{trial['seed']}")
-            places.append((self.directory / "trials" / folder / "trial.json", "pictures"))
+            name = self.file_names.get(trial["approach"], trial["approach"])
+            folder = self.directory / "trials" / name / f"f{trial['fold']}-s{trial['seed']}"
+            places.append((folder / "trial.json", "pictures"))
         found: Description = {}
         for path, key in places:
             try:
@@ -122,7 +124,12 @@ def read_contents(directory: Path) -> Contents:
     isn't finished, or a table isn't that run's.
     """
     run = read_run(directory)
+    labels = {entry["name"]: entry.get("label", entry["name"]) for entry in run["approaches"]}
+    run = _label(run, labels)
     tables = {name: read_table(directory, name) for name in TABLES}
+    for table in tables.values():
+        for column in table.columns.intersection(["approach", "other"]):
+            table[column] = table[column].map(labels).fillna(table[column])
     dataset = run["data"].get("dataset")
     found = list(dict.fromkeys(tables["statistics"]["dataset"].dropna()))
     if found and dataset not in found:
@@ -131,4 +138,17 @@ def read_contents(directory: Path) -> Contents:
         table = tables[name]
         # Without statistics it isn't known which datasets there are: all scores are kept.
         tables[name] = table[table["dataset"] == dataset] if found else table
-    return Contents(directory, run, other_datasets=[name for name in found if name != dataset], **tables)
+    others = [name for name in found if name != dataset]
+    names = {label: name for name, label in labels.items()}
+    return Contents(directory, run, other_datasets=others, file_names=names, **tables)
+
+
+def _label(run: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
+    """Put labels in the place of approaches' names, wherever run.json has one in a field of its own."""
+
+    def rename(key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**row, key: labels.get(row[key], row[key])} if key in row else row for row in rows]
+
+    own = {key: rename("approach", run[key]) for key in ("trials", "failed", "splits")}
+    empty = {labels.get(cell, cell): reason for cell, reason in run["empty"].items()}
+    return run | own | {"approaches": rename("name", run["approaches"]), "empty": empty}

@@ -5,9 +5,10 @@ import torch
 
 from lungseg.harness.announce import list_hints
 from lungseg.harness.plan import make_plan, require_fits
+from lungseg.harness.record import label_rows
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
-from tests.tiny import SPEC
+from tests.tiny import HEAD, PIXELS, SPEC
 
 
 def test_one_approach_can_be_trained_fewer_times(spec_file):
@@ -93,3 +94,20 @@ def test_what_a_network_can_not_do_with_several_processes_is_said_before_anythin
     ):
         with pytest.raises(InputError, match=said):
             require_fits(make_plan(read_spec(spec_file, changes)))
+
+
+def test_rows_have_plain_labels_unless_these_would_be_alike(spec_file):
+    again = PIXELS.replace('name = "pixels"', 'name = "again"').replace("ridge", "lightgbm")
+    own = PIXELS.replace('name = "pixels"', 'name = "own"\nlabel = "My pixels"')
+    spec_file.write_text(HEAD + PIXELS + again + own)
+    assert label_rows(make_plan(read_spec(spec_file)).entries) == {
+        "mean-mask": "Mean of the training masks",
+        "pixels": "A · Pixels, ridge, 16 px",
+        "again": "A · Pixels, LightGBM, 16 px",
+        "own": "My pixels",
+    }
+    spec_file.write_text(HEAD + PIXELS + PIXELS.replace('name = "pixels"', 'name = "twin"'))
+    labels = label_rows(make_plan(read_spec(spec_file)).entries)
+    assert (labels["pixels"], labels["twin"]) == ("pixels", "twin")
+    grouped = read_spec(spec_file, ["approach.pixels.group=parts"])
+    assert label_rows(make_plan(grouped).entries)["pixels"] == "pixels"

@@ -51,7 +51,7 @@ def read_prediction(
     scores = contents.scores
     rows = scores[(scores["approach"] == name) & (scores["image_id"] == image_id)]
     for row in rows.sort_values(["fold", "seed"]).to_dict("records"):
-        place = f"maps/{name}/f{row['fold']}-s{row['seed']}/{image_id}.png"
+        place = f"maps/{contents.file_names[name]}/f{row['fold']}-s{row['seed']}/{image_id}.png"
         if place in contents.pictures:
             path = contents.directory / "predictions" / place
             return Prediction(_read(contents, path, shape) >= row["threshold"], float(row["dice"]))
@@ -62,8 +62,9 @@ def read_features(contents: Contents) -> tuple[str, str, np.ndarray] | None:
     """Read the feature maps with the most pixels: approach, image id, float32 C x h x w; None without any."""
     best = None
     for name in contents.names:
-        path = contents.directory / "predictions" / "features" / f"{name}.npz"
-        if f"features/{name}.npz" not in contents.pictures:
+        place = f"features/{contents.file_names[name]}.npz"
+        path = contents.directory / "predictions" / place
+        if place not in contents.pictures:
             continue
         _require_stored(contents, path)
         try:

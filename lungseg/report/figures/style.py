@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
@@ -109,13 +110,13 @@ def darken(colour: str) -> tuple[float, float, float]:
 
 
 def wrap_name(name: str, width: int) -> str:
-    """Break a long name after hyphens and underscores into lines of at most about `width` characters."""
+    """Break a long name after spaces, hyphens and underscores into lines of at most about `width` letters."""
     lines = [""]
-    for piece in name.replace("-", "-\0").replace("_", "_\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(piece) > width:
+    for piece in re.findall(r"[^-_ ]*[-_ ]|[^-_ ]+", name):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
             lines.append("")
         lines[-1] += piece
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def format_n(counts: Collection[float]) -> str:

@@ -19,26 +19,34 @@ def list_provenance(contents: Contents) -> list[str]:
     dirty = " with uncommitted changes" if run["git"] and run["git"]["dirty"] else ""
     time = f"Run: {format_duration(run['seconds'])} in all, finished {run['finished']}"
     lines = [
-        f"Hardware: {_describe_hardware(run)}",
+        f"Hardware: {describe_hardware(run)}",
         f"Versions: {versions}",
         f"Data: {hashes}",
         describe_audit(contents),
         f"Weights: {_describe_weights(run)}",
-        f"Code: revision {_name_revision(run)}{dirty}",
+        f"Code: revision {name_revision(run)}{dirty}",
         time if run["finished"] else "",
         _describe_reuse(run),
+        _list_names(contents),
     ]
     return [end_sentence(shorten_paths(line)) for line in lines if line]
 
 
-def _describe_hardware(run: dict[str, Any]) -> str:
+def describe_hardware(run: dict[str, Any]) -> str:
+    """Name the processors, and how many threads and processes worked."""
     devices = ", ".join(f"{kind.upper()} {name}" for kind, name in run["devices"].items() if name)
     processes = run.get("processes", 1)  # some published results are from before this was recorded
     text = f"{devices}, {format_count(run['threads'], 'thread')}"
     return text + (f", {processes} processes" if processes > 1 else "")
 
 
-def _name_revision(record: dict[str, Any]) -> str:
+def _list_names(contents: Contents) -> str:
+    """Say how the rows are called in the spec and in all files, where that isn't their label."""
+    names = [f"{name} ({label})" for label, name in contents.file_names.items() if name != label]
+    return f"Names in the spec and in all files: {'; '.join(names)}" if names else ""
+
+
+def name_revision(record: dict[str, Any]) -> str:
     """Return the revision of the code that made a record; "unknown" if it was no Git checkout."""
     return record["git"]["revision"][:12] if record["git"] else "unknown"
 
@@ -48,7 +56,7 @@ def _describe_reuse(run: dict[str, Any]) -> str:
     found: dict[str, list[str]] = {}
     for trial in run["trials"]:
         if origin := trial.get("taken_over"):
-            source = f"{origin['name']} (revision {_name_revision(origin)}, finished {origin['finished']})"
+            source = f"{origin['name']} (revision {name_revision(origin)}, finished {origin['finished']})"
             label = f"{trial['approach']} fold {trial['fold']} seed {trial['seed']}"
             found.setdefault(source, []).append(label)
     return "; ".join(

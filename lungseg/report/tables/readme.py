@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from lungseg.report.contents import Contents
-from lungseg.report.markup import escape_markdown
+from lungseg.report.markup import (
+    EMPTY,
+    Table,
+    escape_markdown,
+    format_amount,
+    format_count,
+    format_duration,
+    format_interval,
+    format_score,
+)
 from lungseg.report.numbers.quality import collect_main_rows
-from lungseg.report.sentences.images import describe_images
-from lungseg.report.sentences.provenance import list_provenance
-from lungseg.report.tables.main import make_main_section
+from lungseg.report.sentences.leaks import warn_of_leaks
+from lungseg.report.sentences.provenance import describe_hardware, name_revision
 from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
 
@@ -41,7 +52,30 @@ def fill_readme(readme: Path, contents: Contents) -> bool:
 
 
 def _make_block(contents: Contents) -> str:
-    """Write what was compared, the main table, and how it was measured."""
-    images = escape_markdown(describe_images(contents))
-    source = escape_markdown(" ".join(list_provenance(contents)))
-    return f"\n{images}\n\n{make_main_section(contents, collect_main_rows(contents))}\n{source}\n\n"
+    """Write one small table, and a line that says where it comes from."""
+    run, frame = contents.run, collect_main_rows(contents)
+    header = ["Approach", "Dice [95 % interval]", f"HD95, {frame['distance_unit'].iloc[0]}"]
+    header += ["Training", "ms/image", "Device"]
+    rows = frame.to_dict("records")
+    best = {(number, 1) for number, row in enumerate(rows) if row["dice"] == frame["dice"].max()}
+    table = Table(header, [_format_row(row) for row in rows], best, text={0, 5})
+    images = format_count(contents.scores["image_id"].nunique(), "image")
+    source = (
+        f"{images} of the {run['evaluate_on']} part of {run['data']['dataset']}. {describe_hardware(run)}. "
+        f"Revision {name_revision(run)}, {run['finished'][:10]}."
+    )
+    warning = warn_of_leaks(contents)
+    source = f"{source} {warning}".rstrip()
+    link = f"[Everything else](results/reference/{run['name']}/summary.md)."
+    return f"\n{table.to_markdown()}\n{escape_markdown(source)} {link}\n\n"
+
+
+def _format_row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["approach"],
+        format_interval(format_score, row["dice"], row["dice_low"], row["dice_high"]),
+        format_amount(row["hd95"]),
+        format_duration(row["training_seconds"]),
+        format_amount(row["ms_per_image"]),
+        EMPTY if pd.isna(row["device"]) else row["device"].upper(),
+    ]

@@ -25,7 +25,8 @@ def write_tables(contents: Contents) -> str:
     directory, frame = contents.directory, collect_main_rows(contents)
     text = _make_markdown_page(contents, frame)
     write_atomically(directory / "summary.md", text)
-    csv = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    named = frame.assign(approach=frame["approach"].map(contents.file_names))
+    csv = named.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_atomically(directory / "summary.csv", csv)
     write_atomically(directory / "summary.tex", _make_tex_page(contents, frame))
     return text
