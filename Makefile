@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 SPEC ?= benchmarks/quick.toml
 ARGS ?=
+TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.lungseg-ready
 TEST_READY := $(VENV)/.lungseg-test-ready
@@ -15,6 +16,7 @@ help: ## Show this list
 	@echo
 	@echo "  SPEC=FILE    the benchmark to run            (now $(SPEC))"
 	@echo "  ARGS='...'   more words for 'lungseg benchmark', such as --fresh"
+	@echo "  TESTS=PATH   the tests to run, such as tests/test_cli.py (all if not given)"
 	@echo "  VENV=DIR     the virtual environment         (now $(VENV))"
 	@echo "  LUNGSEG_DATA, LUNGSEG_WEIGHTS: folders of real X-rays and of ImageNet weights (README.md)"
 
@@ -25,7 +27,7 @@ benchmark: $(READY) ## Run or resume a benchmark: tables and pictures in results
 
 # Threads wait without spinning: those of two processes that spin on the same cores hold one another up.
 test: $(TEST_READY) ## Run the tests, two at a time
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
 lint: $(TEST_READY) ## Check style and formatting with ruff
 	$(BIN)/ruff check .
@@ -41,11 +43,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -f $(VENV)/bin/python; exit 1; }  # a half-made one must not look made
 
 # torch and torchvision have to be a pair from one index; asking for both in one go lets pip match them.
-$(READY): pyproject.toml | $(BIN)/python
+$(READY): pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing PyTorch and what else is needed in $(VENV): several GB, a few minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(TEST_READY): pyproject.toml | $(READY)
+$(TEST_READY): pyproject.toml setup.py | $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@

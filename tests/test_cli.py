@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,3 +277,10 @@ def test_a_name_that_is_no_text_is_a_problem_to_both_commands(lungseg, tmp_path)
     assert_refused(
         lungseg("benchmark", str(tmp_path / "spec.toml")), "can't be a file's name: rename the image"
     )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_test_takes_paths():
+    words = ["make", "--dry-run", "-o", ".venv/.lungseg-test-ready", "test", "TESTS=tests/test_cli.py"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.rstrip().endswith("-m pytest --numprocesses 2 --dist worksteal tests/test_cli.py")
