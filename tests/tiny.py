@@ -10,12 +10,14 @@ count = 12
 size = 48
 [[approach]]
 use = "mean-mask"
+label = "mean-mask"
 size = 24
 """
 PIXELS = """
 [[approach]]
 use = "vgg19-pixels"
 name = "pixels"
+label = "pixels"
 weights = "random"
 size = 16
 pixels_per_image = 200             # not all of them, so that chance plays a part

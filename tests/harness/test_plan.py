@@ -97,16 +97,17 @@ def test_what_a_network_can_not_do_with_several_processes_is_said_before_anythin
 
 
 def test_rows_have_plain_labels_unless_these_would_be_alike(spec_file):
-    again = PIXELS.replace('name = "pixels"', 'name = "again"').replace("ridge", "lightgbm")
-    own = PIXELS.replace('name = "pixels"', 'name = "own"\nlabel = "My pixels"')
-    spec_file.write_text(HEAD + PIXELS + again + own)
+    head, pixels = (text.replace('label = "', '# "') for text in (HEAD, PIXELS))
+    again = pixels.replace('name = "pixels"', 'name = "again"').replace("ridge", "lightgbm")
+    own = pixels.replace('name = "pixels"', 'name = "own"\nlabel = "My pixels"')
+    spec_file.write_text(head + pixels + again + own)
     assert label_rows(make_plan(read_spec(spec_file)).entries) == {
         "mean-mask": "Mean of the training masks",
         "pixels": "A · Pixels, ridge, 16 px",
         "again": "A · Pixels, LightGBM, 16 px",
         "own": "My pixels",
     }
-    spec_file.write_text(HEAD + PIXELS + PIXELS.replace('name = "pixels"', 'name = "twin"'))
+    spec_file.write_text(head + pixels + pixels.replace('name = "pixels"', 'name = "twin"'))
     labels = label_rows(make_plan(read_spec(spec_file)).entries)
     assert (labels["pixels"], labels["twin"]) == ("pixels", "twin")
     grouped = read_spec(spec_file, ["approach.pixels.group=parts"])
