@@ -206,6 +206,7 @@ def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:
     _require_plain_texts(values, str(path))
     spec = validate(Spec, values, str(path))
     _require_unique([approach.name for approach in spec.approach], f"{path}: the approach name")
+    _require_unique([row.label for row in spec.approach if row.label], f"{path}: the approach label")
     _require_unique(list(spec.seeds), f"{path}: the seed")
     _require_known_variants(spec, path)
     return spec

@@ -282,3 +282,9 @@ def test_a_home_of_nobody(tmp_path):
 def test_a_text_that_no_message_could_quote_is_refused(spec_file):
     with pytest.raises(InputError, match=r"data: split has 1001 letters: at most 1000 can be used$"):
         read_spec(spec_file(TEXT), [f"data.split={'b' * 1001}"])
+
+
+def test_labels_are_unique(spec_file):
+    changes = ["approach.pixels.label=Mine", "approach.mean-mask.label=Mine"]
+    with pytest.raises(InputError, match="the approach label 'Mine' is a duplicate: give each its own"):
+        read_spec(spec_file(TEXT), changes)

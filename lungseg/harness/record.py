@@ -19,11 +19,7 @@ from lungseg.system.hashing import find_libraries
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 from lungseg.system.stored import read_record
 
-NOT_MEASURED = {
-    "share of training time spent waiting (of approaches that are no networks)": (
-        "they read their images before they train"
-    )
-}
+NOT_MEASURED = {"share of training time spent waiting": "it is measured for networks only"}
 
 
 def new_record(plan: Plan) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lungseg.report.figures.images import _choose_approaches, _choose_cases, _rank_images
 from lungseg.report.figures.stored import read_features, read_prediction
 from lungseg.report.write import write_tables
 from lungseg.results import finish_run
@@ -29,6 +30,9 @@ def test_people_read_labels_and_files_keep_names(results: Path) -> None:
     assert "pixels" not in set(contents.statistics["other"]) | set(contents.scores["approach"])
     assert read_prediction(contents, "A · Pixels, 48 px", "img_1", (48, 48)) is not None
     assert read_features(contents)[0] == "A · Pixels, 48 px"
+    shown = _choose_approaches(contents)
+    assert "A · Pixels, 48 px" in shown
+    assert _choose_cases(contents, _rank_images(contents), ["A · Pixels, 48 px"])
     text = write_tables(contents)
     assert "| A · Pixels, 48 px | random weights |" in text
     assert "A · Pixels, 48 px has no row, because a trial of it failed: the disk is full" in text

@@ -86,7 +86,8 @@ class FolderDataset(Dataset):
         found = match_by_stem(images, groups, lambda stem: stem.removesuffix(suffix))
         samples = [self._sample(*pair) for pair in found.pairs]
         notes = []
-        if self.regrouping and (count := len(samples)) > 1:
+        count = len(samples)
+        if count > 1 and len({sample.patient for sample in samples}) == count:
             notes.append(
                 f"{count} patients = {count} images: set patient_pattern if people have several images"
             )

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from lungseg.system.errors import InputError
@@ -62,8 +63,8 @@ class ImageTable:
 def read_image_table(path: Path) -> ImageTable:
     """Read a CSV with the column `image` and any other of `COLUMNS`; its cells stay texts.
 
-    Raises InputError for a file that is missing or no CSV, an unknown column, an empty cell in `image`,
-    `patient` or `source`, and two rows of one name.
+    Raises InputError for a file that is missing or no CSV, a column that is nearly one of `COLUMNS`, an empty
+    cell in `image`, `patient` or `source`, and two rows of one name.
     """
     lines = _read_lines(path)
     if not lines:
@@ -102,12 +103,11 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 def _require_columns(columns: tuple[str, ...], path: Path) -> None:
     for column in columns:
-        if column not in COLUMNS:
+        # Lists of patients have columns of their own, which are left alone. A misspelt one isn't.
+        if column not in COLUMNS and get_close_matches(column, COLUMNS):
             known = suggest(column, COLUMNS, "; the known columns are")
-            raise InputError(
-                f"{path}: unknown column {column!r}{known} {', '.join(COLUMNS)}, with commas between"
-            )
+            raise InputError(f"{path}: unknown column {column!r}{known} {', '.join(COLUMNS)}")
         if columns.count(column) > 1:
             raise InputError(f"{path} has the column {column} twice: remove one")
     if "image" not in columns:
-        raise InputError(f"{path} lacks the column image: it names the file of each image")
+        raise InputError(f"{path} lacks the column image, the name of each file: separate columns by commas")

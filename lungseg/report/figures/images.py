@@ -165,7 +165,7 @@ def _list_maps(contents: Contents) -> list[PurePosixPath]:
 def _choose_approaches(contents: Contents) -> list[str]:
     """Choose approaches with stored maps, in the order of the spec; the best ones if there are many."""
     mapped = {path.parts[1] for path in _list_maps(contents)}
-    stored = [name for name in contents.names if name in mapped]
+    stored = [name for name in contents.names if contents.file_names[name] in mapped]
     first = sorted(contents.ranked, key=lambda name: name in contents.baselines)
     kept = [name for name in first if name in stored][:MOST_APPROACHES]
     return [name for name in stored if name in kept]
@@ -173,7 +173,8 @@ def _choose_approaches(contents: Contents) -> list[str]:
 
 def _choose_cases(contents: Contents, ranked: pd.Series, shown: list[str]) -> list[tuple[str, str]]:
     """Choose the best, median and worst image of those stored with a map; return (row label, image id)."""
-    drawn = {path.stem for path in _list_maps(contents) if path.parts[1] in shown}
+    folders = {contents.file_names[name] for name in shown}
+    drawn = {path.stem for path in _list_maps(contents) if path.parts[1] in folders}
     drawn &= set(find_image_ids(contents))
     places = [place for place, image_id in enumerate(ranked.index) if image_id in drawn]
     if not places:

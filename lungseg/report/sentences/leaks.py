@@ -25,8 +25,8 @@ def warn_of_lookalikes(contents: Contents) -> str:
     if not found:
         return ""
     return (
-        f"{format_count(len(found), 'pair')} of look-alikes on two sides of the split may show one person "
-        f"under two names, and are no leak unless they do: {_join_first(found)}."
+        f"{format_count(len(found), 'pair')} across the split may show one person under two names. Please "
+        f"check: {_join_first(found)}."
     )
 
 

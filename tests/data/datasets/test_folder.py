@@ -99,6 +99,11 @@ def test_what_a_table_leaves_out_comes_from_the_spec(with_table):
     assert "set patient_pattern" in with_table(*lines).inventory().notes[0]
 
 
+def test_columns_of_other_things_are_left_alone(with_table):
+    samples = with_table("age,image,patient", "40,7_front,7", "41,7_later,7", "9,8_front,8").samples()
+    assert [sample.patient for sample in samples] == ["7", "7", "8"]
+
+
 ROWS = ("7_front,7", "7_later,7", "8_front,8")
 
 
@@ -112,7 +117,7 @@ ROWS = ("7_front,7", "7_later,7", "8_front,8")
             ("image,patients", *ROWS),
             "unknown column 'patients': did you mean 'patient'. The known columns are",
         ),
-        (("image;patient", *ROWS), "unknown column 'image;patient'.*with commas between"),
+        (("image;patient", *ROWS), "lacks the column image.*separate columns by commas"),
         (("patient,label", *ROWS), "lacks the column image"),
         (("image,image", *ROWS), "has the column image twice"),
         (("image,patient", *ROWS[:2], "8_front"), "line 4 has 1 cells, the first line 2"),
