@@ -104,7 +104,7 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 def _require_columns(columns: tuple[str, ...], path: Path) -> None:
     for column in columns:
         # Lists of patients have columns of their own, which are left alone. A misspelt one isn't.
-        if column not in COLUMNS and get_close_matches(column, COLUMNS):
+        if column not in COLUMNS and get_close_matches(column, COLUMNS, cutoff=0.8):
             known = suggest(column, COLUMNS, "; the known columns are")
             raise InputError(f"{path}: unknown column {column!r}{known} {', '.join(COLUMNS)}")
         if columns.count(column) > 1:
