@@ -282,6 +282,15 @@ def test_a_name_that_is_no_text_is_a_problem_to_both_commands(lungseg, tmp_path)
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_test_takes_paths():
-    words = ["make", "--dry-run", "-o", ".venv/.lungseg-test-ready", "test", "TESTS=tests/test_cli.py"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    words = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "-o",
+        ".venv/.lungseg-test-ready",
+        "test",
+        "TESTS=tests/test_cli.py",
+    ]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=alone)
     assert done.stdout.rstrip().endswith("-m pytest --numprocesses 2 --dist worksteal tests/test_cli.py")

@@ -12,6 +12,7 @@ from lungseg.results import FILES, TABLES
 COLUMNS = {**TABLES, "summary": MAIN_COLUMNS}
 # A test runs it.
 PANDAS = """import pandas as pd
+
 scores = pd.read_csv("results/reference/quick/scores.csv", dtype={"image_id": str, "patient": str})
 print(scores.groupby("approach")["dice"].mean().sort_values())
 """
