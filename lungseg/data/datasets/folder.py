@@ -67,8 +67,12 @@ class FolderDataset(Dataset):
     @property
     def regrouping(self) -> str:
         """The keys that name the patients, if neither is set."""
-        known = self.settings.patient_pattern or (self._table and "patient" in self._table.columns)
+        known = self.settings.patient_pattern or self._table_names_patients
         return "" if known else "patient_pattern, or a table with the column patient"
+
+    @property
+    def _table_names_patients(self) -> bool:
+        return self._table is not None and "patient" in self._table.columns
 
     def inventory(self) -> Inventory:
         """Find and match the files.
@@ -87,9 +91,11 @@ class FolderDataset(Dataset):
         samples = [self._sample(*pair) for pair in found.pairs]
         notes = []
         count = len(samples)
-        if count > 1 and len({sample.patient for sample in samples}) == count:
+        alone = len({sample.patient for sample in samples}) == count
+        if alone and count > 1 and not self._table_names_patients:
+            remedy = "check" if self.settings.patient_pattern else "set"
             notes.append(
-                f"{count} patients = {count} images: set patient_pattern if people have several images"
+                f"{count} patients = {count} images: {remedy} patient_pattern if people have several images"
             )
         return Inventory(
             image_folder,

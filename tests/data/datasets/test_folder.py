@@ -99,6 +99,13 @@ def test_what_a_table_leaves_out_comes_from_the_spec(with_table):
     assert "set patient_pattern" in with_table(*lines).inventory().notes[0]
 
 
+def test_only_a_table_vouches_for_patients_of_one_image_each(with_table):
+    (note,) = with_table("image", "7_front", "7_later", "8_front", patient_pattern="(.*)").inventory().notes
+    assert note == "3 patients = 3 images: check patient_pattern if people have several images"
+    alone = ("image,patient", "7_front,1", "7_later,2", "8_front,3")
+    assert with_table(*alone).inventory().notes == []
+
+
 def test_columns_of_other_things_are_left_alone(with_table):
     samples = with_table("age,image,patient", "40,7_front,7", "41,7_later,7", "9,8_front,8").samples()
     assert [sample.patient for sample in samples] == ["7", "7", "8"]
