@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lungseg.harness.runtime import resolve_runtime
 from lungseg.report.markup import EMPTY, Table, escape_markdown, format_bullets
 from lungseg.spec import RuntimeSpec
 from lungseg.system.errors import shorten_paths
 from lungseg.system.files import write_atomically
 from lungseg.system.machine import count_usable_cores, describe_cpu, list_versions
 from lungseg.system.runtime import Runtime
+from lungseg.system.usable_runtime import resolve_runtime
 
 NO_CUDA = "no CUDA device"
 COUNTS = ["size", "batch", "rows", "repeats", "pixels of masks that differ"]

@@ -15,7 +15,6 @@ from lungseg.data.loading import find_data_root, find_dataset
 from lungseg.data.sample import Dataset, Sample
 from lungseg.harness.leaks import audit_folds, refuse
 from lungseg.harness.plan import divide_options, load_data, note_few_validation
-from lungseg.harness.runtime import resolve_runtime
 from lungseg.harness.trial import Fold
 from lungseg.learning.trees.evaluator import find_engine
 from lungseg.learning.weights import find_weights
@@ -23,6 +22,7 @@ from lungseg.spec import RuntimeSpec, Spec, find_spec, parse_changes, read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 from lungseg.system.plugins import CLASS_NAME, load_class
+from lungseg.system.usable_runtime import resolve_runtime
 
 
 def list_facts() -> list[tuple[str, str]]:

@@ -14,12 +14,12 @@ from lungseg.data.loading import LoadedDataset, load_dataset
 from lungseg.data.sample import Sample
 from lungseg.data.splits import Split, SplitOptions, make_splits
 from lungseg.harness.keys import make_trials
-from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Entry, Fold, Trial
 from lungseg.spec import ApproachSpec, DataSpec, Spec, TrainingDataSpec
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
+from lungseg.system.usable_runtime import usable_runtime
 
 FEW_VALIDATION = 10  # images; below it, a choice by their mean Dice is mostly chance
 

@@ -14,7 +14,6 @@ import torch
 
 from lungseg.approaches.registry import APPROACHES
 from lungseg.harness.plan import Plan
-from lungseg.harness.runtime import usable_runtime
 from lungseg.harness.trial import Trial
 from lungseg.results import write_table
 from lungseg.spec import TimingSpec, VariantSpec
@@ -24,6 +23,7 @@ from lungseg.system.machine import describe_cpu, find_gpu_name
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
 from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
+from lungseg.system.usable_runtime import usable_runtime
 from lungseg.timing.measure import Candidate
 from lungseg.timing.turns import (
     TIMING_IMAGES,

@@ -156,3 +156,10 @@ class Settings(BaseModel):
     """A table of a spec; an unknown key is an error that names it. The text below a key describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def add_recipe(recipes: Mapping[str, Mapping[str, Any]], values: Any) -> Any:
+    """Return a table with the keys of the recipe that it names, but for those that it gives itself."""
+    named = values.get("recipe") if isinstance(values, dict) else None
+    chosen = recipes.get(named) if isinstance(named, str) else None
+    return {**chosen, **values} if chosen else values

@@ -135,7 +135,7 @@ def test_a_changed_metric_scores_again_and_fits_nothing(spec_file, tmp_path, mon
 
 
 def test_whether_predictions_are_compiled_changes_no_fit(spec_file, monkeypatch):
-    monkeypatch.setattr("lungseg.harness.runtime.why_not_compiled", lambda device: None)
+    monkeypatch.setattr("lungseg.system.usable_runtime.why_not_compiled", lambda device: None)
     plain, compiled = (
         make_plan(read_spec(spec_file, [f"runtime.compiled={value}"])).trials for value in ("false", "true")
     )

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from lungseg.harness import runtime
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
 from lungseg.report.publish import publish
@@ -84,9 +83,9 @@ def test_a_fit_of_this_run_that_is_not_scored_yet_stays(spec_file, finished, pub
 
 def test_the_layout_of_images_counts(spec_file, monkeypatch):
     keys = [make_plan(read_spec(spec_file)).trials[1].keys.fit]
-    original = runtime.resolve_runtime
+    original = usable_runtime.resolve_runtime
     monkeypatch.setattr(
-        runtime, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
+        usable_runtime, "resolve_runtime", lambda *words: replace(original(*words), channels_last=False)
     )
     keys.append(make_plan(read_spec(spec_file)).trials[1].keys.fit)
     assert len(set(keys)) == 2

@@ -238,7 +238,7 @@ def test_without_a_compiler_predictions_run_uncompiled_and_the_tables_say_so(
     spec_file, tmp_path, monkeypatch, capsys, working
 ):
     reason = None if working else "no C++ compiler"
-    monkeypatch.setattr("lungseg.harness.runtime.why_not_compiled", lambda device: reason)
+    monkeypatch.setattr("lungseg.system.usable_runtime.why_not_compiled", lambda device: reason)
     spec = read_spec(spec_file, [*NO_TIMING, "runtime.compiled=true", "seeds=[0]"])
     assert make_plan(spec).runtime.compiled is working
     benchmark(spec, tmp_path / "out")

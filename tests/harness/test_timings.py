@@ -123,7 +123,7 @@ def test_variants_are_phases_after_the_runs_own_and_those_that_change_nothing_ar
 
 
 def test_a_cpu_beside_the_gpu_that_can_not_compile_is_said(spec_file, monkeypatch):
-    monkeypatch.setattr("lungseg.harness.runtime.why_not_compiled", lambda device: "no C++ compiler")
+    monkeypatch.setattr("lungseg.system.usable_runtime.why_not_compiled", lambda device: "no C++ compiler")
     spec = read_spec(spec_file, ["runtime.compiled=true"])
     phases, problems = _phases(
         SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), compiled=True))

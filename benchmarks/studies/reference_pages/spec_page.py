@@ -16,7 +16,6 @@ from lungseg.approaches.registry import APPROACHES
 from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.sample import Dataset
 from lungseg.data.splits import RULES, SIDES, SplitOptions, list_published_splits
-from lungseg.learning.networks.settings import RECIPES
 from lungseg.spec import ApproachSpec, DataSpec, RuntimeSpec, Spec, TimingSpec, TrainingDataSpec, VariantSpec
 from lungseg.system.plugins import load_class
 
@@ -212,7 +211,7 @@ def _describe_recipes(model: type[BaseModel]) -> str:
     parts = [
         f'With `recipe = "{name}"` these defaults differ: '
         + ", ".join(f"`{key} = {value}`" for key, value in changed.items())
-        for name, changed in RECIPES.items()
+        for name, changed in model.RECIPES.items()
         if changed
     ]
     return "\n".join(f"{part}." for part in parts)

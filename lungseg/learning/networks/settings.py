@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from lungseg.learning.images.augmentation import AugmentationSettings
 from lungseg.learning.weights import WeightsChoice
-from lungseg.system.plugins import Settings
-
-# A recipe's values in place of the defaults below.
-RECIPES: dict[str, dict[str, Any]] = {
-    "gpu": {},
-    "cpu": {"size": 256, "epochs": 12, "small_share": 0.67},  # eight epochs at 128 pixels, four at 256
-}
+from lungseg.system.plugins import Settings, add_recipe
 
 
 class TrainingSettings(Settings):
     """Keys of a network's training and prediction."""
 
+    RECIPES: ClassVar[dict[str, dict[str, Any]]] = {
+        "gpu": {},
+        "cpu": {"size": 256, "epochs": 12, "small_share": 0.67},  # eight epochs at 128 pixels, four at 256
+    }
     recipe: Literal["gpu", "cpu"] = "gpu"
     """Sets the defaults of the other keys. "cpu" is for a few cores: smaller and shorter."""
     size: Annotated[int, Field(ge=32, le=4096)] = 512
@@ -67,6 +65,4 @@ class TrainingSettings(Settings):
     @classmethod
     def _add_recipe(cls, values: Any) -> Any:
         """Add the recipe's values of the keys that are not given."""
-        named = values.get("recipe") if isinstance(values, dict) else None
-        chosen = RECIPES.get(named) if isinstance(named, str) else None
-        return {**chosen, **values} if chosen else values
+        return add_recipe(cls.RECIPES, values)

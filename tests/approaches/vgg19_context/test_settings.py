@@ -88,3 +88,13 @@ def test_trees_that_a_spec_gives_are_meant_for_all_stages_if_it_gives_no_others(
     assert Vgg19ContextSettings(boosting=last).context_boosting.rounds == 7
     for settings in (one, both, default):  # as results and models store them
         assert Vgg19ContextSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_the_fast_recipe_fills_what_is_not_given_in_all_stages():
+    fast = Vgg19ContextSettings(recipe="fast", copies=5)
+    assert (fast.size, fast.grid, fast.copies) == (128, 64, 5)
+    assert fast.boosting.rounds == fast.context_boosting.rounds == 120
+    assert Vgg19ContextSettings(**fast.model_dump()) == fast
+    assert Vgg19ContextSettings(recipe="full") == Vgg19ContextSettings()
+    own = Vgg19ContextSettings(recipe="fast", boosting={"rounds": 7})
+    assert own.boosting.rounds == own.context_boosting.rounds == 7

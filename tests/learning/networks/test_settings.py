@@ -3,12 +3,12 @@ from pydantic import ValidationError
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
 from lungseg.learning.networks.schedule import find_working_size
-from lungseg.learning.networks.settings import RECIPES, TrainingSettings
+from lungseg.learning.networks.settings import TrainingSettings
 
 
 def test_a_recipe_fills_what_is_not_given():
     cpu = DeepLabV3PlusSettings(recipe="cpu", epochs=3)
-    assert cpu.size == RECIPES["cpu"]["size"]
+    assert cpu.size == 256
     assert cpu.epochs == 3
     assert DeepLabV3PlusSettings().size == 512
     assert DeepLabV3PlusSettings(recipe="gpu") == DeepLabV3PlusSettings()

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lungseg import cli
-from lungseg.harness import runtime
 from lungseg.harness.run import benchmark
 from lungseg.learning.networks import data_parallel
 from lungseg.learning.networks.data_parallel import require_image_per_process, share_norms
@@ -142,10 +141,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, started_by_torchrun):
 
 
 def test_processes_of_a_machine_share_its_cores(monkeypatch, started_by_torchrun):
-    monkeypatch.setattr(runtime, "count_usable_cores", lambda: 8)
+    monkeypatch.setattr(usable_runtime, "count_usable_cores", lambda: 8)
     for processes, threads in ((1, 8), (3, 2), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert runtime.resolve_runtime(RuntimeSpec(), "cpu").threads == threads
+        assert usable_runtime.resolve_runtime(RuntimeSpec(), "cpu").threads == threads
 
 
 def test_within_alone_a_process_counts_as_the_only_one(monkeypatch):

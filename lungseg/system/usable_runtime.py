@@ -1,24 +1,33 @@
-"""What "auto" in `[runtime]` means on this machine."""
+"""Resolve what "auto" means on this machine: the device, precision, layout and threads to compute with."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 
-from lungseg.spec import RuntimeSpec
 from lungseg.system.distributed import local_world_size
 from lungseg.system.errors import InputError, is_out_of_memory, shorten_paths, summarise_error
 from lungseg.system.machine import count_usable_cores, read_cpu_flags
 from lungseg.system.runtime import Runtime
 
 
-def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
+class RuntimeChoice(Protocol):
+    """What a user chose, such as the table `[runtime]` of a spec."""
+
+    device: str
+    precision: str
+    threads: int
+    compiled: bool
+
+
+def resolve_runtime(spec: RuntimeChoice, device: str | None = None) -> Runtime:
     """Resolve what "auto" means here.
 
     Args:
-        spec: the `[runtime]` table.
+        spec: what is chosen, such as the table `[runtime]`.
         device: --device, which wins over the table.
 
     Raises:
@@ -40,7 +49,7 @@ def resolve_runtime(spec: RuntimeSpec, device: str | None = None) -> Runtime:
     return Runtime(torch.device(wanted), precision, channels_last, spec.compiled, threads)
 
 
-def usable_runtime(spec: RuntimeSpec, device: str | None = None) -> tuple[Runtime, str | None]:
+def usable_runtime(spec: RuntimeChoice, device: str | None = None) -> tuple[Runtime, str | None]:
     """Resolve a runtime without torch.compile where that can't be used, and say why it can't (else None)."""
     runtime = resolve_runtime(spec, device)
     problem = why_not_compiled(runtime.device.type) if runtime.compiled else None

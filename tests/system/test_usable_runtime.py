@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from lungseg.harness import runtime
-from lungseg.harness.runtime import resolve_runtime
 from lungseg.spec import RuntimeSpec
+from lungseg.system import usable_runtime
 from lungseg.system.errors import InputError
+from lungseg.system.usable_runtime import resolve_runtime
 
 
 def test_cuda_is_refused_without_a_device(monkeypatch):
@@ -27,7 +27,7 @@ def test_cuda_is_refused_without_a_device(monkeypatch):
 )
 def test_precision_and_layout_follow_the_device(device, multiplies, precision, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda _: multiplies)
+    monkeypatch.setattr(usable_runtime, "_multiplies_bfloat16", lambda _: multiplies)
     found = resolve_runtime(RuntimeSpec(device=device, precision=precision))
     assert (found.precision, found.channels_last) == expected
 
@@ -52,9 +52,9 @@ def test_whether_anything_can_be_compiled_is_tried(monkeypatch, error, said):
         return call
 
     monkeypatch.setattr(torch, "compile", compiler)
-    runtime.why_not_compiled.cache_clear()
-    assert runtime.why_not_compiled("cpu") == said
-    runtime.why_not_compiled.cache_clear()
+    usable_runtime.why_not_compiled.cache_clear()
+    assert usable_runtime.why_not_compiled("cpu") == said
+    usable_runtime.why_not_compiled.cache_clear()
 
 
 def test_a_full_memory_is_not_taken_for_a_missing_compiler(monkeypatch):
@@ -62,6 +62,6 @@ def test_a_full_memory_is_not_taken_for_a_missing_compiler(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(torch, "compile", full)
-    runtime.why_not_compiled.cache_clear()
+    usable_runtime.why_not_compiled.cache_clear()
     with pytest.raises(torch.OutOfMemoryError):
-        runtime.why_not_compiled("cpu")
+        usable_runtime.why_not_compiled("cpu")
