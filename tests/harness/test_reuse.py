@@ -10,6 +10,7 @@ from lungseg.harness.run import benchmark
 from lungseg.report.publish import publish
 from lungseg.results import finish_run, read_table
 from lungseg.spec import read_spec
+from lungseg.system import usable_runtime
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json, write_json
 from lungseg.system.stored import write_record

@@ -12,7 +12,7 @@ from lungseg.learning.networks import data_parallel
 from lungseg.learning.networks.data_parallel import require_image_per_process, share_norms
 from lungseg.results import read_table
 from lungseg.spec import RuntimeSpec, read_spec
-from lungseg.system import distributed
+from lungseg.system import distributed, usable_runtime
 from lungseg.system.errors import InputError
 from tests.learning.networks.processes import fork_processes, torchrun
 from tests.learning.networks.three_steps import train_three_steps
