@@ -22,7 +22,7 @@ from lungseg.system.lock import HOLDER, LOCK, hold_folder
 from lungseg.system.stored import DamagedError, read_record
 
 # What a kill left of a file that was being written.
-UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.[0-9a-f]{{8}}\.part")
+UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, (*FILES, LOCK, HOLDER)))})\.[0-9a-f]{{8}}\.part")
 # What a run writes in folders: of each trial in PLACES, and beside these.
 PLACES = ("trials", "parts", "models", "predictions/maps")  # "parts" is a former version's
 OTHERS = (

@@ -72,10 +72,11 @@ def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_f
 def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    for name in (".lock", ".lock.json", ".run.json.0123abcd.part"):
+    for name in (".lock", ".lock.json", ".run.json.0123abcd.part", "..lock.json.0123abcd.part"):
         (out / name).write_text("{")
     benchmark(read_spec(spec_file, NO_TIMING), out)
     assert (out / "summary.md").exists()
+    assert not list(out.glob("*.part")) and not list(out.glob(".*.part"))
 
 
 def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, finished, tmp_path):
