@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,15 +19,26 @@ from lungseg.system.interrupts import Interrupted, raise_on_signals
 if TYPE_CHECKING:
     from lungseg.report.write import Report
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Compare pixel features with a deep network at finding the lungs in chest X-rays.",
-)
+HELP = "Find the lungs in chest X-rays, and compare what finds them: pixel features, networks, any tool."
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 data_app = typer.Typer(no_args_is_help=True, help="List or check datasets, or make phantoms.")
 app.add_typer(data_app, name="data")
 console = Console(highlight=False, soft_wrap=True)
+
+
+def _check_device(device: str | None) -> str | None:
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
+    return device
+
+
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", callback=_check_device)]
+Words = list[str] | None
+ResultsFolder = Annotated[Path, typer.Argument(help="A results directory.")]
+
+
+def _set(text: str) -> Any:
+    return typer.Option("--set", help=f"{text} Repeatable.")
 
 
 def main() -> None:
@@ -85,14 +96,9 @@ def benchmark(
         Path, typer.Argument(help="A TOML file, or the name of a shipped benchmark, such as quick.")
     ],
     out: Annotated[Path | None, typer.Option(help="Where results go. Default: results/NAME.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda, instead of what the spec says.")
-    ] = None,
+    device: Device = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a key: seeds=[0] or approach.NAME.epochs=3. Repeatable."),
-    ] = None,
+    set_: Annotated[Words, _set("Change a key: seeds=[0] or approach.NAME.epochs=3.")] = None,
     reuse: Annotated[
         Path | None, typer.Option(help="A published result. Rows of unchanged trainings are taken from it.")
     ] = None,
@@ -100,8 +106,6 @@ def benchmark(
     """Run a benchmark, or go on with one that was interrupted, and print its summary."""
     from lungseg.spec import find_spec, read_spec
 
-    if device not in (None, "auto", "cpu", "cuda"):
-        raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
     read = read_spec(find_spec(spec), set_ or [])
     # Not before: what a spec says wrong needn't wait for torch.
     from lungseg.harness.run import benchmark as run
@@ -117,7 +121,122 @@ def benchmark(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="A results directory.")]) -> None:
+def score(
+    masks: Annotated[
+        list[str], typer.Argument(help="NAME=FOLDER of masks or probability maps. Give several to compare.")
+    ],
+    truth: Annotated[Path, typer.Option(help="Folder of the true masks. Files match by name.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the X-rays, which figures show.")] = None,
+    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("results/score"),
+    missing: Annotated[
+        str, typer.Option(help="An image without a mask: refuse ends the run, empty counts it as missed.")
+    ] = "refuse",
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Of probability maps: pixels at or above it are lung.")
+    ] = 0.5,
+    set_: Annotated[Words, _set("Patients, suffix or spacing: patient_pattern=^(p[0-9]+).")] = None,
+) -> None:
+    """Score masks that any program made: tables with intervals and tests, figures, sentences.
+
+    Masks are pictures or NPY arrays. With several rows they are compared pairwise.
+    """
+    if missing not in ("refuse", "empty"):
+        raise InputError(f"--missing {missing!r} is none of refuse, empty")
+    from lungseg.harness.score import make_score_spec, require_apart
+
+    spec = make_score_spec(masks, truth, images, missing, threshold, set_ or [])
+    require_apart(out, spec)
+    from lungseg.harness.run import benchmark as run
+
+    _print_report(run(spec, out))
+
+
+@app.command()
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="A results directory with its models.")],
+    data: Annotated[str, typer.Option(help="A dataset of `lungseg data list`, or module:Class.")],
+    set_: Annotated[Words, _set("A key of the dataset: images=chest/images.")] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call the dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go. Default: RESULTS-on-NAME.")] = None,
+    device: Device = None,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Go on though an image was trained on; tables say so.")
+    ] = False,
+) -> None:
+    """Score the stored models of a finished benchmark on another dataset; nothing is trained again."""
+    from lungseg.results import read_run
+
+    read_run(results)  # before torch is imported, which takes seconds
+    from lungseg.harness.evaluate_stored import evaluate_results
+    from lungseg.spec import parse_changes
+
+    options = parse_changes(set_ or [])
+    _print_report(evaluate_results(results, data, options, out, name, device, allow_leaks))
+
+
+@app.command()
+def predict(
+    pictures: Annotated[
+        list[Path], typer.Argument(help="A model's folder if you have one, then X-rays: files or folders.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where masks, overlays and the table go.")] = Path("predictions"),
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of `lungseg export`, or a results directory. Give two to compare them. "
+            "Default: the starter model."
+        ),
+    ] = None,
+    approach: Annotated[
+        list[str] | None, typer.Option(help="The row of a results directory. Repeatable, as --model.")
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="Write probability maps too, as 16-bit PNG.")] = False,
+    spacing_mm: Annotated[
+        float | None, typer.Option(min=0.001, max=100, help="Distance of pixels in mm, for areas in cm2.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Find the lungs in X-rays: masks, overlays, cut-outs and a table.
+
+    Without a model the starter model is used. The exit code is 1 if a picture can't be read; the others are
+    done. It is for research, not for diagnosis.
+    """
+    from lungseg.prediction.pictures import divide_words, find_pictures
+
+    places, words = divide_words(model or [], approach or [], pictures)
+    found = find_pictures(words, out)  # before torch is imported, which takes seconds
+    from lungseg.prediction.models import load_models
+    from lungseg.prediction.predict import Wishes, predict_pictures
+    from lungseg.system.progress import Reporter
+
+    models = load_models(places, device or "auto")
+    with Reporter(console).bar("predicting") as move:
+        outcome = predict_pictures(models, found, Wishes(out, maps, spacing_mm), move)
+    for text in outcome.list_sentences(models, out):
+        _say(text)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    directory: ResultsFolder,
+    name: Annotated[str, typer.Argument(help="The row to export.")],
+    out: Annotated[Path, typer.Option(help="The folder of the model; made if it isn't there.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked equal.")] = False,
+) -> None:
+    """Write the model of a row as a folder with its card, which `lungseg predict` and Python load.
+
+    A row that was trained several times gives the model of its first fold and seed.
+    """
+    from lungseg.prediction.export import export_model
+
+    for text in export_model(directory, name, out, onnx):
+        _say(text)
+
+
+@app.command()
+def report(directory: ResultsFolder) -> None:
     """Make the tables and figures of a results directory again."""
     from lungseg.results import read_run
 
@@ -129,7 +248,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A results directory."
 
 @app.command()
 def publish(
-    directory: Annotated[Path, typer.Argument(help="A results directory.")],
+    directory: ResultsFolder,
     to: Annotated[Path, typer.Option(help="Where published results are.")] = Path("results/reference"),
     readme: Annotated[Path, typer.Option(help="The page whose marked block is filled.")] = Path("README.md"),
     keep_names: Annotated[
@@ -167,10 +286,7 @@ def check_dataset(
     what: Annotated[
         str, typer.Argument(help="A spec (mine.toml), a dataset of `lungseg data list`, or module:Class.")
     ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A key of the dataset or spec: images=chest/images. Repeatable."),
-    ] = None,
+    set_: Annotated[Words, _set("A key of the dataset or spec: images=chest/images.")] = None,
 ) -> None:
     """Read and compare all images of a dataset. For a spec, check its split too.
 

@@ -55,6 +55,15 @@ class TrainingDataSpec(_OpenTable):
     """Fixes which images are for validation."""
 
 
+class TestDataSpec(_OpenTable):
+    """`[[test_data]]`: a further test set. Every fit is scored on all its images; none is trained again."""
+
+    dataset: str
+    """As in `[data]`."""
+    name: Name | None = None
+    """What tables call it. Without it they call it as `dataset`."""
+
+
 def _in_a_list(value: Any) -> Any:
     """Return one text as a list, since most rows are in one group."""
     if isinstance(value, str):
@@ -160,6 +169,8 @@ class Spec(Settings):
     """The images, and how they are split."""
     training_data: TrainingDataSpec | None = None
     """Another dataset to train on."""
+    test_data: tuple[TestDataSpec, ...] = ()
+    """Further test sets."""
     approach: Annotated[tuple[ApproachSpec, ...], Field(min_length=1)]
     """The rows of the tables."""
     timing: TimingSpec = TimingSpec()

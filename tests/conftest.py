@@ -1,3 +1,8 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +17,7 @@ from lungseg.data.sample import Sample
 from lungseg.learning.fit import FitContext
 from lungseg.system.runtime import Runtime
 
+ROOT = Path(__file__).parents[1]
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -114,3 +120,55 @@ def spec_file(tmp_path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(SPEC)
     return path
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results directory that `finished` copies; not to be changed."""
+    # Not before: most tests need neither.
+    from lungseg.harness.run import benchmark
+    from lungseg.spec import read_spec
+    from tests.tiny import NO_TIMING, SPEC
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUNGSEG_CACHE", str(folder / "cache"))
+        patch.setattr("lungseg.report.write.draw_figures", lambda contents: [])
+        benchmark(read_spec(folder / "tiny.toml", NO_TIMING), folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """Results of `read_spec(spec_file, NO_TIMING)`, without figures; a test may change them."""
+    return shutil.copytree(finished_once, tmp_path / "finished")
+
+
+@pytest.fixture
+def lungseg(monkeypatch, capfd):
+    """The command line within this process: a function of its words."""
+    from lungseg.cli import main
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(ROOT)
+            patch.setattr(sys, "argv", ["lungseg", *words])
+            patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # main sets it: so it is taken back
+            for name in [name for name in os.environ if name.startswith("LUNGSEG_")]:
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setenv("MPLBACKEND", "agg")  # likewise
+            former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    main()
+            finally:
+                for number, handler in former.items():
+                    signal.signal(number, handler)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code or 0, out, err)
+
+    return run

@@ -1,7 +1,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lungseg.cli import app, main
+from lungseg.cli import app
+from tests.refusals import assert_refused
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("without_figures")  # those `typed` in a process of its own draw them
@@ -29,43 +29,6 @@ def typed(*words: str, **environment: str) -> subprocess.CompletedProcess:
         env={**clean, "COLUMNS": "200", **environment},
         cwd=ROOT,
     )
-
-
-@pytest.fixture
-def lungseg(monkeypatch, capfd):
-    """The same command line within this process."""
-
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.chdir(ROOT)
-            patch.setattr(sys, "argv", ["lungseg", *words])
-            patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # main sets it: so it is taken back
-            for name in [name for name in os.environ if name.startswith("LUNGSEG_")]:
-                patch.delenv(name)
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            patch.setenv("MPLBACKEND", "agg")  # likewise
-            former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                with pytest.raises(SystemExit) as ended:
-                    main()
-            finally:
-                for number, handler in former.items():
-                    signal.signal(number, handler)
-        out, err = capfd.readouterr()
-        return subprocess.CompletedProcess(words, ended.value.code or 0, out, err)
-
-    return run
-
-
-def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    """One sentence on standard error that has the words, exit code 2, no traceback."""
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("lungseg: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr, done.stderr
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ MOST_LINES, MOST_MODULES = 350, 15
 # A room is a folder of lungseg/, or a module beside them. Arrows go from a room to these and to no others.
 ARROWS = {
     "__main__": {"cli", "system"},
-    "cli": {"harness", "report", "data", "results", "spec", "system"},
+    "cli": {"harness", "prediction", "report", "data", "results", "spec", "system"},
     "harness": {"timing", "approaches", "learning", "data", "scoring", "report", "results", "spec", "system"},
+    "prediction": {"approaches", "learning", "data", "scoring", "results", "spec", "system"},
     "timing": {"approaches", "learning", "data", "spec", "system"},
     "approaches": {"learning", "data", "system"},
     "learning": {"data", "system"},

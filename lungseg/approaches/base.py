@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from lungseg.data.sample import Sample
 from lungseg.learning.fit import FitContext, FitReport
@@ -34,6 +34,7 @@ class Approach(ABC):
     """A way to segment lungs. A prediction is `prepare`, then all `stages`, then `finish`."""
 
     Settings: ClassVar[type[BaseModel]] = Settings  # its keys in a spec
+    given: ClassVar[bool] = False  # its masks were made before: nothing is trained, predicted or timed
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         self.settings = settings
@@ -76,6 +77,10 @@ class Approach(ABC):
             maps += self.finish(batch, [image.shape for image in group])
         return maps
 
+    def predict_samples(self, samples: Sequence[Sample], batch_size: int = 8) -> list[np.ndarray]:
+        """Predict the maps of samples, which most approaches see only the images of; as `predict`."""
+        return self.predict([sample.image() for sample in samples], batch_size)
+
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write the fitted approach, without pickle."""
@@ -106,12 +111,26 @@ class Approach(ABC):
     def require(self, train: Sequence[Sample]) -> None:  # noqa: B027 (most need nothing)
         """Raise InputError for what would end a fit on these images; called before anything is fitted."""
 
+    def examine(self, samples: Sequence[Sample]) -> list[str]:
+        """Look at what is `given` for all evaluated samples, before anything is fitted: notes for the user.
+
+        Raises InputError for what would end the run.
+        """
+        return []
+
     def estimate(self, train: int, validation: int) -> float | None:
         """Estimate the seconds of a fit on so many images by a short test; None if it can't tell."""
         return None
 
     def feature_maps(self, image: np.ndarray) -> np.ndarray | None:
         """Compute features of an image for the report: float32 C x h x w, or None if there are none."""
+        return None
+
+    def to_module(self) -> nn.Module | None:
+        """Return the fitted approach as one module, from a prepared batch to its maps, for export as ONNX.
+
+        It computes in float32, with any number of images. None if there is no exact one.
+        """
         return None
 
     def importance(self) -> list[tuple[str, str, float]]:

@@ -271,6 +271,9 @@ class NetworkApproach(Approach):
             self._predictor = Predictor(self.network, self.settings, self.runtime)
         return [Stage("network", lambda batch: self._predictor.predict_logits(batch, self.counted).sigmoid())]
 
+    def to_module(self) -> nn.Module:
+        return _Probabilities(self.network, self.settings.test_time)
+
     @property
     def compile_seconds(self) -> float | None:
         """Return the seconds that torch.compile took, if it was used; known after a prediction."""
@@ -297,6 +300,20 @@ class NetworkApproach(Approach):
             network.load_state_dict(load_file(path))
         approach._use_network(network)
         return approach
+
+
+class _Probabilities(nn.Module):
+    """A network whose maps are probabilities, as `Predictor` makes them."""
+
+    def __init__(self, network: nn.Module, test_time: str) -> None:
+        super().__init__()
+        self.network, self.flips = network, test_time == "flip"
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        if self.flips:
+            logits = (logits + self.network(images.flip(-1)).flip(-1)) / 2
+        return logits.sigmoid()
 
 
 def _make_noise(count: int, size: int) -> Images:

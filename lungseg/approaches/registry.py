@@ -12,6 +12,7 @@ APPROACHES = {
     "deeplabv3plus-resnet50": "lungseg.approaches.deeplabv3plus.approach:DeepLabV3PlusResNet50",
     "mean-mask": "lungseg.approaches.baselines:MeanMask",
     "threshold": "lungseg.approaches.baselines:Threshold",
+    "masks": "lungseg.approaches.given_masks:GivenMasks",
 }
 
 # What tables and figures call a row, unless the spec says so. The names in braces are its settings.

@@ -17,6 +17,7 @@ from lungseg.system.plugins import Settings, suggest
 
 SIDES = ("train", "validation", "test")
 WITHOUT_TEST = ("last-fifth",)
+WITHOUT_TRAINING = ("all",)
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -63,12 +64,13 @@ class Split:
     def check(self, patients: Mapping[str, str]) -> None:
         """Raise InputError for an empty side, and for an image or patient (by image) on two sides.
 
-        Only a split of "last-fifth" may have an empty test side.
+        Only a split of "last-fifth" may have an empty test side, and only one of "all" empty others.
         """
         where: dict[str, str] = {}
         for side in SIDES:
             ids = getattr(self, side)
-            if not ids and not (side == "test" and self.rule in WITHOUT_TEST):
+            may_be_empty = WITHOUT_TEST if side == "test" else WITHOUT_TRAINING
+            if not ids and self.rule not in may_be_empty:
                 raise InputError(
                     f"split '{self.rule}' leaves the {side} side empty: use more images or another split"
                 )
@@ -101,6 +103,7 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
     - "kfold": each of `folds` parts is the test side once, stratified by source and label; of the rest,
       `validation_share` is validation.
     - "by-source": train and validation from `train_sources`, test from `test_sources`.
+    - "all": every image is test. What is trained needs `[training_data]` then.
 
     Random choices depend only on the seed and the patients' names, not on the version of a library.
 
@@ -193,12 +196,17 @@ def _by_source(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
     return [_split("by-source", 0, kept, tuning, test)]
 
 
+def _all(samples: Sequence[Sample], options: SplitOptions) -> list[Split]:
+    return [_split("all", 0, [], [], samples)]
+
+
 RULES: dict[str, Callable[[Sequence[Sample], SplitOptions], list[Split]]] = {
     "every-14th": _every_14th,
     "last-fifth": _last_fifth,
     "random": _random,
     "kfold": _kfold,
     "by-source": _by_source,
+    "all": _all,
 }
 
 

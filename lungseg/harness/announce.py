@@ -23,6 +23,8 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     reporter.say(f"Benchmark {spec.name}: {spec.title}" if spec.title else f"Benchmark {spec.name}")
     trained = "" if spec.training_data is None else f", trained on {plan.trained.name}"
     reporter.say(f"  data      {plan.evaluated.name}, {len(plan.evaluated.samples)} images{trained}")
+    for each in plan.further:
+        reporter.say(f"  test data {each.name}, {len(each.samples)} images")
     reporter.say(
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
@@ -82,7 +84,8 @@ def _estimate(plan: Plan, left: Sequence[Trial], directory: Path) -> str:
         seconds += probed[probe] or 0.0
     timing = plan.spec.timing
     if timing.enabled:
-        seconds += estimate_seconds(timing, len(plan.entries), plan.runtime.device.type)
+        timed = sum(not entry.approach_class.given for entry in plan.entries)
+        seconds += estimate_seconds(timing, timed, plan.runtime.device.type)
     text = f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
     text += f", and what {', '.join(sorted(unknown))} takes" if unknown else ""
     # How far it has come is known to the approach alone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ from lungseg.system.stored import (
 )
 
 if TYPE_CHECKING:  # else what plans and trains would count as code that makes scores
-    from lungseg.harness.trial import Trial
+    from lungseg.harness.trial import TestSet, Trial
 
 IMAGES_A_BATCH = 8
 RECORD, TRACEBACK = "trial.json", "traceback.txt"
@@ -122,17 +122,17 @@ def merge(trials: Sequence[Trial], directory: Path, table: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES[table])
 
 
-def store_pictures(trials: Sequence[Trial], directory: Path, sha256: str) -> None:
+def store_pictures(samples: Iterable[Sample], directory: Path, sha256: str) -> None:
     """Store evaluated images and truths as 8-bit PNG: the report draws from the directory alone.
 
     Args:
-        trials: whose evaluated images are stored.
+        samples: the evaluated ones; each is stored once.
+        directory: of the results.
         sha256: of the dataset; pictures of another one are removed.
     """
     folder = directory / "predictions"
     known = _read_pictures(folder, sha256)
-    samples = {sample.id: sample for trial in trials for sample in trial.fold.evaluated}
-    for name, sample in samples.items():
+    for name, sample in {sample.id: sample for sample in samples}.items():
         pair = {side: f"{side}/{name}.png" for side in ("images", "truth")}
         own = {path: known.get(path) for path in pair.values()}
         if None in own.values() or find_damage(folder, own):
@@ -160,7 +160,14 @@ def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
     start = time.perf_counter()
     approach = _load(trial, directory)  # even if it was fitted just now: what is scored is what is stored
     threshold = _threshold(trial, approach, progress)
-    rows, calibration = _score(trial, approach, threshold, directory, progress)
+    row = {
+        **trial.row,
+        "train_set": trial.fold.train_set,
+        "n_train": len(trial.fold.train),
+        "threshold": threshold,
+    }
+    kept = trial.maps(directory) if trial.keeps_maps else None
+    rows, calibration = score_sets(approach, trial.fold.scored, row, kept, progress)
     pictures = _describe_pictures(trial, approach, directory) if trial.keeps_maps else {}
     write_table(folder / "scores.csv", "scores", rows)
     write_table(folder / "calibration.csv", "calibration", calibration)
@@ -197,21 +204,19 @@ def _load(trial: Trial, directory: Path) -> Approach:
         ) from error
 
 
-def _predict(approach: Approach, samples: Sequence[Sample]) -> list[np.ndarray]:
-    """Maps of the samples, or InputError if the approach doesn't keep to what a map is."""
-    images = [sample.image() for sample in samples]
-    maps = list(approach.predict(images, IMAGES_A_BATCH))
-    if len(maps) != len(images):
-        raise InputError(f"it made {len(maps)} maps of {len(images)} images: mend its class")
-    checked = []
-    for sample, image, probability in zip(samples, images, maps, strict=True):
+def _predict(approach: Approach, samples: Sequence[Sample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Map and truth of each sample. Raises InputError if the approach doesn't keep to what a map is."""
+    maps = list(approach.predict_samples(samples, IMAGES_A_BATCH))
+    if len(maps) != len(samples):
+        raise InputError(f"it made {len(maps)} maps of {len(samples)} images: mend its class")
+    for sample, probability in zip(samples, maps, strict=True):
+        truth = sample.mask()
         try:
-            checked.append(check_map(probability, image.shape))
+            yield check_map(probability, truth.shape), truth
         except ValueError as error:
             raise InputError(
                 f"the map of {sample.id} can't be used, {error}: mend its class or its settings"
             ) from error
-    return checked
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Sample]]]:
@@ -229,45 +234,53 @@ def _threshold(trial: Trial, approach: Approach, progress: Progress) -> float:
 
     def maps() -> Iterator[np.ndarray]:
         for done, group in _groups(samples):
-            yield from _predict(approach, group)
+            yield from (probability for probability, _ in _predict(approach, group))
             progress(done, len(samples), "choosing the threshold")
 
     return best_threshold(maps(), (sample.mask() for sample in samples))
 
 
-def _score(
-    trial: Trial, approach: Approach, threshold: float, directory: Path, progress: Progress
+def score_sets(
+    approach: Approach,
+    test_sets: Sequence[TestSet],
+    row: dict[str, Any],
+    maps_folder: Path | None,
+    progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of scores.csv and of calibration.csv; the maps are stored on the way if they are wanted."""
-    maps_folder, fold = trial.maps(directory), trial.fold
-    if trial.keeps_maps:
+    """Predict and score test sets.
+
+    Args:
+        approach: fitted.
+        test_sets: what is scored.
+        row: columns that all rows of scores.csv have, among them "approach", "fold", "seed", "threshold".
+        maps_folder: where the maps of the first test set go; None keeps none. Those of further test sets
+            aren't kept, since two of them may have the same ids.
+        progress: called with (done, total, text).
+
+    Returns:
+        Rows of scores.csv, and of calibration.csv.
+    """
+    rows, calibration = [], []
+    if maps_folder is not None:
         make_folder(maps_folder, empty=True)
-    rows, bins = [], []
-    for done, group in _groups(fold.evaluated):
-        for sample, probability in zip(group, _predict(approach, group), strict=True):
-            truth = sample.mask()
-            scores = score_map(probability, truth, threshold, sample.spacing)
-            rows.append({**_identity(trial, sample, threshold), **scores})
-            bins.append(reliability_bins(probability, truth))
-            if trial.keeps_maps:
-                write_grey(maps_folder / f"{sample.id}.png", probability)
-        progress(done, len(fold.evaluated), "predicting")
-    totals = (sum(counts) for counts in zip(*bins, strict=True))
-    return rows, [{**trial.row, "dataset": fold.dataset, **row} for row in calibration_rows(*totals)]
+    for test_set in test_sets:
+        bins = []
+        for done, group in _groups(test_set.samples):
+            for sample, (probability, truth) in zip(group, _predict(approach, group), strict=True):
+                scores = score_map(probability, truth, row["threshold"], sample.spacing)
+                rows.append({**row, **_identify(sample), "dataset": test_set.dataset, **scores})
+                bins.append(reliability_bins(probability, truth))
+                if maps_folder is not None and test_set is test_sets[0]:
+                    write_grey(maps_folder / f"{sample.id}.png", probability)
+            progress(done, len(test_set.samples), f"predicting {test_set.dataset}")
+        totals = (sum(counts) for counts in zip(*bins, strict=True))
+        key = {name: row[name] for name in ("approach", "fold", "seed")} | {"dataset": test_set.dataset}
+        calibration += [{**key, **each} for each in calibration_rows(*totals)]
+    return rows, calibration
 
 
-def _identity(trial: Trial, sample: Sample, threshold: float) -> dict[str, Any]:
-    """The columns of scores.csv that say what a row is of."""
-    return {
-        **trial.row,
-        "dataset": trial.fold.dataset,
-        "train_set": trial.fold.train_set,
-        "n_train": len(trial.fold.train),
-        "image_id": sample.id,
-        "patient": sample.patient,
-        "source": sample.source,
-        "threshold": threshold,
-    }
+def _identify(sample: Sample) -> dict[str, str]:
+    return {"image_id": sample.id, "patient": sample.patient, "source": sample.source}
 
 
 def _store_features(trial: Trial, approach: Approach, folder: Path) -> list[str]:

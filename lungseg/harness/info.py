@@ -105,6 +105,9 @@ def check_data(what: str, changes: Sequence[str], progress: Callable[[int, int, 
     )
     if other := spec.training_data:
         _check_dataset(found, f"training data: {other.dataset}", other.dataset, other.options, progress)
+    for each in spec.test_data:
+        title = f"test data: {each.name or each.dataset}"
+        _check_dataset(found, title, each.dataset, each.options, progress)
     _check_splits(found, spec, progress)
     return found
 
@@ -132,8 +135,8 @@ def _check_splits(found: DataCheck, spec: Spec, progress: Callable[[int, int, st
     """Divide the images as a benchmark would, and look for pictures and patients on two sides."""
     rules = dict.fromkeys((spec.data.split, *(row.split for row in spec.approach if row.split)))
     try:
-        evaluated, trained, folds_of = load_data(spec)
-        folds = {rule: folds_of(rule) for rule in rules}
+        data = load_data(spec)
+        folds = {rule: data.make_folds(rule) for rule in rules}
     except InputError as error:
         if found.problems:  # of which this may be one
             found.notes.append("the split is checked once the problems are mended")
@@ -141,13 +144,14 @@ def _check_splits(found: DataCheck, spec: Spec, progress: Callable[[int, int, st
             found.problems.append(str(error))
         return
     every = [fold for rule in rules for fold in folds[rule]]
-    found.tables.append(("split", [_split_row(fold, evaluated.pick(fold.split.test)) for fold in every]))
+    found.tables.append(("split", [_split_row(fold, data.evaluated.pick(fold.split.test)) for fold in every]))
     found.notes += note_few_validation(spec, folds[spec.data.split])
-    leaks = audit_folds(evaluated, trained, every, progress).leaks
+    tested = data.evaluated, *data.further
+    leaks = audit_folds(tested, data.trained, every, progress).leaks
     if leaks and spec.data.allow_leaks:
         found.notes += [f"LEAK, allowed by the spec: {leak}" for leak in leaks]
     elif leaks:
-        found.problems.append(refuse(leaks, evaluated, trained))
+        found.problems.append(refuse(leaks, [*tested, data.trained]))
 
 
 def _split_row(fold: Fold, test: Sequence[Sample]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ imports (`system.hashing`), never by a list kept by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,17 +26,18 @@ FIT_CODE = ("lungseg.scoring.validation", "lungseg.data.memory")
 SCORE_CODE = "lungseg.harness.evaluate"  # what makes the rows of a trial
 
 
-def make_trials(entry: Entry, evaluated: LoadedDataset, trained: LoadedDataset) -> Iterator[Trial]:
+def make_trials(entry: Entry, evaluated: Sequence[LoadedDataset], trained: LoadedDataset) -> Iterator[Trial]:
     """Make the trials of an entry: each of its folds with each of its seeds, under their keys.
 
     Args:
         entry: one that can run here.
-        evaluated, trained: the datasets that it is scored and fitted on.
+        evaluated: the datasets that it is scored on.
+        trained: the one that it is fitted on.
     """
     fits = facts_of_fit(entry, trained)
     scores = {
-        "data": [evaluated.name, evaluated.sha256],
-        "code": hash_code(SCORE_CODE, type(evaluated.dataset)),
+        "data": [[each.name, each.sha256] for each in evaluated],
+        "code": hash_code(SCORE_CODE, *(type(each.dataset) for each in evaluated)),
         "compiled": entry.runtime.compiled,
         "row": [entry.name, entry.spec.threshold],
     }

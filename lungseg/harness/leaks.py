@@ -55,30 +55,41 @@ def audit_plan(plan: Plan, progress: Callable[[int, int, str], None] | None = No
     Raises:
         InputError: some are on two sides, and `data.allow_leaks` is not set. It names the pairs.
     """
-    found = audit_folds(plan.evaluated, plan.trained, _folds(plan), progress)
+    tested = plan.evaluated, *plan.further
+    found = audit_folds(tested, plan.trained, _folds(plan), progress)
     if found.leaks and not plan.spec.data.allow_leaks:
-        raise InputError(refuse(found.leaks, plan.evaluated, plan.trained))
+        raise InputError(refuse(found.leaks, [*tested, plan.trained]))
     return found
 
 
 def audit_folds(
-    evaluated: LoadedDataset,
+    tested: Sequence[LoadedDataset],
     trained: LoadedDataset,
     folds: Sequence[Fold],
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Audit:
-    """Compare all pictures and look on which sides of the folds equal ones are, whether allowed or not."""
-    names = [evaluated.name, trained.name]
-    if trained is not evaluated and names[0] == names[1]:
-        names[1] += " (training_data)"
-    groups = dict(zip(names, [m.samples.values() for m in (evaluated, trained)], strict=True))
-    pictures = evaluated.dataset.real and trained.dataset.real
-    found = compare_samples({name: list(group) for name, group in groups.items()}, progress, pictures)
-    sides = [_sides(fold, names, trained is evaluated) for fold in folds]
+    """Compare all pictures and look on which sides of the folds equal ones are, whether allowed or not.
+
+    Args:
+        tested: the evaluated dataset, then the further test sets.
+        trained: the dataset for training; often the evaluated one.
+        folds: of the evaluated dataset.
+        progress: called with (done, total, text).
+    """
+    if not any(fold.train for fold in folds):
+        return Audit(0, False, 0, 0, (), ())  # nothing is trained, so nothing can leak
+    groups = {each.name: list(each.samples.values()) for each in tested}
+    name = tested[0].name
+    if trained is not tested[0]:
+        name = trained.name if trained.name not in groups else f"{trained.name} (training_data)"
+        groups[name] = list(trained.samples.values())
+    pictures = trained.dataset.real and any(each.dataset.real for each in tested)
+    found = compare_samples(groups, progress, pictures)
+    sides = [_sides(fold, name) for fold in folds]
     sentences = _apart(found.pairs, sides)
-    checked = sum(len(group) for group in groups.values())
     shown_twice = sum(pair.kind != "same patient" for pair in found.pairs)
     lookalikes = _apart(found.lookalikes, sides)
+    checked = sum(map(len, groups.values()))
     return Audit(checked, pictures, len(found.uncompared), shown_twice, sentences, lookalikes)
 
 
@@ -93,26 +104,26 @@ def _folds(plan: Plan) -> list[Fold]:
     return list({id(fold): fold for fold in (*plan.folds, *own)}.values())
 
 
-def _sides(fold: Fold, names: list[str], one_dataset: bool) -> dict[tuple[str, str], str]:
-    """(dataset, id) -> side."""
-    if one_dataset:
+def _sides(fold: Fold, trained: str) -> dict[tuple[str, str], str]:
+    """(dataset, id) -> side; `trained` is what the dataset for training is called."""
+    sides = {(each.dataset, sample.id): "test" for each in fold.scored for sample in each.samples}
+    if trained == fold.dataset:  # its test side may be another than the one that is evaluated
         split = fold.split
         ids = {"train": split.train, "validation": split.validation, "test": split.test}
-        return {(names[0], name): side for side, members in ids.items() for name in members}
-    return {
-        **{(names[1], sample.id): "train" for sample in fold.train},
-        **{(names[1], sample.id): "validation" for sample in fold.validation},
-        **{(names[0], sample.id): "test" for sample in fold.evaluated},
-    }
+        return sides | {(trained, name): side for side, members in ids.items() for name in members}
+    sides |= {(trained, sample.id): "train" for sample in fold.train}
+    return sides | {(trained, sample.id): "validation" for sample in fold.validation}
 
 
-def refuse(sentences: Sequence[str], evaluated: LoadedDataset, trained: LoadedDataset) -> str:
-    """Return a sentence that names the leaks and what to do about them."""
-    keys = dict.fromkeys(filter(None, (evaluated.dataset.regrouping, trained.dataset.regrouping)))
+def refuse(
+    sentences: Sequence[str], datasets: Sequence[LoadedDataset], consent: str = "data.allow_leaks=true"
+) -> str:
+    """Return a sentence that names the leaks and what to do about them, or how to allow them."""
+    keys = dict.fromkeys(filter(None, (each.dataset.regrouping for each in datasets)))
     one_patient = f"one patient: set {' or '.join(keys)}; " if keys else ""
     more = f"; and {len(sentences) - SHOWN} more pairs" if len(sentences) > SHOWN else ""
     return (
         f"the split is not clean, {len(sentences)} pair(s) stand on two sides of it: "
         f"{'; '.join(sentences[:SHOWN])}{more}. Remove or regroup them ({one_patient}two people of one name: "
-        "give each dataset a source of its own), or set data.allow_leaks=true and have every table say so"
+        f"give each dataset a source of its own), or set {consent} and have every table say so"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from lungseg.approaches.registry import APPROACHES
 from lungseg.data.loading import LoadedDataset, load_dataset
 from lungseg.data.sample import Sample
 from lungseg.data.splits import Split, SplitOptions, make_splits
-from lungseg.harness.keys import make_trials
-from lungseg.harness.trial import Entry, Fold, Trial
-from lungseg.spec import ApproachSpec, DataSpec, Spec, TrainingDataSpec
+from lungseg.harness.keys import facts_of_fit, make_trials
+from lungseg.harness.trial import Entry, Fold, TestSet, Trial
+from lungseg.spec import ApproachSpec, DataSpec, Spec, TestDataSpec, TrainingDataSpec
+from lungseg.system.distributed import all_gather, barrier, world_size
 from lungseg.system.errors import InputError
+from lungseg.system.hashing import hash_value
 from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
 from lungseg.system.usable_runtime import usable_runtime
@@ -30,23 +32,28 @@ class Plan:
 
     Attributes:
         evaluated, trained: datasets; often the same one.
+        further: the test sets of `[[test_data]]`.
         folds: by the rule in `[data]`; an entry may have others of its own.
         not_compiled: why predictions run without torch.compile though the spec asks for it, or None.
+        entry_notes: sentences on given masks.
     """
 
     spec: Spec
     runtime: Runtime
     evaluated: LoadedDataset
     trained: LoadedDataset
+    further: tuple[LoadedDataset, ...]
     folds: tuple[Fold, ...]
     entries: tuple[Entry, ...]
     trials: tuple[Trial, ...]
     not_compiled: str | None = None
+    entry_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """Sentences on the data for the user, each once."""
-        found = (*self.evaluated.notes, *self.trained.notes, *note_few_validation(self.spec, self.folds))
+        of_data = [note for each in (self.evaluated, self.trained, *self.further) for note in each.notes]
+        found = (*of_data, *note_few_validation(self.spec, self.folds), *self.entry_notes)
         return list(dict.fromkeys(found))
 
 
@@ -59,22 +66,52 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """
     classes = [_resolve(row) for row in spec.approach]  # names and keys first: they cost nothing
     runtime, problem = usable_runtime(spec.runtime, device)
-    evaluated, trained, folds_of = load_data(spec)
-    folds = folds_of(spec.data.split)
-    entries, trials = [], []
+    data = load_data(spec)
+    folds = data.make_folds(spec.data.split)
+    entries, trials, notes = [], [], []
     for row, resolved in zip(spec.approach, classes, strict=True):
         with name_errors(f"approach {row.name!r}"):
-            entry = _enter(spec, row, folds_of(row.split) if row.split else folds, *resolved, runtime)
+            entry = _enter(spec, row, data.make_folds(row.split) if row.split else folds, *resolved, runtime)
             entries.append(entry)
-            trials += [] if entry.skipped else make_trials(entry, evaluated, trained)
-    return Plan(spec, runtime, evaluated, trained, folds, tuple(entries), tuple(trials), problem)
+            if not entry.skipped:
+                trials += make_trials(entry, (data.evaluated, *data.further), data.trained)
+            notes += _examine(entry)
+    return Plan(
+        *(spec, runtime, data.evaluated, data.trained, data.further, folds),
+        *(tuple(entries), tuple(trials), problem, tuple(notes)),
+    )
 
 
-def load_data(spec: Spec) -> tuple[LoadedDataset, LoadedDataset, Callable[[str], tuple[Fold, ...]]]:
-    """Load the datasets that are evaluated and trained on, and return them and what makes a rule's folds.
+@dataclass(frozen=True)
+class LoadedData:
+    """All datasets of a spec: the one that is evaluated, the one for training, and further test sets."""
 
-    Raises InputError for data that can't be used; what makes the folds, for a split that can't be made.
-    """
+    spec: Spec
+    evaluated: LoadedDataset
+    trained: LoadedDataset
+    further: tuple[LoadedDataset, ...]
+    options: SplitOptions
+
+    def make_folds(self, rule: str) -> tuple[Fold, ...]:
+        """Make the folds of a split rule. Raises InputError for a split that can't be made."""
+        splits = make_splits(rule, list(self.evaluated.samples.values()), self.options)
+        return tuple(self._make_fold(split) for split in splits)
+
+    def _make_fold(self, split: Split) -> Fold:
+        shown = split.validation if self.spec.evaluate_on == "validation" else split.test
+        if not shown:
+            raise InputError(f'split {split.rule!r} has no test images: set evaluate_on = "validation"')
+        if self.spec.training_data is None:
+            sides = self.trained.pick(split.train), self.trained.pick(split.validation)
+        else:
+            sides = _two_sides(self.trained, self.spec.training_data)
+        others = tuple(TestSet(each.name, tuple(each.samples.values())) for each in self.further)
+        names = self.evaluated.name, self.trained.name
+        return Fold(split, *names, *sides, self.evaluated.pick(shown), others)
+
+
+def load_data(spec: Spec) -> LoadedData:
+    """Load all datasets of a spec. Raises InputError for data that can't be used."""
     own, options = divide_options(spec.data)
     split_options = validate(SplitOptions, options, "[data]")
     evaluated = load_dataset(spec.data.dataset, own, (*DataSpec.model_fields, *SplitOptions.model_fields))
@@ -82,12 +119,23 @@ def load_data(spec: Spec) -> tuple[LoadedDataset, LoadedDataset, Callable[[str],
     trained = evaluated
     if other is not None:
         trained = load_dataset(other.dataset, other.options, TrainingDataSpec.model_fields)
+    further = tuple(_load_further(each) for each in spec.test_data)
+    _require_different_names([evaluated.name, *(each.name for each in further)])
+    return LoadedData(spec, evaluated, trained, further, split_options)
 
-    def folds_of(rule: str) -> tuple[Fold, ...]:
-        splits = make_splits(rule, list(evaluated.samples.values()), split_options)
-        return tuple(_fold(spec, split, evaluated, trained) for split in splits)
 
-    return evaluated, trained, folds_of
+def _load_further(test_data: TestDataSpec) -> LoadedDataset:
+    loaded = load_dataset(test_data.dataset, test_data.options, TestDataSpec.model_fields)
+    return replace(loaded, name=test_data.name or loaded.name)
+
+
+def _require_different_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"two test sets are called {name!r}: give the one in [[test_data]] a name of its own, as in "
+                'name = "clinic-b"'
+            )
 
 
 def divide_options(data: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +147,7 @@ def divide_options(data: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
 def note_few_validation(spec: Spec, folds: Sequence[Fold]) -> list[str]:
     """Return a sentence if a fold has too few validation images, else none."""
     fewest = min(len(fold.validation) for fold in folds)
-    if fewest >= FEW_VALIDATION:
+    if fewest >= FEW_VALIDATION or not any(fold.train for fold in folds):
         return []
     other = 'split = "kfold", which averages over folds'
     if spec.training_data or spec.data.split == "kfold":
@@ -121,6 +169,11 @@ def require_fits(plan: Plan) -> None:
         with name_errors(f"approach {entry.name!r}"):
             approach = entry.new()
             for fold in entry.folds:
+                if not fold.train and not entry.approach_class.given:
+                    raise InputError(
+                        f"approach {entry.name!r}: split {fold.split.rule!r} leaves no image to train on: "
+                        "add [training_data], or use another split"
+                    )
                 try:
                     approach.require(fold.train)
                 except InputError as error:
@@ -134,15 +187,12 @@ def _resolve(row: ApproachSpec) -> tuple[type[Approach], Any]:
     return approach_class, validate(approach_class.Settings, row.options, where, ApproachSpec.model_fields)
 
 
-def _fold(spec: Spec, split: Split, evaluated: LoadedDataset, trained: LoadedDataset) -> Fold:
-    shown = split.validation if spec.evaluate_on == "validation" else split.test
-    if not shown:
-        raise InputError(f'split {split.rule!r} has no test images: set evaluate_on = "validation"')
-    if spec.training_data is None:
-        sides = trained.pick(split.train), trained.pick(split.validation)
-    else:
-        sides = _two_sides(trained, spec.training_data)
-    return Fold(split, evaluated.name, trained.name, *sides, evaluated.pick(shown))
+def _examine(entry: Entry) -> list[str]:
+    """Look for the masks of an entry that are given; sentences for the user."""
+    if entry.skipped or not entry.approach_class.given:
+        return []
+    samples = {id(sample): sample for fold in entry.folds for each in fold.scored for sample in each.samples}
+    return [f"{entry.name}: {note}" for note in entry.new().examine(list(samples.values()))]
 
 
 def _two_sides(
@@ -174,3 +224,51 @@ def _enter(
     skipped = approach.skip()
     weights = None if skipped else approach.weights()
     return Entry(row, approach_class, settings, runtime, folds, seeds, weights, skipped)
+
+
+def require_alike(plan: Plan) -> None:
+    """Require that all processes of a run learn from the same, with the same code.
+
+    Nothing else would show it.
+
+    Raises:
+        InputError: in each of them, with what differs.
+    """
+    if world_size() == 1:
+        return
+    barrier()  # for plans that take long, as no sum of theirs would
+    apart = differences(all_gather([_facts(plan)]))
+    if apart:
+        raise InputError(
+            f"the processes of this run differ in their {', '.join(apart)}: give all machines the same code, "
+            "packages, spec, data and weights, and name runtime.device and runtime.precision in the spec"
+        )
+
+
+def differences(facts: Sequence[dict[str, str]]) -> list[str]:
+    """List the names of the facts that aren't the same everywhere."""
+    names = dict.fromkeys(name for each in facts for name in each)
+    return [name for name in names if len({each.get(name) for each in facts}) > 1]
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    """Hashes of what processes have to have in common; their processors and threads may differ."""
+    # Where a library is missing its approach is skipped, which is to show as that alone.
+    entries = plan.entries
+    facts = {
+        "device": str(plan.runtime.device),
+        "precision": [plan.runtime.precision, plan.runtime.channels_last],
+        "seeds": [entry.seeds for entry in entries],
+        "settings": [[e.name, e.spec.use, e.settings.model_dump(mode="json")] for e in entries],
+        "data": [plan.trained.name, plan.trained.sha256],
+        "split": [fold.fit_sha256 for entry in entries for fold in entry.folds],
+    }
+    for entry in entries:
+        if not entry.skipped:
+            own = facts_of_fit(entry, plan.trained)
+            facts[f"code, packages and weights of {entry.name}"] = [
+                own["code"],
+                own["versions"],
+                own["weights"],
+            ]
+    return {name: hash_value(value) for name, value in facts.items()}

@@ -57,6 +57,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "git": find_git_revision(),
         "data": plan.evaluated.describe(),
         "training_data": None if plan.spec.training_data is None else plan.trained.describe(),
+        "test_data": [each.describe() for each in plan.further],
         "splits": splits,
         "evaluate_on": plan.spec.evaluate_on,
         "seeds": list(plan.spec.seeds),
@@ -96,7 +97,7 @@ def _empty(plan: Plan) -> dict[str, str]:
     skipped = {entry.name: entry.skipped for entry in plan.entries if entry.skipped}
     if plan.not_compiled is not None:
         skipped["predictions by torch.compile"] = f"it can't be used here ({plan.not_compiled})"
-    only_networks = all(entry.is_network for entry in plan.entries)
+    only_networks = all(entry.is_network or entry.approach_class.given for entry in plan.entries)
     return skipped if only_networks else skipped | NOT_MEASURED
 
 

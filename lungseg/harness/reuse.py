@@ -105,7 +105,7 @@ def _read(folder: Path, table: str) -> pd.DataFrame:
 
 def _rows(trial: Trial, tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, pd.DataFrame]:
     rows = {table: _of(trial, frame) for table, frame in tables.items()}
-    images = sorted(sample.id for sample in trial.fold.evaluated)
+    images = sorted(sample.id for test_set in trial.fold.scored for sample in test_set.samples)
     missing = [table for table, frame in rows.items() if frame.empty and table not in MAY_BE_EMPTY]
     if missing or sorted(rows["scores"]["image_id"]) != images or len(rows["training"]) != 1:
         raise InputError(

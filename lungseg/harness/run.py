@@ -11,8 +11,7 @@ from lungseg.harness.announce import announce, announce_reuse
 from lungseg.harness.evaluate import check_rows, is_done, merge, named_errors, run_trial, store_pictures
 from lungseg.harness.fit import follow_fit, is_begun
 from lungseg.harness.leaks import audit_plan
-from lungseg.harness.plan import Plan, make_plan, require_fits
-from lungseg.harness.processes import require_alike
+from lungseg.harness.plan import Plan, make_plan, require_alike, require_fits
 from lungseg.harness.record import new_record, trial_record
 from lungseg.harness.results_folder import claim, remove_figures, require_nothing_replaced
 from lungseg.harness.reuse import read_published, take_over
@@ -81,6 +80,10 @@ def benchmark(
         if published is not None:
             announce_reuse(take_over(plan.trials, directory, published), reuse, reporter)
         announce(plan, directory, reporter)
+        if audit.checked and not audit.leaks:
+            reporter.say(
+                f"leak audit: {audit.checked} images compared, no patient and no picture on two sides"
+            )
         for sentence in audit.leaks:
             reporter.say(f"LEAK, allowed by the spec: {sentence}")
         for sentence in audit.lookalikes:
@@ -157,7 +160,8 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[T
                 raise
             failures.append((trial, str(error)))
             reporter.say(f"failed: {error}")
-    store_pictures(plan.trials, directory, plan.evaluated.sha256)
+    evaluated = (sample for trial in plan.trials for sample in trial.fold.evaluated)
+    store_pictures(evaluated, directory, plan.evaluated.sha256)
     return failures
 
 

@@ -77,11 +77,12 @@ def time_plan(plan: Plan, trials: Sequence[Trial], directory: Path, reporter: Re
     """
     timing = plan.spec.timing
     stored = directory / STORED
-    if not timing.enabled:
+    fitted = _find_first(trials)
+    if not timing.enabled or not fitted:
         _write_tables(directory, [])
         stored.unlink(missing_ok=True)  # it would vouch for the tables that were just emptied
-        return {"timings": "switched off in the spec"}
-    fitted = _find_first(trials)
+        given = "all masks were given, so nothing was predicted"
+        return {"timings": given if not fitted else "switched off in the spec"}
     phases, problems = _phases(plan)
     key = hash_value(
         [
@@ -176,7 +177,8 @@ def _find_first(trials: Sequence[Trial]) -> list[Trial]:
     """The trial of each approach that is timed: its first fold and seed."""
     first: dict[str, Trial] = {}
     for trial in trials:
-        first.setdefault(trial.entry.name, trial)
+        if not trial.entry.approach_class.given:
+            first.setdefault(trial.entry.name, trial)
     return list(first.values())
 
 

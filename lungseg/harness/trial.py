@@ -18,6 +18,14 @@ from lungseg.system.runtime import Runtime
 
 
 @dataclass(frozen=True)
+class TestSet:
+    """A further dataset that every fit is scored on: its name in tables, and its samples."""
+
+    dataset: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
 class Fold:
     """What is trained on, chosen by and evaluated.
 
@@ -25,6 +33,7 @@ class Fold:
         split: ids of the evaluated dataset by side.
         dataset, train_set: names of the dataset that is evaluated, and of the one that is trained on.
         train, validation, evaluated: samples.
+        further: test sets beside the evaluated samples.
     """
 
     split: Split
@@ -33,11 +42,18 @@ class Fold:
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
     evaluated: tuple[Sample, ...]
+    further: tuple[TestSet, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Of the ids of the three sides, and of what the rows of a table say of each image."""
-        return _hash_of_sides(self.train, self.validation, self.evaluated)
+        further = [each.samples for each in self.further]
+        return _hash_of_sides(self.train, self.validation, self.evaluated, *further)
+
+    @property
+    def scored(self) -> tuple[TestSet, ...]:
+        """All that a fit is scored on, the evaluated samples first."""
+        return (TestSet(self.dataset, self.evaluated), *self.further)
 
     @property
     def fit_sha256(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +29,9 @@ WeightsChoice = Literal["imagenet", "random", "auto"]
 # A has the same features everywhere; a cached VGG19 would have other values.
 PUBLISHED = {"vgg19": (), "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth")}
 PACKAGED = {"vgg19": Path(__file__).parent / "vgg19" / "first-convolutions.safetensors"}
+
+# Of the file that a fitted model needs: its sha256, and the folder of the model, which may hold it.
+_REQUIRED: ContextVar[tuple[str, Path] | None] = ContextVar("required weights", default=None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,16 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
         raise _unreadable(path, error) from error
 
 
+@contextmanager
+def require_weights(sha256: str, folder: Path) -> Iterator[None]:
+    """Have only a file with this hash found during the `with` block, wherever it lies, first in a folder."""
+    token = _REQUIRED.set((sha256, folder))
+    try:
+        yield
+    finally:
+        _REQUIRED.reset(token)
+
+
 def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
     """Find the file of pretrained weights that `weights = choice` in a spec asks for; None for random ones.
 
@@ -80,10 +95,24 @@ def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
     """
     if choice == "random":
         return None
+    required = _REQUIRED.get()
+    if required is not None:
+        return _find_required(network, *required)
     path = next((path for path in _list_places(network) if path.is_file()), None)
     if path is None and choice == "imagenet":
         path = _download(network)
     return WeightsFile(network, path) if path else None
+
+
+def _find_required(network: str, sha256: str, folder: Path) -> WeightsFile:
+    carried = [folder / f"{network}{ending}" for ending in (".safetensors", ".pth")]
+    for path in (*carried, *_list_places(network)):
+        if path.is_file() and (file := WeightsFile(network, path)).sha256 == sha256:
+            return file
+    raise InputError(
+        f"the model in {folder} was fitted on {network} weights of sha256 {sha256[:12]}, which aren't on "
+        "this machine: set LUNGSEG_WEIGHTS as it was for its benchmark"
+    )
 
 
 def _list_places(network: str) -> list[Path]:

@@ -18,7 +18,7 @@ LEFT_OUT = "left out, since it may name images"  # in the place of a sentence
 
 def has_private_names(run: dict[str, Any]) -> bool:
     """Return whether images of a run are of people and of a dataset that isn't public."""
-    datasets = [data for data in (run["data"], run["training_data"]) if data]
+    datasets = [data for data in (run["data"], run["training_data"], *run.get("test_data", [])) if data]
     return any(data["real"] and not data.get("public", False) for data in datasets)
 
 
@@ -58,6 +58,7 @@ def _rename(run: dict[str, Any], images: dict[str, str]) -> dict[str, Any]:
     ]
     return run | {
         "splits": splits,
+        "notes": [LEFT_OUT if any(name in note for name in images) else note for note in run["notes"]],
         "leaks": [LEFT_OUT for _ in run["leaks"]],
         "audit": run["audit"] | {"lookalikes": [LEFT_OUT for _ in run["audit"]["lookalikes"]]},
         "failed": [failure | {"reason": LEFT_OUT} for failure in run["failed"]],

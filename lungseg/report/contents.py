@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lungseg.system.errors import InputError
 from lungseg.system.stored import DamagedError, Description, read_record
 
 BASELINES = {"mean-mask", "threshold"}
+RANDOM = "random weights"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Contents:
     training: pd.DataFrame
     importance: pd.DataFrame
     statistics: pd.DataFrame
-    other_datasets: list[str]  # that have statistics too; the report leaves them out
+    other_datasets: list[str]  # that have statistics too
     file_names: dict[str, str]  # of each approach: its name in the spec and in all files
 
     @cached_property
@@ -67,7 +68,7 @@ class Contents:
         """Return what an approach started from: "ImageNet", "random weights", or "none"."""
         weights = next(entry["weights"] for entry in self.run["approaches"] if entry["name"] == name)
         kind = weights["kind"] if weights else "none"
-        return {"imagenet": "ImageNet", "random": "random weights"}.get(kind, kind)
+        return {"imagenet": "ImageNet", "random": RANDOM}.get(kind, kind)
 
     def find_statistic(self, name: str, metric: str, kind: str = "mean") -> dict[str, Any]:
         """Return the row of statistics.csv for one approach and metric; {} if there is none."""
@@ -117,8 +118,8 @@ class Contents:
         return self.scores.drop_duplicates("image_id").set_index("image_id")["source"].fillna("")
 
 
-def read_contents(directory: Path) -> Contents:
-    """Read a results directory.
+def read_contents(directory: Path, whole: bool = False) -> Contents:
+    """Read a results directory: of its tables the rows of the run's own dataset alone, unless `whole`.
 
     Raises InputError as `read_run` does: if run.json is absent, damaged, of another version or of a run that
     isn't finished, or a table isn't that run's.
@@ -134,13 +135,33 @@ def read_contents(directory: Path) -> Contents:
     found = list(dict.fromkeys(tables["statistics"]["dataset"].dropna()))
     if found and dataset not in found:
         dataset = found[0]
-    for name in ("scores", "calibration", "statistics"):
-        table = tables[name]
-        # Without statistics it isn't known which datasets there are: all scores are kept.
-        tables[name] = table[table["dataset"] == dataset] if found else table
-    others = [name for name in found if name != dataset]
     names = {label: name for name, label in labels.items()}
-    return Contents(directory, run, other_datasets=others, file_names=names, **tables)
+    contents = Contents(directory, run, other_datasets=[], file_names=names, **tables)
+    # Without statistics it isn't known which datasets there are: all scores are kept.
+    return _choose_dataset(contents, dataset, found) if found and not whole else contents
+
+
+def list_further_contents(contents: Contents) -> list[Contents]:
+    """Return the same for each further test set: its scores, statistics and calibration, and no times."""
+    if not contents.other_datasets:
+        return []
+    whole = read_contents(contents.directory, whole=True)
+    known = {entry["dataset"]: entry for entry in contents.run.get("test_data", [])}
+    found = [contents.run["data"]["dataset"], *contents.other_datasets]
+    further = []
+    for name in contents.other_datasets:
+        chosen = _choose_dataset(whole, name, found)
+        count = chosen.scores["image_id"].nunique()
+        data = known.get(name, {"dataset": name, "count": count})
+        further.append(replace(chosen, run=contents.run | {"data": data}, timings=chosen.timings.iloc[:0]))
+    return further
+
+
+def _choose_dataset(contents: Contents, dataset: str, found: list[str]) -> Contents:
+    """Keep the rows of one dataset in the tables that name it."""
+    tables = {name: getattr(contents, name) for name in ("scores", "calibration", "statistics")}
+    kept = {name: table[table["dataset"] == dataset] for name, table in tables.items()}
+    return replace(contents, other_datasets=[name for name in found if name != dataset], **kept)
 
 
 def _label(run: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def _read_finished(directory: Path) -> dict[str, Any]:
 
 def _shows_people(record: dict[str, Any], directory: Path) -> bool:
     """Return whether any image is of a real person."""
+    others = record.get("test_data", [])
     datasets = [record.get("data"), record.get("training_data") or {"real": False}]
+    datasets += others if isinstance(others, list) else [others]
     if not all(isinstance(data, dict) and isinstance(data.get("real"), bool) for data in datasets):
         raise InputError(
             f"{directory / 'run.json'} doesn't say whether its images are of real people: run the benchmark "

@@ -2,8 +2,7 @@
 
 import pytest
 
-from lungseg.harness.plan import make_plan
-from lungseg.harness.processes import _facts, differences
+from lungseg.harness.plan import _facts, differences, make_plan
 from lungseg.harness.run import benchmark
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
@@ -17,8 +16,8 @@ def other_process(spec_file, monkeypatch):
     """A function that makes the processes of a run two: this one, and one whose facts are changed."""
 
     def make(**changed) -> None:
-        monkeypatch.setattr("lungseg.harness.processes.world_size", lambda: 2)
-        monkeypatch.setattr("lungseg.harness.processes.all_gather", lambda own: [*own, {**own[0], **changed}])
+        monkeypatch.setattr("lungseg.harness.plan.world_size", lambda: 2)
+        monkeypatch.setattr("lungseg.harness.plan.all_gather", lambda own: [*own, {**own[0], **changed}])
 
     return make
 

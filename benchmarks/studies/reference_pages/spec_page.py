@@ -16,7 +16,16 @@ from lungseg.approaches.registry import APPROACHES
 from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.sample import Dataset
 from lungseg.data.splits import RULES, SIDES, SplitOptions, list_published_splits
-from lungseg.spec import ApproachSpec, DataSpec, RuntimeSpec, Spec, TimingSpec, TrainingDataSpec, VariantSpec
+from lungseg.spec import (
+    ApproachSpec,
+    DataSpec,
+    RuntimeSpec,
+    Spec,
+    TestDataSpec,
+    TimingSpec,
+    TrainingDataSpec,
+    VariantSpec,
+)
 from lungseg.system.plugins import load_class
 
 SPECS = Path(__file__).parents[2]
@@ -108,6 +117,11 @@ def make_spec_page() -> str:
             _list_keys(TrainingDataSpec),
         ),
         (
+            "## `[[test_data]]`",
+            "Each is one more test set for the same trainings. Further keys belong to the dataset.",
+            _list_keys(TestDataSpec),
+        ),
+        (
             "## `[[approach]]`",
             "Each is a row of the tables. Further keys belong to the approach.",
             _list_keys(ApproachSpec),
@@ -162,7 +176,7 @@ def _list_datasets() -> Iterator[tuple[str, str, str]]:
         model = load_class(name, DATASETS, Dataset, "dataset").Settings
         yield (
             f"### Keys of the dataset `{name}`",
-            "They stand in `[data]`, or in `[training_data]`.",
+            "They stand in `[data]`, `[training_data]` or `[[test_data]]`.",
             _list_keys(model),
         )
 

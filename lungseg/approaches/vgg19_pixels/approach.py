@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import AfterValidator, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from lungseg.approaches.base import Approach, Stage
 from lungseg.approaches.vgg19_pixels.sampling import build_table
@@ -133,6 +133,10 @@ class Vgg19Pixels(Approach):
         values = self.regressor.predict_tensor(as_rows(maps))
         return values.view(count, 1, height, width).clamp(0, 1)
 
+    def to_module(self) -> nn.Module | None:
+        rows = self.regressor.to_module()
+        return None if rows is None else _PixelByPixel(self.network, rows)
+
     def feature_maps(self, image: np.ndarray) -> np.ndarray:
         return extract_features(self.network, self.prepare([image]), self.runtime)[0].cpu().numpy()
 
@@ -151,3 +155,16 @@ class Vgg19Pixels(Approach):
         regressor_class, own = settings.resolve_regressor()
         approach.regressor = regressor_class.load(directory, own, runtime)
         return approach
+
+
+class _PixelByPixel(nn.Module):
+    """The features of a batch N x 1 x s x s, and a module of rows that predicts each pixel from them."""
+
+    def __init__(self, features: PixelFeatures, rows: nn.Module) -> None:
+        super().__init__()
+        self.features, self.rows = features, rows
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.features.compute_maps(images)
+        values = self.rows(maps.permute(0, 2, 3, 1).flatten(0, 2))
+        return values.view(images.shape).clamp(0, 1)

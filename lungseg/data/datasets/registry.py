@@ -10,4 +10,5 @@ DATASETS = {
     "cxr704": "lungseg.data.datasets.cxr704:Cxr704Dataset",
     "folder": "lungseg.data.datasets.folder:FolderDataset",
     "phantom": "lungseg.data.datasets.phantom:PhantomDataset",
+    "truth": "lungseg.data.datasets.truth:TruthDataset",
 }

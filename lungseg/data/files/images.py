@@ -42,6 +42,11 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         InputError: as `read_raster`, and for values that are not finite.
     """
+    return read_image_and_colour(path)[0]
+
+
+def read_image_and_colour(path: Path) -> tuple[np.ndarray, bool]:
+    """Return what `read_image` does, and whether the file is colourful, as a photograph is."""
     path = Path(path)
     raster = read_raster(path)
     _require_finite(raster.values, path)
@@ -50,7 +55,7 @@ def read_image(path: Path) -> np.ndarray:
         image = 1 - image
     if raster.alpha is not None:
         image = image * (raster.alpha / np.float32(255))
-    return np.ascontiguousarray(image, dtype=np.float32)
+    return np.ascontiguousarray(image, dtype=np.float32), raster.colourful
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None = None, image: Path | None = None) -> np.ndarray:

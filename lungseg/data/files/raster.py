@@ -28,6 +28,7 @@ from lungseg.data.files import png
 from lungseg.system.errors import InputError
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture shows no lung
+COLOUR_SPREAD, COLOUR_SHARE = 32, 0.05  # of the three channels of a pixel, from 0 to 255; and of the pixels
 LARGEST_AREA = 64_000_000  # pixels; the largest detectors have about 18 million
 
 # Files that Pillow and libtiff complain about on the terminal are refused by a sentence, or are fine.
@@ -86,6 +87,7 @@ class Raster:
         palette: 256 x 3 uint8, the colours of the indices, black past the palette's end; None without one.
         bits: significant bits of a sample where the file states them (8 for uint8), else None.
         white_is_zero: `values` run from white to black and must still be inverted.
+        colourful: at least a twentieth of the pixels are clearly coloured, as in a photograph.
     """
 
     values: np.ndarray
@@ -94,6 +96,7 @@ class Raster:
     palette: np.ndarray | None = None
     bits: int | None = None
     white_is_zero: bool = False
+    colourful: bool = False
 
 
 def read_raster(path: Path) -> Raster:
@@ -277,6 +280,13 @@ def _eight_bits(image: Image.Image) -> Raster:
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         alpha = np.asarray(image.getchannel("A"))
+    colourful = False
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
-    return Raster(np.asarray(image.convert("L")), alpha, indices, palette, bits=8)
+        colourful = _is_colourful(image)
+    return Raster(np.asarray(image.convert("L")), alpha, indices, palette, bits=8, colourful=colourful)
+
+
+def _is_colourful(image: Image.Image) -> bool:
+    colours = np.asarray(image.resize((128, 128), Image.Resampling.BOX))
+    return bool(np.mean(np.ptp(colours.astype(np.int16), axis=2) > COLOUR_SPREAD) >= COLOUR_SHARE)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from lungseg.learning.fit import FitContext
 from lungseg.system.plugins import Settings
@@ -61,6 +61,10 @@ class Regressor(ABC):
     def predict_tensor(self, features: Tensor) -> Tensor:
         """Predict values float32 N of rows float32 N x F of any strides, on their device."""
         return torch.from_numpy(self.predict(features.cpu().contiguous().numpy())).to(features.device)
+
+    def to_module(self) -> nn.Module | None:
+        """Return the fitted regressor as a module, from rows float32 N x F to N values; None without one."""
+        return None
 
     def compute_gain_shares(self) -> np.ndarray | None:
         """Compute each column's share, float64 F, of the gain of all splits; None without trees."""

@@ -166,6 +166,9 @@ class Mlp(Regressor):
     def predict(self, features: np.ndarray) -> np.ndarray:
         return self.predict_tensor(torch.from_numpy(features)).cpu().numpy()
 
+    def to_module(self) -> nn.Module:
+        return _Probability(self.network, self.mean, self.sd)
+
     def save(self, directory: Path) -> None:
         tensors = {**self.network.state_dict(), "mean": self.mean, "sd": self.sd}
         write_tensors(directory / self.FILE, tensors)
@@ -180,6 +183,19 @@ class Mlp(Regressor):
             regressor.mean, regressor.sd = tensors.pop("mean"), tensors.pop("sd")
             regressor.network.load_state_dict(tensors)
         return regressor
+
+
+class _Probability(nn.Module):
+    """What `Mlp.predict_tensor` computes."""
+
+    def __init__(self, network: nn.Module, mean: Tensor, sd: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("sd", sd)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.network((rows - self.mean) / self.sd).softmax(1)[:, 1]
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:

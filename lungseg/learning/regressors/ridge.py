@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file
 from sklearn.linear_model import Ridge
+from torch import nn
 
 from lungseg.learning.fit import FitContext
 from lungseg.learning.model_files import explain_damage, write_tensors
@@ -54,6 +55,13 @@ class RidgeRegressor(Regressor):
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         return features @ self.weights + self.intercept
+
+    def to_module(self) -> nn.Module:
+        layer = nn.Linear(len(self.weights), 1)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(self.weights))
+            layer.bias.fill_(float(self.intercept))
+        return nn.Sequential(layer, nn.Flatten(0))
 
     def save(self, directory: Path) -> None:
         tensors = {"weights": torch.from_numpy(self.weights), "intercept": torch.tensor(self.intercept)}

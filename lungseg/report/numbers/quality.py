@@ -42,17 +42,17 @@ def collect_main_rows(contents: Contents) -> pd.DataFrame:
 def summarise_quality(contents: Contents, name: str) -> dict[str, Any]:
     """Return the means of one approach by column of the main table; NaN for a metric that isn't stored."""
     dice = contents.find_statistic(name, "dice")
-    training = contents.training[contents.training["approach"] == name]
+    training, weights = contents.training[contents.training["approach"] == name], contents.find_weights(name)
     found = {
         "approach": name,
-        "weights": contents.find_weights(name),
+        "weights": weights,
         "dice": dice["value"],
         **{column: dice[column] for column in ("dataset", "n", "seeds")},
         **{f"dice_{part}": dice[part] for part in ("low", "high", "median", "sd", "p5", "p95", "seed_sd")},
         "distance_unit": find_distance_unit(contents),
         "calibration_error": compute_calibration_error(contents.calibration, name),
         "pooled_f1": contents.find_statistic(name, "f1", "pooled").get("value", np.nan),
-        "training_seconds": training["seconds"].mean(),
+        "training_seconds": np.nan if weights == "given" else training["seconds"].mean(),
     }
     for metric in (*OVERLAP, *BOUNDARY, *LUNGS, "brier"):
         row = contents.find_statistic(name, metric)

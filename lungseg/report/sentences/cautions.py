@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lungseg.report.contents import Contents
+from lungseg.report.contents import RANDOM, Contents
 from lungseg.report.markup import end_sentence, format_count
 from lungseg.report.sentences.images import count_patients, find_unit, group_splits
 from lungseg.report.sentences.leaks import warn_of_leaks, warn_of_lookalikes
@@ -33,8 +33,13 @@ def list_cautions(contents: Contents) -> list[str]:
             "The images are generated phantoms: the numbers say that everything works and how fast, "
             "not how well an approach does on X-rays of people."
         )
-    if blind := [name for name in contents.ranked if contents.find_weights(name) == "random weights"]:
+    if blind := [name for name in contents.ranked if contents.find_weights(name) == RANDOM]:
         found.append(f"Started from random weights, not from ImageNet's: {', '.join(blind)}.")
+    if beaten := list_beaten(contents):
+        found.append(
+            f"{', '.join(beaten)}: a lower mean Dice than the mean of the training masks, which looks at no "
+            "image. It has hardly learnt: give it more images, more epochs or pretrained weights."
+        )
     if own := [name for name in splits if name]:
         found.append(
             f"Scored on other images than the rest, and so not to be compared with it: {', '.join(own)}."
@@ -45,8 +50,17 @@ def list_cautions(contents: Contents) -> list[str]:
             "smaller, than they should be."
         )
     if contents.other_datasets:
-        found.append(f"Results on {', '.join(contents.other_datasets)} are stored too and not shown here.")
+        found.append(f"Further test sets have tables of their own: {', '.join(contents.other_datasets)}.")
     return found
+
+
+def list_beaten(contents: Contents) -> list[str]:
+    """Return what was trained in epochs and has a lower mean Dice than the mean of the training masks."""
+    uses = {entry["name"]: entry["use"] for entry in contents.run["approaches"]}
+    means = {name: contents.find_statistic(name, "dice")["value"] for name in contents.ranked}
+    bars = [mean for name, mean in means.items() if uses[name] == "mean-mask"]
+    trained = set(contents.history[contents.history["unit"] == "epoch"]["approach"])
+    return [name for name, mean in means.items() if name in trained and bars and mean < min(bars)]
 
 
 def list_gaps(contents: Contents) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lungseg.report.contents import Contents
+from lungseg.report.contents import RANDOM, Contents
 from lungseg.report.markup import format_count, format_interval, state_p
 from lungseg.report.numbers.comparisons import collect_pairs, count_comparisons, turn_pair
 from lungseg.report.sentences.cautions import FEW
@@ -42,6 +42,7 @@ class Comparison:
     trainings: int = 1  # that the difference is a mean of; the fewer of the two approaches'
     folds: int = 1  # of the split. They share training images, which no test allows for
     where: str = "images like these"
+    untaught: tuple[str, ...] = ()  # those of the two that started from random weights
     final: bool = True  # False if the approaches may have been chosen by these images
 
 
@@ -77,6 +78,9 @@ def read_comparisons(contents: Contents) -> list[Comparison]:
             trainings=_count_trainings(contents, row),
             folds=sum("approach" not in entry for entry in run["splits"]),
             where=where,
+            untaught=tuple(
+                name for name in (row["approach"], row["other"]) if contents.find_weights(name) == RANDOM
+            ),
             final=final,
         )
         for row in rows
@@ -182,7 +186,7 @@ def _limit_to_models(c: Comparison) -> str:
 
 
 def _list_reservations(c: Comparison) -> list[str]:
-    found = []
+    found = [f"{name} started from random weights" for name in c.untaught]
     if c.n < FEW and pd.notna(c.p_value):
         number = format_count(c.n, c.unit)
         found.append(f"with only {number}, interval and test are unreliable if failures are rare")

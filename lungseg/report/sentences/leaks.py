@@ -33,6 +33,8 @@ def warn_of_lookalikes(contents: Contents) -> str:
 def describe_audit(contents: Contents) -> str:
     """Return what the leak audit compared and found."""
     audit, found = contents.run["audit"], contents.run["leaks"]
+    if not audit["checked"]:
+        return "Leak audit: nothing was trained, so nothing could leak"
     result = "none on two sides"
     if found:
         result = f"{format_count(len(found), 'pair')} on two sides: {_join_first(found)}"

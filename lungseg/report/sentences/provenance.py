@@ -13,7 +13,7 @@ from lungseg.system.errors import shorten_paths
 def list_provenance(contents: Contents) -> list[str]:
     """Return where and with what the results were measured, a sentence each, without folders."""
     run = contents.run
-    data = [entry for entry in (run["data"], run["training_data"]) if entry]
+    data = [entry for entry in (run["data"], run["training_data"], *run.get("test_data", [])) if entry]
     hashes = ", ".join(f"{entry['dataset']} sha256 {entry['sha256'][:8]}" for entry in data)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     dirty = " with uncommitted changes" if run["git"] and run["git"]["dirty"] else ""

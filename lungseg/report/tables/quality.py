@@ -91,7 +91,7 @@ def _make_spread_section(contents: Contents, frame: pd.DataFrame) -> Section | N
             spread = _format_range(means.min(), means.max()) if row["seeds"] > 1 else EMPTY
             cells += [format_score(row["dice_seed_sd"]), spread]
         rows.append([row["approach"], *cells])
-    return Section("Spread over images", Table(header, rows), text)
+    return Section(f"Spread over {who}", Table(header, rows), text)
 
 
 def _format_range(low: float, high: float) -> str:

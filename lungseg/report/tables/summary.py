@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from lungseg.report.contents import Contents
+from lungseg.report.contents import Contents, list_further_contents
 from lungseg.report.markup import escape_markdown, escape_tex, format_bullets
 from lungseg.report.numbers.quality import collect_main_rows
 from lungseg.report.sentences.cautions import list_cautions
@@ -16,6 +18,7 @@ from lungseg.report.tables.ablation import make_ablation_sections
 from lungseg.report.tables.comparisons import make_comparison_sections
 from lungseg.report.tables.main import describe_columns, make_main_section, make_main_table
 from lungseg.report.tables.quality import make_quality_sections
+from lungseg.report.tables.test_sets import write_test_set
 from lungseg.report.tables.timing import make_timing_sections
 from lungseg.system.files import write_atomically
 
@@ -23,16 +26,19 @@ from lungseg.system.files import write_atomically
 def write_tables(contents: Contents) -> str:
     """Write summary.md, .csv and .tex; return the Markdown. Raises InputError if they can't be written."""
     directory, frame = contents.directory, collect_main_rows(contents)
-    text = _make_markdown_page(contents, frame)
+    further = list_further_contents(contents)
+    text = _make_markdown_page(contents, frame, further)
     write_atomically(directory / "summary.md", text)
-    named = frame.assign(approach=frame["approach"].map(contents.file_names))
+    rows = [frame, *map(collect_main_rows, further)]
+    whole = pd.concat([part.astype(object) for part in rows], ignore_index=True) if further else frame
+    named = whole.assign(approach=whole["approach"].map(contents.file_names))
     csv = named.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_atomically(directory / "summary.csv", csv)
     write_atomically(directory / "summary.tex", _make_tex_page(contents, frame))
     return text
 
 
-def _make_markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
+def _make_markdown_page(contents: Contents, frame: pd.DataFrame, further: Sequence[Contents]) -> str:
     """Write summary.md. An ablation has a table for each group instead of all pairs of approaches."""
     tables = [
         *(make_ablation_sections(contents) if contents.groups else make_comparison_sections(contents)),
@@ -44,6 +50,7 @@ def _make_markdown_page(contents: Contents, frame: pd.DataFrame) -> str:
         escape_markdown(describe_images(contents)) + "\n",
         make_main_section(contents, frame),
         "" if contents.groups else _make_conclusion_section(contents),
+        *map(write_test_set, further),
         *(table.to_markdown(warn_of_leaks(contents)) for table in tables if table),
         "## Where this comes from\n",
         format_bullets(list_provenance(contents)),

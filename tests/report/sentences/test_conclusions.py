@@ -230,16 +230,17 @@ def test_stored_comparisons_are_stated_from_the_better_to_the_worse(results: Pat
     # degree of freedom.
     _let_seeds_agree(results)
     few = "with only 6 images, interval and test are unreliable if failures are rare."
+    random = "pixels started from random weights"
     assert list_conclusions(read_edited(results)) == [
         "good_net has a higher mean Dice than pixels on images like these: by 0.1500 [0.1000, 0.2000], p = "
         ".012 "
-        f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {few}",
+        f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {random}; {few}",
         "good_net has a higher mean Dice than mean-mask on images like these: by 0.4000 [0.3500, 0.4500], p "
         "= .012 "
         f"after Holm's correction for 3 comparisons; better on 6 of 6 images; {few}",
         "Nothing can be shown about pixels and mean-mask with 6 images and 3 comparisons: the test can't "
         "give a p below 0.094 then, however far apart they are; the difference is 0.2500 [-0.0500, 0.3000], "
-        f"p = .080 after Holm's correction for 3 comparisons; {few}",
+        f"p = .080 after Holm's correction for 3 comparisons; {random}; {few}",
     ]
 
 

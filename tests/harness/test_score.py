@@ -1,0 +1,148 @@
+"""Masks that another program made get the scores that a trained row with the same masks has."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lungseg.harness.run import benchmark
+from lungseg.results import read_table
+from lungseg.spec import read_spec
+from lungseg.system.files import read_json
+from tests.refusals import assert_refused
+from tests.tiny import SPEC
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+OF_MASKS = [
+    *("image_id", "threshold", "tp", "fp", "fn", "tn", "dice", "iou", "accuracy", "precision", "recall"),
+    *("specificity", "dice_left", "dice_right", "area_error", "distance_unit", "hausdorff", "hd95", "assd"),
+    *("surface_dice_1", "surface_dice_2"),
+]
+
+
+@pytest.fixture
+def stored(finished_once, tmp_path):
+    """Copies of what a benchmark stored: maps of both rows, and truths."""
+    for row in ("mean-mask", "pixels"):
+        shutil.copytree(finished_once / "predictions/maps" / row / "f0-s0", tmp_path / row)
+    shutil.copytree(finished_once / "predictions/truth", tmp_path / "truth")
+    return tmp_path
+
+
+def as_text(directory):
+    return pd.read_csv(directory / "scores.csv", dtype=str, keep_default_na=False)
+
+
+def score_pixels(stored):
+    """Words that score one row into the folder "o"."""
+    tool, truth, out = (str(stored / name) for name in ("pixels", "truth", "o"))
+    return ["score", f"tool={tool}", "--truth", truth, "--out", out]
+
+
+def test_stored_maps_get_the_scores_of_their_benchmark(lungseg, finished_once, stored):
+    words = [f"{row}={stored / row}" for row in ("mean-mask", "pixels")]
+    done = lungseg("score", *words, "--truth", str(stored / "truth"), "--out", str(stored / "out"))
+    assert done.returncode == 0, done.stderr
+    own, given = as_text(finished_once), as_text(stored / "out")
+    own = own[own["seed"] == "0"].reset_index(drop=True)
+    for column in ("approach", *OF_MASKS):
+        assert list(own[column]) == list(given[column]), column
+    # A map was stored with 8 bits.
+    np.testing.assert_allclose(own["brier"].astype(float), given["brier"].astype(float), atol=0.004)
+    run = read_json(stored / "out/run.json")
+    assert run["empty"] == {"timings": "all masks were given, so nothing was predicted"} | {
+        key: text for key, text in run["empty"].items() if key != "timings"
+    }
+    assert "nothing was trained, so nothing could leak" in (stored / "out/summary.md").read_text()
+
+
+def test_given_masks_stand_beside_trained_rows(finished_once, stored, spec_file):
+    spec_file.write_text(
+        f'{SPEC}\n[[approach]]\nuse = "masks"\nname = "tool"\nfolder = "{stored / "pixels"}"\n'
+    )
+    benchmark(read_spec(spec_file, ["timing.enabled=false"]), stored / "out")
+    scores = read_table(stored / "out", "scores")
+    tool = scores[scores["approach"] == "tool"]["dice"]
+    own = scores[(scores["approach"] == "pixels") & (scores["seed"] == 0)]["dice"]
+    assert list(tool) == list(own)
+
+
+def test_a_missing_mask_is_named_and_counts_only_if_asked(lungseg, stored):
+    gone = sorted((stored / "pixels").iterdir())[0]
+    gone.unlink()
+    (stored / "pixels" / "other.png").write_bytes((stored / "truth" / gone.name).read_bytes())
+    words = [
+        "score",
+        f"tool={stored / 'pixels'}",
+        "--truth",
+        str(stored / "truth"),
+        "--out",
+        str(stored / "o"),
+    ]
+    assert_refused(
+        lungseg(*words), f"images have no mask in {stored / 'pixels'} ({gone.stem})", "--missing empty"
+    )
+    done = lungseg(*words, "--missing", "empty")
+    assert done.returncode == 0, done.stderr
+    assert f"1 images have no mask and count as empty ({gone.stem})" in done.stdout
+    assert "1 masks match no evaluated image (other)" in done.stdout
+    scores = read_table(stored / "o", "scores").set_index("image_id")
+    assert scores.loc[gone.stem, "dice"] == 0
+    assert len(scores) == len(list((stored / "truth").iterdir()))
+
+
+def test_a_corrected_mask_is_scored_anew(lungseg, stored):
+    words = [
+        "score",
+        f"tool={stored / 'pixels'}",
+        "--truth",
+        str(stored / "truth"),
+        "--out",
+        str(stored / "o"),
+    ]
+    assert lungseg(*words).returncode == 0
+    name = sorted((stored / "truth").iterdir())[0].name
+    shutil.copy(stored / "truth" / name, stored / "pixels" / name)
+    assert lungseg(*words).returncode == 0
+    scores = read_table(stored / "o", "scores").set_index("image_id")
+    assert scores.loc[name.removesuffix(".png"), "dice"] == 1
+
+
+def test_patients_and_suffixes_are_keys_of_the_dataset(lungseg, stored):
+    for path in sorted((stored / "truth").iterdir()):
+        path.rename(path.with_name(f"p{int(path.stem[-1]) % 2}-{path.stem}_mask.png"))
+    for path in sorted((stored / "pixels").iterdir()):
+        path.rename(path.with_name(f"p{int(path.stem[-1]) % 2}-{path.name}"))
+    done = lungseg(
+        *("score", str(stored / "pixels"), "--truth", str(stored / "truth"), "--out", str(stored / "o")),
+        *("--set", "suffix=_mask", "--set", "patient_pattern=^(p.)-"),
+    )
+    assert done.returncode == 0, done.stderr
+    scores = read_table(stored / "o", "scores")
+    assert set(scores["patient"]) == {"p0", "p1"}
+    assert set(scores["approach"]) == {"pixels"}
+
+
+def test_words_that_cannot_be_used(lungseg, stored):
+    truth = ["--truth", str(stored / "truth"), "--out", str(stored / "o")]
+    tool = f"a={stored / 'pixels'}"
+    assert_refused(lungseg("score", tool, f"a={stored / 'mean-mask'}", *truth), "'a' is given twice")
+    assert_refused(lungseg("score", f"a b={stored / 'pixels'}", *truth), "'a b' can't be used")
+    assert_refused(lungseg("score", f"a={stored / 'gone'}", *truth), "gone: check the path")
+    assert_refused(lungseg("score", tool, *truth, "--missing", "skip"), "'skip' is none of refuse, empty")
+    assert_refused(lungseg("score", tool, *truth[:2], "--out", str(stored / "pixels")), "choose another one")
+    (stored / "none").mkdir()
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(stored / "none" / "x.png")
+    assert_refused(lungseg("score", f"a={stored / 'none'}", *truth), "matches an evaluated image")
+    assert not (stored / "o" / "scores.csv").exists()
+
+
+def test_what_is_trained_needs_images_to_train_on(lungseg, stored, tmp_path):
+    spec = tmp_path / "all.toml"
+    spec.write_text(
+        'name = "all"\n[data]\ndataset = "phantom"\ncount = 6\nsize = 48\nsplit = "all"\n'
+        '[[approach]]\nuse = "mean-mask"\n'
+    )
+    assert_refused(lungseg("benchmark", str(spec), "--out", str(tmp_path / "o")), "add [training_data]")
