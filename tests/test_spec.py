@@ -121,9 +121,7 @@ def test_files_that_are_no_specs(spec_file, tmp_path):
 
 
 def test_unknown_approach_lists_the_known_ones():
-    with pytest.raises(
-        InputError, match=r"approach 'unet'.*deeplabv3plus-resnet50, masks, mean-mask"
-    ):
+    with pytest.raises(InputError, match=r"approach 'unet'.*deeplabv3plus-resnet50, masks, mean-mask"):
         load_class("unet", APPROACHES, Approach, "approach")
 
 

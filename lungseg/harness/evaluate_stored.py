@@ -116,12 +116,19 @@ def evaluate_results(
 
 
 def _list_stored(results: Path, run: dict[str, Any]) -> list[_Stored]:
-    """The trials of a finished run, each with its model. Raises InputError if one is gone or damaged."""
+    """The trials of a finished run that have a model. Raises InputError if one is gone or damaged.
+
+    Rows of masks that were given are left out: nothing can predict another image.
+    """
     scores = read_table(results, "scores")
-    entries = {entry["name"]: entry for entry in run["approaches"]}
+    entries = {
+        entry["name"]: entry for entry in run["approaches"] if (entry["weights"] or {}).get("kind") != "given"
+    }
     first_seeds: dict[str, int] = {}
     found = []
     for trial in run["trials"]:
+        if trial["approach"] not in entries:
+            continue
         key = {name: trial[name] for name in ("approach", "fold", "seed")}
         first_seeds.setdefault(key["approach"], key["seed"])
         own = scores[(scores[list(key)] == pd.Series(key)).all(axis=1)].iloc[0]
@@ -131,6 +138,8 @@ def _list_stored(results: Path, run: dict[str, Any]) -> list[_Stored]:
         files = _describe_fit(results / "trials" / place / FIT_RECORD, model)
         keeps_maps = key["seed"] == first_seeds[key["approach"]]
         found.append(_Stored(row, entries[key["approach"]], model, files, keeps_maps))
+    if not found:
+        raise InputError(f"all masks in {results} were given, so there is no model: use `lungseg score`")
     return found
 
 

@@ -192,6 +192,12 @@ def _examine(entry: Entry) -> list[str]:
     if entry.skipped or not entry.approach_class.given:
         return []
     samples = {id(sample): sample for fold in entry.folds for each in fold.scored for sample in each.samples}
+    ids = [sample.id for sample in samples.values()]
+    if len(set(ids)) < len(ids):
+        raise InputError(
+            f"approach {entry.name!r}: masks match by name, and two test sets have an image of one name: "
+            "score the masks of each set in a benchmark of its own"
+        )
     return [f"{entry.name}: {note}" for note in entry.new().examine(list(samples.values()))]
 
 

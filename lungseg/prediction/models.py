@@ -168,6 +168,8 @@ def find_row(directory: Path, row: str | None) -> tuple[Path, dict[str, Any]]:
             f"{', '.join(trained)}"
         )
     entry = next(entry for entry in run["approaches"] if entry["name"] == row)
+    if (entry["weights"] or {}).get("kind") == "given":
+        raise InputError(f"the masks of {row!r} were given, so there is no model: choose another row")
     trial = next(trial for trial in run["trials"] if trial["approach"] == row)
     place = f"{row}/f{trial['fold']}-s{trial['seed']}"
     folder = directory / "models" / place

@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lungseg.harness.evaluate_stored import evaluate_results
+from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
+from lungseg.prediction.models import find_row
 from lungseg.results import read_table
 from lungseg.spec import read_spec
+from lungseg.system.errors import InputError
 from lungseg.system.files import read_json
 from tests.refusals import assert_refused
 from tests.tiny import SPEC
@@ -67,6 +71,13 @@ def test_given_masks_stand_beside_trained_rows(finished_once, stored, spec_file)
     tool = scores[scores["approach"] == "tool"]["dice"]
     own = scores[(scores["approach"] == "pixels") & (scores["seed"] == 0)]["dice"]
     assert list(tool) == list(own)
+    # The row has no model, so it can't be exported, and is left out on another dataset.
+    with pytest.raises(InputError, match="the masks of 'tool' were given"):
+        find_row(stored / "out", "tool")
+    report = evaluate_results(
+        stored / "out", "phantom", {"count": 4, "size": 40, "seed": 5}, stored / "other"
+    )
+    assert set(report.contents.scores["approach"]) == {"mean-mask", "pixels"}
 
 
 def test_a_missing_mask_is_named_and_counts_only_if_asked(lungseg, stored):
@@ -146,3 +157,12 @@ def test_what_is_trained_needs_images_to_train_on(lungseg, stored, tmp_path):
         '[[approach]]\nuse = "mean-mask"\n'
     )
     assert_refused(lungseg("benchmark", str(spec), "--out", str(tmp_path / "o")), "add [training_data]")
+
+
+def test_masks_of_two_test_sets_with_the_same_names_are_refused(stored, spec_file):
+    spec_file.write_text(
+        f'{SPEC}\n[[test_data]]\ndataset = "phantom"\nname = "b"\nseed = 4\ncount = 12\nsize = 48\n'
+        f'[[approach]]\nuse = "masks"\nname = "tool"\nfolder = "{stored / "pixels"}"\n'
+    )
+    with pytest.raises(InputError, match="two test sets have an image of one name"):
+        make_plan(read_spec(spec_file))
