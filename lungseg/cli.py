@@ -115,9 +115,7 @@ def benchmark(
     with join_processes(device or read.runtime.device):
         written = run(read, directory, device, fresh, reuse=reuse)
     if written is not None:  # only the first of several processes has one
-        _print_report(written)
-        if written.contents.run["failed"]:
-            raise typer.Exit(1)
+        _finish(written)
 
 
 @app.command()
@@ -142,13 +140,14 @@ def score(
     """
     if missing not in ("refuse", "empty"):
         raise InputError(f"--missing {missing!r} is none of refuse, empty")
-    from lungseg.harness.score import make_score_spec, require_apart
+    from lungseg.harness.score import make_score_spec, require_all_images, require_apart
 
     spec = make_score_spec(masks, truth, images, missing, threshold, set_ or [])
     require_apart(out, spec)
+    require_all_images(spec)
     from lungseg.harness.run import benchmark as run
 
-    _print_report(run(spec, out))
+    _finish(run(spec, out))
 
 
 @app.command()
@@ -159,8 +158,11 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="What tables call the dataset.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go. Default: RESULTS-on-NAME.")] = None,
     device: Device = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="The benchmark's spec, to find its training images.")
+    ] = None,
     allow_leaks: Annotated[
-        bool, typer.Option("--allow-leaks", help="Go on though an image was trained on; tables say so.")
+        bool, typer.Option("--allow-leaks", help="Go on with a leak, or without the audit; tables say so.")
     ] = False,
 ) -> None:
     """Score the stored models of a finished benchmark on another dataset; nothing is trained again."""
@@ -168,10 +170,11 @@ def evaluate(
 
     read_run(results)  # before torch is imported, which takes seconds
     from lungseg.harness.evaluate_stored import evaluate_results
-    from lungseg.spec import parse_changes
+    from lungseg.spec import find_spec, parse_changes, read_spec
 
+    known = None if spec is None else read_spec(find_spec(spec))
     options = parse_changes(set_ or [])
-    _print_report(evaluate_results(results, data, options, out, name, device, allow_leaks))
+    _print_report(evaluate_results(results, data, options, out, name, device, known, allow_leaks))
 
 
 @app.command()
@@ -331,6 +334,12 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     console.print(table)
+
+
+def _finish(report: Report) -> None:
+    _print_report(report)
+    if report.contents.run["failed"]:
+        raise typer.Exit(1)
 
 
 def _print_report(report: Report) -> None:

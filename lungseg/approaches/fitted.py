@@ -10,8 +10,10 @@ from typing import Any
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.learning.weights import require_weights
+from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
+from lungseg.system.stored import DamagedError, Description, find_damage, read_record
 
 
 def load_fitted(folder: Path, facts: Mapping[str, Any], runtime: Runtime) -> Approach:
@@ -38,3 +40,19 @@ def _frozen_weights(weights: Mapping[str, Any] | None, folder: Path) -> Abstract
     if weights is None or weights["network"] != "vgg19" or weights["kind"] == "random":
         return nullcontext()
     return require_weights(weights["sha256"], folder)
+
+
+def describe_fit(record: Path, folder: Path) -> Description:
+    """Return the files of a stored fit, by length and sha256, as its record says.
+
+    Raises InputError if they are gone, as in a published result, or damaged.
+    """
+    try:
+        found = read_record(record)
+    except DamagedError as error:
+        raise InputError(f"{error}: run the benchmark again") from None
+    if found is None or (found["model"] and not folder.is_dir()):
+        raise InputError(f"{folder} is missing: run the benchmark first (a published result has no models)")
+    if damage := find_damage(folder, found["model"]):
+        raise InputError(f"{damage}: run the benchmark again")
+    return found["model"]

@@ -92,6 +92,7 @@ class Dataset(ABC):
             if the dataset knows.
         real: shows real people, so its pictures are never published.
         public: anybody can get it, so names of its images and patients may be published.
+        has_images: False if masks stand for the images, so that nothing can be predicted from them.
         settings: a `Settings`.
         data_root: the folder that LUNGSEG_DATA names, or None.
     """
@@ -104,6 +105,7 @@ class Dataset(ABC):
     regrouping: str = ""
     real: bool = True
     public: bool = False
+    has_images: bool = True
 
     def __init__(self, settings: BaseModel, data_root: Path | None) -> None:
         self.settings = settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from lungseg.approaches.fitted import load_fitted
+from lungseg.approaches.base import Approach
+from lungseg.approaches.fitted import describe_fit, load_fitted
+from lungseg.approaches.registry import APPROACHES
 from lungseg.data.loading import LoadedDataset, load_dataset
 from lungseg.data.splits import Split
 from lungseg.harness.evaluate import RECORD, TABLES_OF_ROWS, score_sets, store_pictures
@@ -25,11 +28,12 @@ from lungseg.harness.trial import Fold, TestSet
 from lungseg.report.write import Report, write_report
 from lungseg.results import finish_run, read_run, read_table, write_table
 from lungseg.scoring.statistics import summarise
-from lungseg.spec import RuntimeSpec, Spec
+from lungseg.spec import Spec
 from lungseg.system.errors import InputError
-from lungseg.system.files import make_folder, write_atomically
+from lungseg.system.files import FOLDER_NAME, make_folder, write_atomically
 from lungseg.system.hashing import hash_code, hash_value
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
+from lungseg.system.plugins import load_class
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime, keep_process_state
 from lungseg.system.stored import (
@@ -65,6 +69,7 @@ def evaluate_results(
     out: Path | None = None,
     name: str | None = None,
     device: str | None = None,
+    spec: Spec | None = None,
     allow_leaks: bool = False,
     reporter: Reporter | None = None,
 ) -> Report:
@@ -79,7 +84,9 @@ def evaluate_results(
         out: the new results directory; by default beside `results`, with "-on-NAME" behind its name.
         name: what tables call the dataset; by default as `dataset`.
         device: "auto", "cpu" or "cuda".
-        allow_leaks: go on although an image or a patient was trained on too.
+        spec: of the benchmark, which names its training images; by default as its results have it, which
+            have no absolute paths.
+        allow_leaks: go on although an image or a patient was trained on too, or that can't be found out.
         reporter: says and shows progress.
 
     Returns:
@@ -90,18 +97,25 @@ def evaluate_results(
     """
     reporter = reporter or Reporter()
     run = read_run(results)
-    runtime, _ = usable_runtime(RuntimeSpec(device=device or "auto"))
+    stored = Spec.model_validate(run["spec"])
+    runtime, _ = usable_runtime(stored.runtime, device)
     trials = _list_stored(results, run)
     reporter.say("Reading data ...")
     tested = load_dataset(dataset, options)
-    tested = replace(tested, name=name or tested.name)
-    audit, note = _audit(run, tested, reporter)
-    if note:
-        reporter.say(f"note: {note}")
+    if not tested.dataset.has_images:
+        raise InputError(f"the dataset {dataset!r} has no images to predict from: choose another one")
+    label = name or re.sub(r"[^A-Za-z0-9._-]", "-", tested.name)
+    if not re.fullmatch(FOLDER_NAME, label):
+        raise InputError(f"--name {label!r} can't be used: give letters, digits, '.', '_' and '-'")
+    tested = replace(tested, name=label)
+    audit, note = _audit(run, spec or stored, tested, reporter)
+    if note and not allow_leaks:
+        raise InputError(f"{note}: name the benchmark's spec with --spec, or go on with --allow-leaks")
     if audit.leaks and not allow_leaks:
         raise InputError(refuse(audit.leaks, [tested], "--allow-leaks"))
-    out = out or results.with_name(f"{results.name}-on-{tested.name}")
-    spec = Spec.model_validate(run["spec"] | {"name": f"{run['name']}-on-{tested.name}"[:80]})
+    results = results.resolve()
+    out = out or results.with_name(f"{results.name}-on-{label}")
+    spec = stored.model_copy(update={"name": f"{run['name']}-on-{label}"[:80]})
     with claim(out, spec, False):
         record = _make_record(run, spec, tested, runtime, audit, note)
         write_record(out / "run.json", record)
@@ -135,7 +149,7 @@ def _list_stored(results: Path, run: dict[str, Any]) -> list[_Stored]:
         row = key | {name: own[name] for name in ("train_set", "n_train", "threshold")}
         place = f"{key['approach']}/f{key['fold']}-s{key['seed']}"
         model = results / "models" / place
-        files = _describe_fit(results / "trials" / place / FIT_RECORD, model)
+        files = describe_fit(results / "trials" / place / FIT_RECORD, model)
         keeps_maps = key["seed"] == first_seeds[key["approach"]]
         found.append(_Stored(row, entries[key["approach"]], model, files, keeps_maps))
     if not found:
@@ -143,24 +157,13 @@ def _list_stored(results: Path, run: dict[str, Any]) -> list[_Stored]:
     return found
 
 
-def _describe_fit(path: Path, model: Path) -> Description:
-    """What a fit stored. Raises InputError if that is gone or damaged."""
-    try:
-        record = read_record(path)
-        damage = f"{path} is missing" if record is None else find_damage(model, record["model"])
-    except DamagedError as error:
-        damage = str(error)
-    if damage:
-        raise InputError(f"{damage}: run the benchmark first (a published result has no models)")
-    return record["model"]
-
-
-def _audit(run: dict[str, Any], tested: LoadedDataset, reporter: Reporter) -> tuple[Audit, str | None]:
+def _audit(
+    run: dict[str, Any], spec: Spec, tested: LoadedDataset, reporter: Reporter
+) -> tuple[Audit, str | None]:
     """Look for images of the test set among those that were trained on, if these are on this machine.
 
     Also returns why that was left out, or None.
     """
-    spec = Spec.model_validate(run["spec"])
     table = spec.training_data or spec.data
     options = table.options if spec.training_data else divide_options(spec.data)[0]
     nothing = Audit(0, False, 0, 0, (), ())
@@ -222,9 +225,11 @@ def _score_all(
 ) -> None:
     test_set = TestSet(tested.name, tuple(tested.samples.values()))
     identities = [(each.id, each.patient, each.source, each.spacing) for each in test_set.samples]
-    facts = [tested.sha256, identities, hash_code(SCORE_CODE), describe_cpu(), str(runtime)]
+    facts = [tested.name, tested.sha256, identities, describe_cpu(), str(runtime), list_versions()]
     for trial in trials:
-        key = hash_value([*facts, trial.row, trial.files, trial.facts["settings"]])
+        own = [trial.row, trial.files, *(trial.facts[key] for key in ("use", "settings", "weights"))]
+        approach_class = load_class(trial.facts["use"], APPROACHES, Approach, "approach")
+        key = hash_value([*facts, *own, hash_code(SCORE_CODE, approach_class, type(tested.dataset))])
         title = f"{trial.row['approach']}, fold {trial.row['fold']}, seed {trial.row['seed']}"
         if _is_scored(out, trial, key):
             reporter.say(f"{title}: stored by a former run")

@@ -74,6 +74,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
             entry = _enter(spec, row, data.make_folds(row.split) if row.split else folds, *resolved, runtime)
             entries.append(entry)
             if not entry.skipped:
+                data.require_images(entry)
                 trials += make_trials(entry, (data.evaluated, *data.further), data.trained)
             notes += _examine(entry)
     return Plan(
@@ -92,6 +93,15 @@ class LoadedData:
     further: tuple[LoadedDataset, ...]
     options: SplitOptions
 
+    def require_images(self, entry: Entry) -> None:
+        """Raise InputError if an entry would read images from a dataset that has none."""
+        for each in (self.evaluated, self.trained, *self.further):
+            if not each.dataset.has_images and not entry.approach_class.given:
+                raise InputError(
+                    f"approach {entry.name!r} needs images, and the dataset {each.name!r} has none: use "
+                    "another dataset, or rows of given masks alone"
+                )
+
     def make_folds(self, rule: str) -> tuple[Fold, ...]:
         """Make the folds of a split rule. Raises InputError for a split that can't be made."""
         splits = make_splits(rule, list(self.evaluated.samples.values()), self.options)
@@ -100,7 +110,10 @@ class LoadedData:
     def _make_fold(self, split: Split) -> Fold:
         shown = split.validation if self.spec.evaluate_on == "validation" else split.test
         if not shown:
-            raise InputError(f'split {split.rule!r} has no test images: set evaluate_on = "validation"')
+            other = {"test": "validation", "validation": "test"}[self.spec.evaluate_on]
+            raise InputError(
+                f'split {split.rule!r} has no {self.spec.evaluate_on} images: set evaluate_on = "{other}"'
+            )
         if self.spec.training_data is None:
             sides = self.trained.pick(split.train), self.trained.pick(split.validation)
         else:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lungseg.data.loading import find_data_root, find_dataset
+from lungseg.harness.plan import divide_options
 from lungseg.spec import Spec, parse_changes
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import validate
@@ -44,6 +46,19 @@ def make_score_spec(
         if names.count(name) > 1:
             raise InputError(f"the name {name!r} is given twice: give each folder its own, as NAME=FOLDER")
     return validate(Spec, {"name": NAME, "data": data, "approach": rows}, "the command")
+
+
+def require_all_images(spec: Spec) -> None:
+    """Raise InputError if a true mask has no image, where there are images: it would be left out."""
+    if spec.data.dataset != "folder":
+        return
+    dataset = find_dataset("folder", divide_options(spec.data)[0], find_data_root())
+    orphans = dataset.inventory().masks_without_image
+    if orphans:
+        raise InputError(
+            f"{len(orphans)} true masks have no image, such as {orphans[0]}: give their images, or leave out "
+            "--images"
+        )
 
 
 def require_apart(out: Path, spec: Spec) -> None:

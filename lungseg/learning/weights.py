@@ -105,8 +105,7 @@ def find_weights(network: Network, choice: WeightsChoice) -> WeightsFile | None:
 
 
 def _find_required(network: str, sha256: str, folder: Path) -> WeightsFile:
-    carried = [folder / f"{network}{ending}" for ending in (".safetensors", ".pth")]
-    for path in (*carried, *_list_places(network)):
+    for path in (folder / f"{network}.safetensors", *_list_places(network)):
         if path.is_file() and (file := WeightsFile(network, path)).sha256 == sha256:
             return file
     raise InputError(
@@ -171,6 +170,12 @@ def load_weights(file: WeightsFile, required: Mapping[str, tuple[int, ...]]) -> 
     return {name: found[name].float() for name in required}
 
 
+def read_tensors(file: WeightsFile, prefix: str) -> dict[str, Tensor]:
+    """Read all tensors of a .pth file whose names begin so. Raises InputError if it can't be read."""
+    found = _read_pth(file.path, None)
+    return {name: value for name, value in found.items() if name.startswith(prefix)}
+
+
 def _read_safetensors(path: Path, names: set[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -179,7 +184,7 @@ def _read_safetensors(path: Path, names: set[str]) -> dict[str, Tensor]:
         raise _unreadable(path, error) from error
 
 
-def _read_pth(path: Path, names: set[str]) -> dict[str, Tensor]:
+def _read_pth(path: Path, names: set[str] | None) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # Depending on where a file is cut or changed, unpickling raises almost any exception.
@@ -187,7 +192,8 @@ def _read_pth(path: Path, names: set[str]) -> dict[str, Tensor]:
         raise _unreadable(path, error) from error
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds no named weights: replace it with torchvision's file")
-    return {name: value for name, value in content.items() if name in names and isinstance(value, Tensor)}
+    kept = content if names is None else {name: content[name] for name in names & content.keys()}
+    return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
 
 
 def _wrong(file: WeightsFile, fact: str) -> InputError:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lungseg.learning.weights import PACKAGED, WeightsFile, find_weights, require_weights
+from lungseg.approaches.registry import APPROACHES
+from lungseg.learning.model_files import write_tensors
+from lungseg.learning.weights import (
+    PACKAGED,
+    WeightsFile,
+    describe_weights,
+    find_weights,
+    read_tensors,
+    require_weights,
+)
 from lungseg.prediction.models import CARD, RECORD, find_row, hash_facts
 from lungseg.results import read_table
 from lungseg.system.errors import InputError
@@ -45,6 +55,11 @@ def export_model(directory: Path, row: str, out: Path, onnx: bool = False) -> li
     folder, facts = find_row(directory, row)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty: choose another folder with --out")
+    if facts["use"] not in APPROACHES:
+        raise InputError(
+            f"the class of {row!r} isn't part of lungseg, so its model can't be handed on: give the results "
+            "directory to `lungseg predict`"
+        )
     facts["scores"] = list(_list_scores(directory, row))
     said = [f"{row} in {out}: fitted files, {RECORD} and the card {CARD}"]
     graph = None
@@ -75,8 +90,14 @@ def _copy_weights(facts: dict[str, Any], folder: Path, out: Path) -> None:
         return
     with require_weights(weights["sha256"], folder):
         file = find_weights("vgg19", "imagenet")
-    if file.sha256 != WeightsFile("vgg19", PACKAGED["vgg19"]).sha256:
-        shutil.copyfile(file.path, out / f"vgg19{file.path.suffix}")
+    if file.sha256 == WeightsFile("vgg19", PACKAGED["vgg19"]).sha256:
+        return
+    target = out / "vgg19.safetensors"
+    if file.path.suffix == ".safetensors":
+        shutil.copyfile(file.path, target)
+    else:  # a pickle of torchvision's, of which the convolutions are needed
+        write_tensors(target, read_tensors(file, "features."))
+        facts["weights"] = asdict(describe_weights("vgg19", WeightsFile("vgg19", target)))
 
 
 def _list_scores(directory: Path, row: str) -> Iterator[dict[str, Any]]:
@@ -121,11 +142,12 @@ def write_card(facts: dict[str, Any]) -> str:
             f"| benchmark | `{facts['benchmark']}`, {facts['trained']} |",
             f"| made with | lungseg {facts['versions']['lungseg']}, revision {revision} |",
             f"| trained on the machine | {facts['device']} |",
+            f"| pairs of images on two sides of the split | {facts['leaks']} |",
             f"| sha256 | `{hash_facts(facts)}` |",
             "",
             "## Scores",
             "",
-            *_write_scores(facts.get("scores", [])),
+            *_write_scores(facts.get("scores", []), facts["evaluated_on"]),
             "",
             "## Use",
             "",
@@ -154,11 +176,14 @@ def write_card(facts: dict[str, Any]) -> str:
     )
 
 
-def _write_scores(scores: list[dict[str, Any]]) -> Iterator[str]:
+def _write_scores(scores: list[dict[str, Any]], side: str) -> Iterator[str]:
     if not scores:
         yield "None are stored."
         return
-    yield "| test set | metric | mean [95 % interval] | patients |"
+    if side == "validation":
+        yield "Of the validation images, which may have chosen the model: too good."
+        yield ""
+    yield "| dataset | metric | mean [95 % interval] | patients |"
     yield "| :-- | :-- | --: | --: |"
     for row in scores:
         value, low, high = (
@@ -166,4 +191,4 @@ def _write_scores(scores: list[dict[str, Any]]) -> Iterator[str]:
         )
         yield f"| {row['dataset']} | {METRICS[row['metric']]} | {value} [{low}, {high}] | {row['n']:g} |"
     yield ""
-    yield "Distances are in pixels unless the test set has a pixel spacing."
+    yield "Distances are in pixels unless the dataset has a pixel spacing."

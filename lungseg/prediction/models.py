@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from lungseg.approaches.base import Approach
-from lungseg.approaches.fitted import load_fitted
+from lungseg.approaches.fitted import describe_fit, load_fitted
+from lungseg.approaches.registry import APPROACHES
+from lungseg.data.files.images import to_unit
+from lungseg.prediction.pictures import explain_no_folder
 from lungseg.results import read_run, read_table
 from lungseg.scoring.maps import check_map
 from lungseg.scoring.overlap import binarise
 from lungseg.spec import RuntimeSpec
 from lungseg.system.errors import InputError
+from lungseg.system.files import FOLDER_NAME
 from lungseg.system.hashing import hash_value
 from lungseg.system.plugins import name_errors, suggest
 from lungseg.system.stored import DamagedError, Description, find_damage, read_record
@@ -61,7 +66,8 @@ class Model:
         """Predict the probability of lung at each pixel of an X-ray.
 
         Args:
-            image: H x W; floating point in [0, 1], or unsigned integers, whose largest value is white.
+            image: H x W; floating point in [0, 1], or unsigned integers, which are scaled as those of a file
+                are: 255 is white in uint8, else 2^b - 1 with the fewest of 8, 10, 12, 14 and 16 bits.
 
         Returns:
             float32, H x W, in [0, 1].
@@ -147,6 +153,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{path} is of format {facts.get('format')}, and this version of lungseg reads format {FORMAT}: "
             "export the model again with this version"
         )
+    if not re.fullmatch(FOLDER_NAME, facts["name"]) or facts["use"] not in APPROACHES:
+        raise InputError(f"{path} names a model or class that isn't one of lungseg's: {remedy}")
     if damage := find_damage(folder, facts["files"]):
         raise InputError(f"{damage}: {remedy}")
     return facts
@@ -173,23 +181,8 @@ def find_row(directory: Path, row: str | None) -> tuple[Path, dict[str, Any]]:
     trial = next(trial for trial in run["trials"] if trial["approach"] == row)
     place = f"{row}/f{trial['fold']}-s{trial['seed']}"
     folder = directory / "models" / place
-    files = _describe_fit(directory / "trials" / place / "fit.json", folder)
+    files = describe_fit(directory / "trials" / place / "fit.json", folder)
     return folder, _gather_facts(run, entry, trial, files, read_table(directory, "scores"))
-
-
-def _describe_fit(path: Path, folder: Path) -> Description:
-    """What a fit stored. Raises InputError if that isn't there any more, as in a published result."""
-    try:
-        record = read_record(path)
-    except DamagedError as error:
-        raise InputError(f"{error}: run the benchmark again") from None
-    if record is None or not folder.is_dir():
-        raise InputError(
-            f"{folder} is missing, so there is no model: published results have none. Run the benchmark"
-        )
-    if damage := find_damage(folder, record["model"]):
-        raise InputError(f"{damage}: run the benchmark again")
-    return record["model"]
 
 
 def _gather_facts(
@@ -222,10 +215,12 @@ def _gather_facts(
             "train": split["train"],
             "validation": split["validation"],
             "fold": trial["fold"],
-            "folds": sum(other["approach"] == entry["name"] for other in run["trials"]),
+            "folds": len({other["fold"] for other in run["trials"] if other["approach"] == entry["name"]}),
             "seed": trial["seed"],
         },
         "benchmark": run["name"],
+        "evaluated_on": run["evaluate_on"],
+        "leaks": len(run["leaks"]),
         "versions": run["versions"],
         "git": run["git"],
         "device": run["devices"]["cuda" if run["device"] == "cuda" else "cpu"],
@@ -246,10 +241,7 @@ def _explain_no_folder(place: Path) -> str:
     if place == STARTER:
         return "this installation has no starter model: install lungseg again, or give a model with --model"
     if place.exists():
-        return (
-            f"{place} is a file, and a model is a folder: give one that `lungseg export` wrote, or a results "
-            "directory. A pickle (.pt, .pth, .pkl) is never opened, since it can run code"
-        )
+        return explain_no_folder(place)
     return f"there is no model {place}: give a folder that `lungseg export` wrote, or a results directory"
 
 
@@ -259,7 +251,7 @@ def _to_unit(image: np.ndarray) -> np.ndarray:
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"the image must be H x W, and has the shape {values.shape}")
     if values.dtype.kind == "u":
-        return (values / np.float32(np.iinfo(values.dtype).max)).astype(np.float32)
+        return to_unit(values, 8 if values.dtype == np.uint8 else None)
     if values.dtype.kind != "f":
         raise ValueError(f"the image must be floating point or unsigned integers, not {values.dtype}")
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:

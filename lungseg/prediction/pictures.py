@@ -9,6 +9,8 @@ from pathlib import Path
 from lungseg.data.files.matching import SUFFIXES
 from lungseg.system.errors import InputError
 
+MODEL_ENDINGS = (".pt", ".pth", ".pkl", ".joblib", ".onnx", ".safetensors", ".h5", ".ckpt")
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -38,6 +40,8 @@ def find_pictures(places: Sequence[Path], out: Path) -> list[Picture]:
 def _list_place(place: Path, out: Path) -> Iterator[tuple[Path, str]]:
     """A place's files, each with its name."""
     if place.is_file():
+        if place.suffix.lower() in MODEL_ENDINGS:
+            raise InputError(explain_no_folder(place))
         yield place, place.stem
         return
     if not place.is_dir():
@@ -45,6 +49,8 @@ def _list_place(place: Path, out: Path) -> Iterator[tuple[Path, str]]:
     if place.resolve() == out.resolve():
         raise InputError(f"{place} is the folder of the pictures and --out: choose another --out")
     files = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, out)]
+    if not files and place.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"the folder {place} is inside --out {out}: choose another --out")
     if not files:
         raise InputError(f"the folder {place} holds no picture ({', '.join(SUFFIXES)}): check the path")
     for path in files:
@@ -109,3 +115,11 @@ def divide_words(
 def is_model(place: Path) -> bool:
     """Return whether a folder is a model or a results directory, by what lies in it."""
     return any((place / name).is_file() for name in ("model.json", "run.json"))
+
+
+def explain_no_folder(place: Path) -> str:
+    """Return a sentence on a file in the place of a model."""
+    return (
+        f"{place} is a file, and a model is a folder: give one that `lungseg export` wrote, or a results "
+        "directory. A pickle (.pt, .pth, .pkl) is never opened, since it can run code"
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ COLUMNS = [
     *("spacing_mm", "right_cm2", "left_cm2", "lungs_cm2", "threshold", "dice_between_models"),
     *("warnings", "picture_sha256", "model_sha256"),
 ]
+FOLDERS = ("masks", "cutouts", "overlays", "maps")
 BATCH, BATCH_AREA = 8, 32_000_000  # pictures and pixels that are in memory at once, but at least one picture
 SHOWN = 5  # warnings
 LITTLE, MUCH = 0.05, 0.6  # share of a chest X-ray: lungs outside of these are worth a look
@@ -103,11 +104,28 @@ def predict_pictures(
         progress: called with (done, total, text).
 
     Raises:
-        InputError: `out` can't be written, or another process writes there.
+        InputError: `out` can't be written, holds other files where masks would go, or another process writes
+            there.
     """
     make_folder(wishes.out)
+    _require_ours(wishes.out)
     with hold_folder(wishes.out):
         return _Run(models, wishes).predict(pictures, progress)
+
+
+def _require_ours(out: Path) -> None:
+    """Require that the folder holds nothing that could be overwritten but what was predicted before."""
+    if _read_header(out / TABLE) == COLUMNS:
+        return
+    for name in (*FOLDERS, TABLE):
+        if (out / name).exists():
+            raise InputError(f"{out / name} is there and isn't of a former prediction: choose another --out")
+
+
+def _read_header(path: Path) -> list[str]:
+    with suppress(OSError, ValueError):
+        return list(pd.read_csv(path, nrows=0).columns)
+    return []
 
 
 def list_outputs(models: Sequence[Model], name: str, wishes: Wishes) -> dict[str, Path]:
@@ -138,13 +156,14 @@ class _Run:
             done, writing = 0, []
             for group in self._read_ahead(pool, pictures):
                 ready = [read for read in group if read.image is not None]
-                made = list(zip(ready, self._predict(ready), strict=True)) if ready else []
+                made = self._predict(ready) if ready else []
                 for future in writing:
                     self._keep(future.result())
+                self._forget(read for read, _ in made)
+                self._write_table()  # before a mask is replaced, so that no row is of another mask
                 writing = [pool.submit(self._write, read, maps) for read, maps in made]
                 done += len(group)
                 progress(done, len(pictures), group[-1].picture.name)
-                self._write_table()
             for future in writing:
                 self._keep(future.result())
             self._write_table()
@@ -167,11 +186,15 @@ class _Run:
         for read in found:
             if read.failure is not None:
                 self.failures.append(read.failure)
-                self.known.pop(read.picture.name, None)
+                self._forget([read])
             elif read.rows is not None:
                 self.done_before += 1
                 self._keep(read.rows)
         return found
+
+    def _forget(self, reads: Iterable[_Read]) -> None:
+        for read in reads:
+            self.known.pop(read.picture.name, None)
 
     def _read(self, picture: Picture) -> _Read:
         try:
@@ -200,28 +223,34 @@ class _Run:
         paths = list_outputs(self.models, picture.name, self.wishes).values()
         return rows if all(path.is_file() for path in paths) else None
 
-    def _predict(self, ready: Sequence[_Read]) -> list[list[np.ndarray]]:
-        """The maps of each picture, one for each model."""
+    def _predict(self, ready: Sequence[_Read]) -> list[tuple[_Read, list[np.ndarray]]]:
+        """Each picture with its maps, one for each model; without one that doesn't fit into memory."""
         images = [read.image for read in ready]
         try:
             by_model = [model.predict_all(images) for model in self.models]
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(ready) == 1:
+            if not is_out_of_memory(error):
                 raise
-            return [self._predict([read])[0] for read in ready]
-        return [list(maps) for maps in zip(*by_model, strict=True)]
+            if len(ready) > 1:
+                return [pair for read in ready for pair in self._predict([read])]
+            self.failures.append(f"{ready[0].picture.file} doesn't fit into memory: shrink it first")
+            self._forget(ready)
+            return []
+        return [(read, list(maps)) for read, *maps in zip(ready, *by_model, strict=True)]
 
     def _write(self, read: _Read, maps: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """Write all that is made of a picture, and return its rows."""
         masks = {
             model.name: binarise(each, model.threshold) for model, each in zip(self.models, maps, strict=True)
         }
-        paths = list_outputs(self.models, read.picture.name, self.wishes)
+        paths = list_outputs(self.models, read.picture.name, replace(self.wishes, maps=True))
         for (name, mask), probability in zip(masks.items(), maps, strict=True):
             write_grey(paths[f"mask of {name}"], mask)
             write_picture(paths[f"cutout of {name}"], cut_out(read.image, mask))
             if self.wishes.maps:
                 write_map(paths[f"map of {name}"], probability)
+            else:  # one of a former model must not be taken for this one's
+                paths[f"map of {name}"].unlink(missing_ok=True)
         write_picture(paths["overlay"], draw_overlay(read.image, masks))
         between = _compare(*masks.values()) if len(masks) > 1 else ""
         return [

@@ -56,9 +56,11 @@ def _rename(run: dict[str, Any], images: dict[str, str]) -> dict[str, Any]:
         split | {"ids": {side: [images[name] for name in ids] for side, ids in split["ids"].items()}}
         for split in run["splits"]
     ]
+    # Notes on given masks name files.
+    given = tuple(f"{e['name']}: " for e in run["approaches"] if (e["weights"] or {}).get("kind") == "given")
     return run | {
         "splits": splits,
-        "notes": [LEFT_OUT if any(name in note for name in images) else note for note in run["notes"]],
+        "notes": [LEFT_OUT if note.startswith(given) else note for note in run["notes"]],
         "leaks": [LEFT_OUT for _ in run["leaks"]],
         "audit": run["audit"] | {"lookalikes": [LEFT_OUT for _ in run["audit"]["lookalikes"]]},
         "failed": [failure | {"reason": LEFT_OUT} for failure in run["failed"]],

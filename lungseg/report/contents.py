@@ -153,7 +153,8 @@ def list_further_contents(contents: Contents) -> list[Contents]:
         chosen = _choose_dataset(whole, name, found)
         count = chosen.scores["image_id"].nunique()
         data = known.get(name, {"dataset": name, "count": count})
-        further.append(replace(chosen, run=contents.run | {"data": data}, timings=chosen.timings.iloc[:0]))
+        run = contents.run | {"data": data, "evaluate_on": "test"}
+        further.append(replace(chosen, run=run, timings=chosen.timings.iloc[:0]))
     return further
 
 

@@ -104,6 +104,46 @@ def test_a_missing_mask_is_named_and_counts_only_if_asked(lungseg, stored):
     assert len(scores) == len(list((stored / "truth").iterdir()))
 
 
+def test_a_row_that_cannot_be_read_leaves_the_others_their_table(lungseg, stored):
+    name = sorted((stored / "truth").iterdir())[0].stem
+    (stored / "pixels" / f"{name}.png").unlink()
+    np.save(stored / "pixels" / f"{name}.npy", np.full((48, 48), np.nan))
+    words = score_pixels(stored)
+    done = lungseg(*words[:1], f"mean={stored / 'mean-mask'}", *words[1:])
+    assert done.returncode == 1
+    assert "not finite" in done.stdout
+    assert set(read_table(stored / "o", "scores")["approach"]) == {"mean"}
+
+
+def test_images_are_for_figures_and_leave_no_truth_out(lungseg, finished_once, stored):
+    shutil.copytree(finished_once / "predictions/images", stored / "images")
+    words = [*score_pixels(stored), "--images", str(stored / "images")]
+    assert lungseg(*words).returncode == 0
+    with_images = read_table(stored / "o", "scores")["dice"]
+    assert lungseg(*score_pixels(stored)[:-1], str(stored / "p")).returncode == 0
+    assert list(with_images) == list(read_table(stored / "p", "scores")["dice"])
+    sorted((stored / "images").iterdir())[0].unlink()
+    assert_refused(lungseg(*words), "1 true masks have no image")
+
+
+def test_masks_without_images_are_nothing_to_predict_from(lungseg, stored, tmp_path):
+    spec = tmp_path / "truth.toml"
+    spec.write_text(
+        f'name = "t"\n[data]\ndataset = "truth"\nmasks = "{stored / "truth"}"\nsplit = "all"\n'
+        '[training_data]\ndataset = "phantom"\ncount = 6\nsize = 48\n[[approach]]\nuse = "threshold"\n'
+    )
+    assert_refused(lungseg("benchmark", str(spec), "--out", str(tmp_path / "q")), "'truth' has none")
+
+
+def test_published_notes_name_no_file_of_given_masks(lungseg, stored, tmp_path):
+    (stored / "pixels" / "DOE_JOHN.png").write_bytes((stored / "truth").iterdir().__next__().read_bytes())
+    assert lungseg(*score_pixels(stored)).returncode == 0
+    assert "DOE_JOHN" in (stored / "o/run.json").read_text()
+    assert lungseg("publish", str(stored / "o"), "--to", str(tmp_path / "p")).returncode == 0
+    for path in (tmp_path / "p").rglob("*"):
+        assert path.is_dir() or b"DOE_JOHN" not in path.read_bytes(), path
+
+
 def test_a_corrected_mask_is_scored_anew(lungseg, stored):
     words = [
         "score",

@@ -87,6 +87,9 @@ def test_evaluate_as_typed(lungseg, finished_once, tmp_path):
     assert done.returncode == 0, done.stderr
     assert_refused(lungseg("evaluate", str(tmp_path), "--data", "phantom"), "run.json is missing")
     assert_refused(lungseg(*words, "--set", "colour=1"), "unknown key 'colour'")
+    assert_refused(lungseg(*words, "--name", "a b"), "--name 'a b' can't be used")
+    words = ["evaluate", str(finished_once), "--data", "truth", "--set", f"masks={tmp_path}"]
+    assert_refused(lungseg(*words), "image")
 
 
 def test_a_published_result_has_no_models(finished, tmp_path):
@@ -107,17 +110,26 @@ def test_training_images_in_a_further_test_set_end_the_run(spec_file, finished_o
     assert report.contents.run["leaks"]
 
 
-def test_training_images_that_are_gone_are_said(tmp_path, spec_file, monkeypatch):
+def test_without_the_training_images_nothing_is_said_of_leaks(tmp_path, spec_file):
+    """Results name no absolute path, so the spec has to, or the user agrees to go on without the audit."""
     write_phantoms(tmp_path / "clinic", 12, 48, 0)
     text = SPEC.replace('dataset = "phantom"\ncount = 12\nsize = 48\n', "")
-    folders = 'dataset = "folder"\nimages = "clinic/images"\nmasks = "clinic/masks"\n'
+    folders = f'dataset = "folder"\nimages = "{tmp_path}/clinic/images"\nmasks = "{tmp_path}/clinic/masks"\n'
     spec_file.write_text(text.replace("[data]\n", f"[data]\n{folders}"))
-    monkeypatch.setenv("LUNGSEG_DATA", str(tmp_path))
-    benchmark(read_spec(spec_file, NO_TIMING), tmp_path / "run")
+    spec = read_spec(spec_file, NO_TIMING)
+    benchmark(spec, tmp_path / "run")
+    words = (tmp_path / "run", "phantom", OTHERS, tmp_path / "out")
+    with pytest.raises(InputError, match=r"can't be read here .*: name the benchmark's spec with --spec"):
+        evaluate_results(*words)
+    evaluate_results(*words, spec=spec)
+    assert read_json(tmp_path / "out/run.json")["audit"]["checked"] == 12 + 7
+    same = {"images": f"{tmp_path}/clinic/images", "masks": f"{tmp_path}/clinic/masks"}
+    with pytest.raises(InputError, match="stand on two sides"):
+        evaluate_results(tmp_path / "run", "folder", same, tmp_path / "same", "again", spec=spec)
     (tmp_path / "clinic").rename(tmp_path / "moved")
-    evaluate_results(tmp_path / "run", "phantom", OTHERS, tmp_path / "out")
+    evaluate_results(*words, spec=spec, allow_leaks=True)
     notes = read_json(tmp_path / "out/run.json")["notes"]
-    assert any("no leak audit: the images that were trained on can't be read" in note for note in notes)
+    assert any("no leak audit" in note for note in notes)
 
 
 def test_two_test_sets_of_one_name_are_refused(spec_file, tmp_path):

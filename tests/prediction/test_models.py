@@ -45,6 +45,10 @@ def test_integers_are_scaled_by_their_type(exported_once):
     np.testing.assert_array_equal(model.predict(eight), model.predict(eight / np.float32(255)))
     sixteen = eight.astype(np.uint16) * 257
     np.testing.assert_allclose(model.predict(sixteen), model.predict(eight), atol=1e-6)
+    twelve = (eight.astype(np.uint32) * 4095 // 255).astype(
+        np.uint16
+    )  # as a detector's 12 bits, which `predict` reads so too
+    np.testing.assert_allclose(model.predict(twelve), model.predict(twelve / np.float32(4095)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +87,14 @@ def test_a_changed_card_of_facts_and_another_version_are_refused(exported_once, 
     with pytest.raises(InputError, match="was changed after it was written"):
         load_model(folder)
     del facts["sha256"]
-    write_record(folder / "model.json", facts | {"format": 99})
-    with pytest.raises(InputError, match="is of format 99"):
-        load_model(folder)
+    for change, words in (
+        ({"format": 99}, "is of format 99"),
+        ({"name": "../../elsewhere"}, "isn't one of lungseg's"),
+        ({"use": "os:System"}, "isn't one of lungseg's"),
+    ):
+        write_record(folder / "model.json", facts | change)
+        with pytest.raises(InputError, match=words):
+            load_model(folder)
 
 
 def test_a_pickle_is_never_opened(tmp_path):
@@ -117,7 +126,7 @@ def test_places_without_a_model(finished_once, exported_once, tmp_path, monkeypa
 
 def test_results_without_models_say_so(finished):
     shutil.rmtree(finished / "models")
-    with pytest.raises(InputError, match="published results have none"):
+    with pytest.raises(InputError, match="a published result has no models"):
         find_row(finished, "pixels")
 
 
@@ -126,5 +135,5 @@ def test_facts_say_where_a_model_comes_from(finished_once):
     run = read_json(finished_once / "run.json")
     assert facts["trained_on"]["train"] == run["splits"][0]["train"]
     assert facts["trained_on"]["sha256"] == run["data"]["sha256"]
-    assert (facts["trained_on"]["seed"], facts["trained_on"]["folds"]) == (0, 2)
+    assert (facts["trained_on"]["seed"], facts["trained_on"]["folds"]) == (0, 1)
     assert facts["threshold"] == 0.5

@@ -121,8 +121,6 @@ def test_what_is_done_is_not_done_again(model, ward, tmp_path, monkeypatch):
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(files[1])  # another picture of that name
     assert count() == (2, 8)
     assert count(spacing_mm=1.0) == (10, 0)
-    (out / TABLE).write_text("damaged")
-    assert count(spacing_mm=1.0) == (10, 0)
 
 
 def test_a_run_that_was_stopped_goes_on(model, ward, tmp_path, monkeypatch):
@@ -139,6 +137,61 @@ def test_a_run_that_was_stopped_goes_on(model, ward, tmp_path, monkeypatch):
     outcome = predict_pictures([model], pictures, Wishes(out), silent)
     assert outcome.done_before >= 2
     assert len(outcome.rows) == len(read_table(out)) == 10
+
+
+def test_a_map_of_a_former_model_is_not_taken_for_this_ones(model, other, ward, tmp_path):
+    out, file = tmp_path / "out", sorted(ward.iterdir())[0]
+    run([model], [file], out, maps=True)
+    run([other], [file], out)
+    run([other], [file], out, maps=True)
+    stored = np.asarray(Image.open(out / "maps" / file.name)) / 65535
+    np.testing.assert_allclose(stored, other.predict(read_image(file)), atol=1e-5)
+
+
+def test_masks_of_a_run_that_was_stopped_are_not_taken_for_another_models(
+    model, other, ward, tmp_path, monkeypatch
+):
+    out, file = tmp_path / "out", sorted(ward.iterdir())[0]
+    run([model], [ward], out)
+    former = (out / "masks" / file.name).read_bytes()
+    monkeypatch.setattr(module, "BATCH", 2)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_pictures([other], find_pictures([ward], out), Wishes(out), stop)
+    run([model], [ward], out)
+    assert (out / "masks" / file.name).read_bytes() == former
+
+
+def test_files_of_others_are_not_overwritten(model, ward, tmp_path):
+    out = tmp_path / "chest"
+    (out / "masks").mkdir(parents=True)
+    truth = out / "masks" / "phantom-0000.png"
+    truth.write_bytes(b"the truth")
+    with pytest.raises(InputError, match="masks is there and isn't of a former prediction"):
+        run([model], [ward], out)
+    assert truth.read_bytes() == b"the truth"
+    truth.unlink()
+    truth.parent.rmdir()
+    (out / TABLE).write_text("mine,too\n")
+    with pytest.raises(InputError, match=r"predictions\.csv is there"):
+        run([model], [ward], out)
+
+
+def test_a_picture_that_never_fits_into_memory_is_named(model, ward, tmp_path, monkeypatch):
+    original, huge = type(model).predict_all, read_image(sorted(ward.iterdir())[4])
+
+    def full(self, images):
+        if any(np.array_equal(image, huge) for image in images):
+            raise MemoryError
+        return original(self, images)
+
+    monkeypatch.setattr(type(model), "predict_all", full)
+    outcome = run([model], [ward], tmp_path / "out")
+    assert len(outcome.rows) == 9
+    assert "doesn't fit into memory" in outcome.failures[0]
 
 
 def test_rows_of_other_pictures_stay_and_those_of_a_lost_one_go(model, ward, tmp_path):
@@ -196,10 +249,13 @@ def test_names_of_what_is_made(model, tmp_path):
 
 def test_places_without_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "model.pth").write_bytes(b"pickle")
     for place, out, words in (
         (tmp_path / "gone", tmp_path / "out", "no picture or folder"),
         (tmp_path / "empty", tmp_path / "out", "holds no picture"),
         (tmp_path / "empty", tmp_path / "empty", "choose another --out"),
+        (tmp_path / "empty", tmp_path, "is inside --out"),
+        (tmp_path / "model.pth", tmp_path / "out", "a model is a folder"),
     ):
         with pytest.raises(InputError, match=words):
             find_pictures([place], out)

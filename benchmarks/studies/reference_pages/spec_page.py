@@ -46,6 +46,7 @@ SPLITS = {
         'By name, the last 20 % are for validation. None is for test: set `evaluate_on = "validation"`.',
         "none",
     ),
+    "all": ("All images are for test. What is trained needs `[training_data]`.", "none"),
 }
 HEAD = f"""# Spec reference
 

@@ -34,6 +34,7 @@ class TruthDataset(FolderDataset):
         """Folder of the masks. A relative path is below LUNGSEG_DATA."""
 
     settings: Settings
+    has_images = False
 
     def inventory(self) -> Inventory:
         """List the masks. Raises InputError as `FolderDataset.inventory`."""

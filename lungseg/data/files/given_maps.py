@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.data.files.images import read_mask
+from lungseg.data.files.images import read_mask, require_two_labels
 from lungseg.data.files.matching import SUFFIXES
 from lungseg.data.files.raster import read_raster
 from lungseg.system.errors import InputError
@@ -41,12 +41,12 @@ def list_given_files(folder: Path, suffix: str = "") -> dict[str, Path]:
 def read_given_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Read a mask or a probability map as float32, H x W, in [0, 1].
 
-    - A picture of one or two values is a mask, read as `read_mask` does: the larger value is lung.
-    - Any other grey picture is a map: its values are divided by 255 (8 bits) or 65535 (16 bits); floating
-      point is taken as it is. With 32 values or fewer it must have two labels, as `read_mask` counts them.
-    - An NPY array of booleans, or of integers with one or two values, is a mask: 0 isn't lung, the other is.
-      Other uint8 and uint16 arrays are divided as pictures are. Floating point is taken as it is, and clipped
-      if it is within 0.001 of [0, 1].
+    Pictures of up to 16 bits, and NPY arrays of integers:
+    - All 0, or 0 and one other value: a mask. All 1, or all white (255, or 65535 with 16 bits): all lung.
+    - More values: a map, divided by 255 or 65535. With 32 values or fewer it must have two labels, as
+      `read_mask` counts them, and hold white.
+    NPY arrays of booleans are masks. Floating point is a map, clipped if it is within 0.001 of [0, 1]; with 0
+    and one value above 1 it is a mask.
 
     Args:
         path: the file.
@@ -56,25 +56,43 @@ def read_given_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
         InputError: the file can't be read, has another size, colours or several labels (such as 0, 1, 2), or
             values that are not finite or not in [0, 1].
     """
-    if path.suffix.lower() == ".npy":
-        return _check(_read_array(path), path, shape)
+    values = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+    if values.dtype == bool:
+        return _check(values, path, shape)
+    found = np.unique(values)
+    if values.dtype.kind == "f":
+        is_mask = len(found) == 2 and found[0] == 0 and found[1] > 1 + HAIR
+        return _check(values > 0 if is_mask else values, path, shape)
+    return _check(_scale(values, found, path), path, shape)
+
+
+def _scale(values: np.ndarray, found: np.ndarray, path: Path) -> np.ndarray:
+    """Integers as a mask or a map in [0, 1]; `found` are their different values."""
+    white = 255 if values.dtype == np.uint8 else 65535
+    if found[-1] == 0 or (len(found) == 2 and found[0] == 0):
+        return values > 0
+    if len(found) == 1 and found[0] in (1, white):
+        return np.ones(values.shape, bool)
+    if values.dtype in (np.uint8, np.uint16) and len(found) > 2:
+        if len(found) <= MOST_LABELS:
+            require_two_labels(values.astype(np.float64), path)
+        if len(found) > MOST_LABELS or found[-1] == white:
+            return values / np.float32(white)
+    listed = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+    raise InputError(
+        f"{path} has the values {listed} and it isn't clear which of them are lung: save a mask with 0 "
+        "and 255, or probabilities"
+    )
+
+
+def _read_picture(path: Path) -> np.ndarray:
     raster = read_raster(path)
-    values = np.unique(raster.values)
-    if len(values) <= 2:
-        return read_mask(path, shape).astype(np.float32)
-    if raster.white_is_zero or raster.indices is not None or raster.colourful:
+    plain = raster.indices is None and raster.alpha is None and not raster.white_is_zero
+    if plain and not raster.colourful:
+        return raster.values
+    if len(np.unique(raster.values)) > 2:
         raise InputError(f"{path} is neither a mask of two values nor a grey map: save it as 8-bit grey PNG")
-    found = raster.values
-    if found.dtype.kind == "f":
-        return _check(found, path, shape)
-    if len(values) <= MOST_LABELS:
-        read_mask(path, shape)  # refuses several labels; a soft mask has two
-        if values[-1] != _find_white(found):
-            raise InputError(
-                f"{path} has the values {', '.join(map(str, values[:6]))} and it isn't clear which of them "
-                "are lung: save it with two values, 0 and 255"
-            )
-    return _check(found / _find_white(found), path, shape)
+    return read_mask(path)
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -82,23 +100,9 @@ def _read_array(path: Path) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is no readable NPY array ({error}): save it with numpy.save") from error
-    if values.dtype.kind not in "buif":
+    if values.dtype.kind not in "buif" or values.size == 0:
         raise InputError(f"{path} holds {values.dtype} and no numbers: save booleans or probabilities")
-    if values.dtype.kind in "ui":
-        found = np.unique(values)
-        if len(found) <= 2 and found[0] == 0:
-            return (values > 0).astype(np.float32)
-        if values.dtype not in (np.uint8, np.uint16):
-            raise InputError(
-                f"{path} holds the integers {found[0]} to {found[-1]}: save 0 and 1, or probabilities"
-            )
-        return values / _find_white(values)
-    return values.astype(np.float32)
-
-
-def _find_white(values: np.ndarray) -> np.float32:
-    """The value that stands for 1."""
-    return np.float32(255 if values.dtype == np.uint8 else 65535)
+    return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
 def _check(values: np.ndarray, path: Path, shape: tuple[int, int]) -> np.ndarray:

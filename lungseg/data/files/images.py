@@ -50,7 +50,7 @@ def read_image_and_colour(path: Path) -> tuple[np.ndarray, bool]:
     path = Path(path)
     raster = read_raster(path)
     _require_finite(raster.values, path)
-    image = _to_unit(raster.values, raster.bits)
+    image = to_unit(raster.values, raster.bits)
     if raster.white_is_zero:
         image = 1 - image
     if raster.alpha is not None:
@@ -104,8 +104,11 @@ def _require_finite(values: np.ndarray, path: Path) -> None:
         )
 
 
-def _to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
-    """Scale stored values of any type to float32 in [0, 1] by the rule of `read_image`."""
+def to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
+    """Scale stored values of any type to float32 in [0, 1] by the rule of `read_image`.
+
+    `bits` are those of a sample where they are known (8 for uint8), else None.
+    """
     low, high = float(values.min()), float(values.max())
     if low < 0:
         return ((values - np.float64(low)) / max(high - low, np.finfo(float).tiny)).astype(np.float32)
@@ -150,11 +153,12 @@ def _binary(values: np.ndarray, path: Path) -> np.ndarray:
     if low == high:
         return np.full(values.shape, bool(high))
     if not ((values == low) | (values == high)).all():
-        _require_two_labels(values, path)
+        require_two_labels(values, path)
     return values > (low + high) / 2
 
 
-def _require_two_labels(values: np.ndarray, path: Path) -> None:
+def require_two_labels(values: np.ndarray, path: Path) -> None:
+    """Require that values, float64 H x W, are a mask by the rule of `read_mask`. Raises InputError if not."""
     low, high = values.min(), values.max()
     flat = minimum_filter(values, 3) == maximum_filter(values, 3)
     margin = 0.1 * (high - low)

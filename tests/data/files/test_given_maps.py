@@ -35,6 +35,7 @@ def write(path, values):
         ("a.tif", MASK.astype(np.uint16) * 65535),
         ("a.bmp", MASK.astype(np.uint8) * 3),
         ("a.tif", MASK.astype(np.float32)),
+        ("a.tif", MASK.astype(np.float32) * 255),
     ],
 )
 def test_forms_of_a_mask(tmp_path, name, values):
@@ -61,6 +62,19 @@ def test_forms_of_a_probability_map(tmp_path, name, values, error):
     np.testing.assert_allclose(found, RAMP, atol=error)
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.png"])
+@pytest.mark.parametrize(("value", "lung"), [(0, 0), (1, 1), (255, 1)])
+def test_masks_of_one_value(tmp_path, name, value, lung):
+    found = read_given_map(write(tmp_path / name, np.full(SHAPE, value, np.uint8)), SHAPE)
+    np.testing.assert_array_equal(found, np.full(SHAPE, lung, np.float32))
+
+
+def test_a_map_of_few_floats_is_no_mask(tmp_path):
+    for name in ("a.npy", "a.tif"):
+        values = np.where(MASK, 0.3, 0.2).astype(np.float32)
+        np.testing.assert_array_equal(read_given_map(write(tmp_path / name, values), SHAPE), values)
+
+
 def test_all_values_of_a_stored_map_come_back_on_the_same_side_of_one_half(tmp_path):
     values = np.repeat(np.arange(256, dtype=np.uint8), 2).reshape(16, 32)
     found = read_given_map(write(tmp_path / "a.png", values), (16, 32))
@@ -83,8 +97,12 @@ def test_a_hair_outside_is_rounding(tmp_path):
         ("a.npy", RAMP * 255, r"not in \[0, 1\]"),
         ("a.npy", RAMP[:-1], "24 x 19 pixels but its truth is 24 x 20"),
         ("a.npy", np.stack([RAMP, RAMP]), "pixels but its truth"),
-        ("a.npy", np.arange(480).reshape(SHAPE), "integers 0 to 479"),
+        ("a.npy", np.arange(480).reshape(SHAPE), "the values 0, 1, 2, 3, 4, 5, ... and"),
         ("a.npy", MASK.astype(complex), "no numbers"),
+        ("a.npy", np.repeat(np.array([0, 1, 2], np.uint8), 160).reshape(SHAPE), "3 labels"),
+        ("a.npy", np.repeat(np.array([0, 127, 255], np.uint8), 160).reshape(SHAPE), "3 labels"),
+        ("a.npy", np.full(SHAPE, 100, np.uint8), "the values 100 and it isn't clear"),
+        ("a.png", np.where(MASK, 250, 200).astype(np.uint8), "the values 200, 250 and it isn't clear"),
         ("a.png", np.repeat(np.array([0, 127, 255], np.uint8), 160).reshape(SHAPE), "3 labels"),
         ("a.png", np.repeat(np.array([0, 1, 2, 3], np.uint8), 120).reshape(SHAPE), "labels"),
         ("a.png", MASK[:, :-1].astype(np.uint8) * 255, "23 x 20 pixels"),
