@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 
+from benchmarks.studies.deeplab import onnx_agreement
 from lungseg.approaches.registry import APPROACHES
 from lungseg.learning.images.resize import to_batch
 from lungseg.learning.regressors.mlp import Mlp, MlpSettings
@@ -36,6 +38,14 @@ def test_onnx_runtime_gives_the_maps_of_the_model(exported):
         (maps,) = session.run(["maps"], {"images": to_batch(images, size).numpy()})
         found = model.approach.finish(torch.from_numpy(maps), [image.shape for image in images])
         np.testing.assert_allclose(found, model.predict_all(images), atol=1e-5)
+
+
+def test_the_study_finds_no_difference(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(onnx_agreement.PHANTOMS, "count", 2)
+    assert onnx_agreement.main([str(exported), "--out", str(tmp_path)]) == 0
+    row = pd.read_csv(tmp_path / "table.csv").iloc[0]
+    assert (row["images"], row["pixels"]) == (2, 2 * 256**2)
+    assert row["largest difference of a probability"] < 1e-5
 
 
 def test_a_form_that_differs_is_not_written(finished_once, tmp_path, monkeypatch):
