@@ -56,9 +56,7 @@ def compare(model: Model, images: Iterator[np.ndarray]) -> dict[str, Any]:
         found["images"] += 1
         found["pixels"] += image.size
         found["pixels of masks that differ"] += int(apart.sum())
-        found["of these not near the threshold"] += int(
-            (apart & (np.abs(expected - model.threshold) > NEAR)).sum()
-        )
+        found["of these not near the threshold"] += int((apart & far).sum())
         worst = max(worst, float(np.abs(given - expected).max()))
     return found | {"largest difference of a probability": worst}
 
