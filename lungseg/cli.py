@@ -115,7 +115,7 @@ def benchmark(
     with join_processes(device or read.runtime.device):
         written = run(read, directory, device, fresh, reuse=reuse)
     if written is not None:  # only the first of several processes has one
-        _finish(written)
+        _print_report(written, ends=True)
 
 
 @app.command()
@@ -134,10 +134,7 @@ def score(
     ] = 0.5,
     set_: Annotated[Words, _set("Patients, suffix or spacing: patient_pattern=^(p[0-9]+).")] = None,
 ) -> None:
-    """Score masks that any program made: tables with intervals and tests, figures, sentences.
-
-    Masks are pictures or NPY arrays. With several rows they are compared pairwise.
-    """
+    """Score masks that any program made, as pictures or NPY arrays. Several rows are compared pairwise."""
     if missing not in ("refuse", "empty"):
         raise InputError(f"--missing {missing!r} is none of refuse, empty")
     from lungseg.harness.score import make_score_spec, require_all_images, require_apart
@@ -147,7 +144,7 @@ def score(
     require_all_images(spec)
     from lungseg.harness.run import benchmark as run
 
-    _finish(run(spec, out))
+    _print_report(run(spec, out), ends=True)
 
 
 @app.command()
@@ -336,13 +333,7 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _finish(report: Report) -> None:
-    _print_report(report)
-    if report.contents.run["failed"]:
-        raise typer.Exit(1)
-
-
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, ends: bool = False) -> None:
     from lungseg.report.tables.terminal import make_short_table
 
     # A terminal gets a table that fits it, a file or a pipe the whole summary.
@@ -354,3 +345,5 @@ def _print_report(report: Report) -> None:
     figures = sorted((directory / "figures").glob("*.png"))
     _say(f"\nTables:   {directory / 'summary.md'}")
     _say(f"Pictures: {directory / 'figures'} ({', '.join(path.stem for path in figures)})")
+    if ends and report.contents.run["failed"]:
+        raise typer.Exit(1)

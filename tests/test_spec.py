@@ -184,6 +184,10 @@ def test_a_wheel_holds_every_package_and_every_shipped_spec(tmp_path):
     assert {file.name for file in (built / "benchmarks").iterdir()} == specs
     modules = {file.relative_to(root / "lungseg") for file in (root / "lungseg").rglob("*.py")}
     assert {file.relative_to(built) for file in built.rglob("*.py")} == modules
+    for place in ("prediction/starter", "learning/vgg19"):
+        files = {path.relative_to(root / "lungseg") for path in (root / "lungseg" / place).rglob("*.*")}
+        kept = {path for path in files if path.suffix != ".pyc"}
+        assert kept <= {path.relative_to(built) for path in built.rglob("*")}
 
 
 def test_an_installed_package_has_the_specs_inside(tmp_path, monkeypatch):

@@ -170,9 +170,7 @@ def test_published_lists(name, expected):
 
 
 def test_unknown_rules_list_the_known_ones():
-    known = (
-        "every-14th, last-fifth, random, kfold, by-source, published:cxr704-ovcharenko, published:jsrt-mednet"
-    )
+    known = "every-14th, last-fifth, random, kfold, by-source, all, published:cxr704-ovcharenko"
     for rule in ("every-15th", "published"):
         with pytest.raises(
             InputError, match=rf"unknown split '{rule}': .*use one of {known}".replace("use", "[uU]se")

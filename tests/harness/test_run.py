@@ -109,7 +109,9 @@ def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, 
     out, whole = tmp_path / "out", tmp_path / "whole"
     spec = read_spec(spec_file, NO_TIMING)
     with monkeypatch.context() as patch:
-        patch.setattr("lungseg.harness.evaluate._score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "lungseg.harness.evaluate.score_sets", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             benchmark(spec, out)
     stored = (out / "trials/mean-mask/f0-s0/fit.json").read_bytes()

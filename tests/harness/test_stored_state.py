@@ -140,7 +140,7 @@ def test_report_refuses_tables_of_another_run(spec_file, finished, finished_once
     old = (finished / "scores.csv").read_bytes()
     spec = read_spec(spec_file, [*NO_TIMING, "approach.pixels.threshold=0.4"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lungseg.harness.evaluate._score", interrupt)
+        patch.setattr("lungseg.harness.evaluate.score_sets", interrupt)
         with pytest.raises(KeyboardInterrupt):
             benchmark(spec, finished)
     assert (finished / "scores.csv").read_bytes() == old

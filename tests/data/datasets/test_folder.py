@@ -264,7 +264,7 @@ def test_wrong_options(options, message):
 
 
 def test_unknown_datasets():
-    with pytest.raises(InputError, match="unknown dataset 'set7': choose one of cxr704, folder, phantom, or"):
+    with pytest.raises(InputError, match="'set7': choose one of cxr704, folder, phantom, truth, or"):
         find_dataset("set7", {}, None)
     with pytest.raises(InputError, match="dataset 'nowhere:Set': can't import 'nowhere'"):
         find_dataset("nowhere:Set", {}, None)
