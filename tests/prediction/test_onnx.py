@@ -97,6 +97,17 @@ def test_trees_have_no_exact_form(runtime):
     assert approach.to_module() is None
 
 
+def test_a_network_gives_the_same_maps_in_onnx_runtime(settings, runtime):
+    approach = SmallApproach(settings(), runtime)
+    approach._use_network(approach.make_network(0))
+    images = [np.random.default_rng(seed).random((40, 56), np.float32) for seed in range(4)]
+    session = onnxruntime.InferenceSession(
+        module._convert(approach.to_module().eval(), approach.prepare(images))
+    )
+    for count in (1, 4):
+        assert module._compare(session, approach, images[:count], 0.5) < 1e-5
+
+
 def test_a_network_that_flips_is_one_module(settings, runtime):
     approach = SmallApproach(settings(test_time="flip"), runtime)
     approach._use_network(approach.make_network(0))
