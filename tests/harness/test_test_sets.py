@@ -130,6 +130,8 @@ def test_without_the_training_images_nothing_is_said_of_leaks(tmp_path, spec_fil
     evaluate_results(*words, spec=spec, allow_leaks=True)
     notes = read_json(tmp_path / "out/run.json")["notes"]
     assert any("no leak audit" in note for note in notes)
+    page = (tmp_path / "out/summary.md").read_text()
+    assert "Leak audit: none was made, so training images may be among those scored" in page
 
 
 def test_two_test_sets_of_one_name_are_refused(spec_file, tmp_path):

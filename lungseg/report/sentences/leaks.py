@@ -34,7 +34,9 @@ def describe_audit(contents: Contents) -> str:
     """Return what the leak audit compared and found."""
     audit, found = contents.run["audit"], contents.run["leaks"]
     if not audit["checked"]:
-        return "Leak audit: nothing was trained, so nothing could leak"
+        trained = any(split["train"] for split in contents.run["splits"])
+        why = "none was made, so training images may be among those scored"
+        return f"Leak audit: {why if trained else 'nothing was trained, so nothing could leak'}"
     result = "none on two sides"
     if found:
         result = f"{format_count(len(found), 'pair')} on two sides: {_join_first(found)}"
