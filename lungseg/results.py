@@ -18,7 +18,7 @@ from lungseg.system.stored import DamagedError, describe_files, find_damage, rea
 FIRST_SEALED = 4  # the first FORMAT whose run.json has a hash of its own
 FORMAT = 4  # of the results directory; trials in another format are run again
 
-# docs/results.md says what each column is; its text is in benchmarks/studies/reference_pages/columns.py.
+# docs/results.md says what each column is; its text is in lungseg/report/columns.py.
 SCORE_COLUMNS = [
     *("approach", "dataset", "train_set", "n_train", "fold", "seed", "image_id", "patient", "source"),
     *("threshold", "tp", "fp", "fn", "tn"),
@@ -67,7 +67,10 @@ TABLES = {
 }
 TRIAL_TABLES = ("scores", "calibration", "history", "training", "importance")  # each trial has its rows
 # All files of a results directory but those in its folders; run.json, which makes it one, first.
-FILES = ("run.json", "summary.md", "summary.csv", "summary.tex", *(f"{table}.csv" for table in TABLES))
+FILES = (
+    *("run.json", "report.html", "summary.md", "summary.csv", "summary.tex", "summary-full.tex"),
+    *("datapackage.json", *(f"{table}.csv" for table in TABLES)),
+)
 TEXT_COLUMNS = {
     "approach", "column", "dataset", "device", "distance_unit", "image_id", "kind", "layout",
     "metric", "other", "patient", "source", "stage", "train_set", "unit",

@@ -16,7 +16,7 @@ ARROWS = {
     "timing": {"approaches", "learning", "data", "spec", "system"},
     "approaches": {"learning", "data", "system"},
     "learning": {"data", "system"},
-    "report": {"results", "system"},
+    "report": {"scoring", "results", "system"},
     "scoring": set(),
     "data": {"system"},
     "results": {"system"},

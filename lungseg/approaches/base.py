@@ -126,6 +126,14 @@ class Approach(ABC):
         """Compute features of an image for the report: float32 C x h x w, or None if there are none."""
         return None
 
+    def stage_maps(self, image: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Predict an image's map after each stage that makes one, for the report, the final map last.
+
+        Each is (what made it, float32 h x w in [0, 1] at that stage's own size). Empty if only the final
+        map is made.
+        """
+        return []
+
     def to_module(self) -> nn.Module | None:
         """Return the fitted approach as one module, from a prepared batch to its maps, for export as ONNX.
 

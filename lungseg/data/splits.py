@@ -18,6 +18,7 @@ from lungseg.system.plugins import Settings, suggest
 SIDES = ("train", "validation", "test")
 WITHOUT_TEST = ("last-fifth",)
 WITHOUT_TRAINING = ("all",)
+PUBLISHED = "published:"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -111,18 +112,22 @@ def make_splits(rule: str, samples: Sequence[Sample], options: SplitOptions) -> 
         InputError: an unknown rule, name or source; a published id that the dataset lacks; an empty side; an
             image that occurs more than once; a patient on two sides.
     """
-    name, colon, argument = rule.partition(":")
-    if name == "published" and colon:
-        splits = [_published(rule, argument, samples)]
-    elif rule in RULES:
+    require_known_rule(rule)
+    if rule in RULES:
         splits = RULES[rule](samples, options)
     else:
-        known = [*RULES, *(f"published:{name}" for name in list_published_splits())]
-        raise InputError(f"unknown split '{rule}'{suggest(rule, known, ': use')} one of {', '.join(known)}")
+        splits = [_published(rule, rule.removeprefix(PUBLISHED), samples)]
     patients = {sample.id: sample.patient for sample in samples}
     for split in splits:
         split.check(patients)
     return splits
+
+
+def require_known_rule(rule: str) -> None:
+    """Raise InputError for a rule that `make_splits` doesn't know, before any sample is read."""
+    if rule not in RULES and not rule.startswith(PUBLISHED):
+        known = [*RULES, *(f"{PUBLISHED}{name}" for name in list_published_splits())]
+        raise InputError(f"unknown split '{rule}'{suggest(rule, known, ': use')} one of {', '.join(known)}")
 
 
 def list_published_splits() -> list[str]:

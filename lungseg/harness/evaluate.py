@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lungseg.approaches.base import Approach
 from lungseg.data.sample import Sample
 from lungseg.harness.fit import RECORD as FIT_RECORD
 from lungseg.harness.fit import Progress, check_fit, drop_checkpoints, fit_trial, is_fitted
+from lungseg.learning.images.resize import resize_maps
 from lungseg.results import TABLES, write_table
 from lungseg.scoring.calibration import calibration_rows, reliability_bins
 from lungseg.scoring.maps import check_map
 from lungseg.scoring.metrics import score_map
-from lungseg.scoring.overlap import best_threshold
+from lungseg.scoring.overlap import best_threshold, image_dice
 from lungseg.system.errors import InputError, UnwritableError, describe_error, is_out_of_memory
 from lungseg.system.files import (
     explain_write_error,
@@ -168,7 +170,7 @@ def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
     }
     kept = trial.maps(directory) if trial.keeps_maps else None
     rows, calibration = score_sets(approach, trial.fold.scored, row, kept, progress)
-    pictures = _describe_pictures(trial, approach, directory) if trial.keeps_maps else {}
+    pictures = _describe_pictures(trial, approach, threshold, directory) if trial.keeps_maps else {}
     write_table(folder / "scores.csv", "scores", rows)
     write_table(folder / "calibration.csv", "calibration", calibration)
     fitted, _ = check_fit(trial, directory)
@@ -182,12 +184,13 @@ def _evaluate(trial: Trial, directory: Path, progress: Progress) -> None:
     write_record(folder / RECORD, record)  # last: it is what makes the trial done
 
 
-def _describe_pictures(trial: Trial, approach: Approach, directory: Path) -> Description:
-    """Stores the feature maps of an approach's first fold, and describes them and the trial's maps."""
+def _describe_pictures(trial: Trial, approach: Approach, threshold: float, directory: Path) -> Description:
+    """Stores what an approach's first fold has for figures, and describes it and the trial's maps."""
     folder = directory / "predictions"
     names = [path.relative_to(folder).as_posix() for path in sorted(trial.maps(directory).glob("*.png"))]
     if trial.fold is trial.entry.folds[0]:
         names += _store_features(trial, approach, folder)
+        names += _store_stage_maps(trial, approach, threshold, folder)
     return describe_files(folder, names)
 
 
@@ -291,4 +294,20 @@ def _store_features(trial: Trial, approach: Approach, folder: Path) -> list[str]
         return []
     name = f"features/{trial.entry.name}.npz"
     write_arrays(folder / name, maps=maps.astype(np.float16), image_id=np.str_(sample.id))
+    return [name]
+
+
+def _store_stage_maps(trial: Trial, approach: Approach, threshold: float, folder: Path) -> list[str]:
+    """Stores the map after each stage of the same image with its Dice, and returns their file."""
+    sample = trial.fold.evaluated[0]
+    stages = approach.stage_maps(sample.image())
+    if not stages:
+        return []
+    truth = sample.mask()
+    sized = [resize_maps(torch.from_numpy(found)[None, None], [truth.shape])[0] for _, found in stages]
+    arrays = {f"map_{index}": found.astype(np.float16) for index, (_, found) in enumerate(stages)}
+    arrays |= {"titles": np.array([title for title, _ in stages]), "image_id": np.str_(sample.id)}
+    arrays["dice"] = image_dice(sized, [truth] * len(stages), threshold)
+    name = f"stages/{trial.entry.name}.npz"
+    write_arrays(folder / name, **arrays)
     return [name]

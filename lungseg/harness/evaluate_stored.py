@@ -100,13 +100,13 @@ def evaluate_results(
     stored = Spec.model_validate(run["spec"])
     runtime, _ = usable_runtime(stored.runtime, device)
     trials = _list_stored(results, run)
+    label = name or re.sub(r"[^A-Za-z0-9._-]", "-", dataset)
+    if not re.fullmatch(FOLDER_NAME, label):
+        raise InputError(f"--name {label!r} can't be used: give letters, digits, '.', '_' and '-'")
     reporter.say("Reading data ...")
     tested = load_dataset(dataset, options)
     if not tested.dataset.has_images:
         raise InputError(f"the dataset {dataset!r} has no images to predict from: choose another one")
-    label = name or re.sub(r"[^A-Za-z0-9._-]", "-", tested.name)
-    if not re.fullmatch(FOLDER_NAME, label):
-        raise InputError(f"--name {label!r} can't be used: give letters, digits, '.', '_' and '-'")
     tested = replace(tested, name=label)
     audit, note = _audit(run, spec or stored, tested, reporter)
     if note and not allow_leaks:

@@ -12,7 +12,7 @@ from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.data.loading import LoadedDataset, load_dataset
 from lungseg.data.sample import Sample
-from lungseg.data.splits import Split, SplitOptions, make_splits
+from lungseg.data.splits import Split, SplitOptions, make_splits, require_known_rule
 from lungseg.harness.keys import facts_of_fit, make_trials
 from lungseg.harness.trial import Entry, Fold, TestSet, Trial
 from lungseg.spec import ApproachSpec, DataSpec, Spec, TestDataSpec, TrainingDataSpec
@@ -65,6 +65,8 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         device: "auto", "cpu" or "cuda", over what the spec says.
     """
     classes = [_resolve(row) for row in spec.approach]  # names and keys first: they cost nothing
+    for rule in (spec.data.split, *(row.split for row in spec.approach if row.split)):
+        require_known_rule(rule)
     runtime, problem = usable_runtime(spec.runtime, device)
     data = load_data(spec)
     folds = data.make_folds(spec.data.split)
@@ -125,6 +127,7 @@ class LoadedData:
 
 def load_data(spec: Spec) -> LoadedData:
     """Load all datasets of a spec. Raises InputError for data that can't be used."""
+    _require_different_names([spec.data.dataset, *(each.name or each.dataset for each in spec.test_data)])
     own, options = divide_options(spec.data)
     split_options = validate(SplitOptions, options, "[data]")
     evaluated = load_dataset(spec.data.dataset, own, (*DataSpec.model_fields, *SplitOptions.model_fields))
@@ -133,7 +136,6 @@ def load_data(spec: Spec) -> LoadedData:
     if other is not None:
         trained = load_dataset(other.dataset, other.options, TrainingDataSpec.model_fields)
     further = tuple(_load_further(each) for each in spec.test_data)
-    _require_different_names([evaluated.name, *(each.name for each in further)])
     return LoadedData(spec, evaluated, trained, further, split_options)
 
 

@@ -27,7 +27,8 @@ UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, (*FILES, LOCK, HOLDER)))}
 PLACES = ("trials", "parts", "models", "predictions/maps")  # "parts" is a former version's
 OTHERS = (
     *("trials/timings.json", "parts/timings.json"),
-    *("predictions/images", "predictions/truth", "predictions/features", "predictions/images.json"),
+    *("predictions/images", "predictions/truth", "predictions/features", "predictions/stages"),
+    "predictions/images.json",
 )
 OF_A_TRIAL = re.compile(r"f\d+-s\d+")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import pandas as pd
 
@@ -37,22 +38,29 @@ class Table:
     def to_markdown(self) -> str:
         """Write the table in GitHub's Markdown, with a newline at its end."""
         rule = [":--" if column in self.text else "--:" for column in range(len(self.header))]
-        body = self._format_body(escape_markdown, "**{}**")
+        body = self._format_body(escape_markdown, "**{}**".format)
         lines = [[escape_markdown(title) for title in self.header], rule, *body]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_tex(self) -> str:
-        """Write the table as a tabular that needs the package booktabs, with a newline at its end."""
-        columns = "".join("l" if column in self.text else "r" for column in range(len(self.header)))
-        header = _format_tex_row([escape_tex(title) for title in self.header])
-        body = [_format_tex_row(row) for row in self._format_body(escape_tex, r"\textbf{{{}}}")]
-        start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-        return "\n".join([start, r"\toprule", header, r"\midrule", *body, r"\bottomrule", end, ""])
+        """Write the table as a tabularx as wide as the line, whose first column takes the rest and wraps.
 
-    def _format_body(self, escape: Callable[[str], str], bold: str) -> list[list[str]]:
-        """Escape all cells; `bold` is a format that stresses one."""
+        It needs the packages booktabs and tabularx. A line break in a title makes a second line of it. Of a
+        bold cell, what stands in brackets isn't bold.
+        """
+        others = range(1, len(self.header))
+        columns = r"@{}>{\raggedright\arraybackslash}X"
+        columns += "".join("l" if column in self.text else "r" for column in others) + "@{}"
+        titles = zip_longest(*(title.split("\n") for title in self.header), fillvalue="")
+        header = [_format_tex_row([escape_tex(title) for title in line]) for line in titles]
+        body = [_format_tex_row(row) for row in self._format_body(escape_tex, _stress_tex)]
+        start, end = rf"\begin{{tabularx}}{{\linewidth}}{{{columns}}}", r"\end{tabularx}"
+        return "\n".join([start, r"\toprule", *header, r"\midrule", *body, r"\bottomrule", end, ""])
+
+    def _format_body(self, escape: Callable[[str], str], stress: Callable[[str], str]) -> list[list[str]]:
+        """Escape all cells, and stress the bold ones."""
         return [
-            [bold.format(escape(cell)) if (r, c) in self.bold else escape(cell) for c, cell in enumerate(row)]
+            [stress(escape(cell)) if (r, c) in self.bold else escape(cell) for c, cell in enumerate(row)]
             for r, row in enumerate(self.rows)
         ]
 
@@ -78,9 +86,15 @@ def format_bullets(lines: Sequence[str]) -> str:
 
 
 def _format_tex_row(cells: Sequence[str]) -> str:
-    # Braces, since a "[" right after "\\" would be read as its optional argument.
-    first = f"{{{cells[0]}}}" if cells[0].startswith("[") else cells[0]
+    # Long names may break at their low lines. A "[" or "*" right after "\\" would be read as part of it.
+    first = cells[0].replace(r"\_", r"\_\allowbreak{}")
+    first = f"{{{first}}}" if cells[0].startswith(("[", "*")) else first
     return " & ".join([first, *cells[1:]]) + r" \\"
+
+
+def _stress_tex(text: str) -> str:
+    value, bracket, rest = text.partition(" [")
+    return rf"\textbf{{{value}}}{bracket}{rest}"
 
 
 def escape_markdown(text: str) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.report.anonymous import has_private_names, write_anonymous
-from lungseg.report.contents import read_contents
+from lungseg.report.contents import list_further_contents, read_contents
 from lungseg.report.figures.all import FIGURE_SUFFIXES, FIGURES, SHOWS_IMAGES
+from lungseg.report.leaderboard import write_leaderboard
+from lungseg.report.page.page import NAME, write_page
 from lungseg.report.tables.readme import fill_readme
 from lungseg.report.write import write_report
 from lungseg.results import FILES, read_run
@@ -18,12 +20,12 @@ from lungseg.system.files import FOLDER_NAME, explain_write_error, make_folder, 
 
 
 def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -> tuple[Path, bool]:
-    """Copy tables, scores, run.json and figures to `to`/NAME; never a real X-ray, a map or a model.
+    """Copy tables, scores, run.json, page and figures to `to`/NAME; never a real X-ray, a map or a model.
 
     Names of images and patients of a dataset of people that isn't public are replaced by numbers, unless
     `keep_names`. NAME is the benchmark's. What was published under it before is replaced once the new copy
-    is complete. Return the folder, and whether `readme`, which need not exist, has a block of this name, now
-    filled.
+    is complete. The index of `to` is written anew. Return the folder, and whether `readme`, which need not
+    exist, has a block of this name, now filled.
 
     Raises InputError, with nothing changed, if there is no finished benchmark or it is damaged, a link is
     among its files, its name can't be a spec's, or the target is no published result, is in `directory`,
@@ -48,7 +50,10 @@ def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -
             for file in _list_files(directory, shows_people):
                 shutil.copyfile(directory / file, new / file)
         contents = read_contents(new)
+        if shows_people:
+            write_page(contents, list_further_contents(contents))  # in a folder that holds no picture
         _swap_in(new, target, old)
+        write_leaderboard(to)
     except OSError as error:
         raise explain_write_error(target, error) from error
     return target, readme.exists() and fill_readme(readme, contents)
@@ -82,7 +87,8 @@ def _list_files(directory: Path, shows_people: bool) -> list[str]:
     """Return what is copied, as paths below `directory`."""
     stems = [stem for stem in FIGURES if not (shows_people and stem in SHOWS_IMAGES)]
     figures = [f"figures/{stem}{suffix}" for stem in stems for suffix in FIGURE_SUFFIXES]
-    files = [file for file in (*FILES, *figures) if (directory / file).exists()]
+    kept = [file for file in FILES if not (shows_people and file == NAME)]
+    files = [file for file in (*kept, *figures) if (directory / file).exists()]
     for file in ("figures", *files):
         if (directory / file).is_symlink():
             raise InputError(f"{directory / file} is a link: put the file itself there before publishing")

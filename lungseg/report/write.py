@@ -1,13 +1,18 @@
-"""Write the tables and figures of a results directory from one reading of its files."""
+"""Write the tables, figures and page of a results directory from one reading of its files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungseg.report.contents import Contents, read_contents
+from lungseg.report.contents import Contents, list_further_contents, read_contents
 from lungseg.report.figures.all import draw_figures
+from lungseg.report.leaderboard import write_leaderboard
+from lungseg.report.page.page import write_page
 from lungseg.report.tables.summary import write_tables
+from lungseg.results import read_run
+from lungseg.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -15,15 +20,38 @@ class Report:
     """What was read and written, for a caller to print."""
 
     contents: Contents
-    summary: str  # the text of summary.md
+    page: Path  # report.html
 
 
-def write_report(directory: Path) -> Report:
-    """Write summary.md, summary.csv, summary.tex and the figures of a results directory.
+def write_report(directory: Path, columns: Sequence[str] | None = None) -> Report:
+    """Write the summaries, the figures and report.html of a results directory.
 
-    Raises InputError if it holds no results or damaged ones, or can't be written.
+    `columns` of summary.csv are those of summary.tex. Raises InputError if the directory holds no results or
+    damaged ones, or can't be written, or a column doesn't exist.
     """
     contents = read_contents(directory)
-    summary = write_tables(contents)
+    further = list_further_contents(contents)
+    write_tables(contents, further, columns)
     draw_figures(contents)
-    return Report(contents, summary)
+    return Report(contents, write_page(contents, further))
+
+
+def write_reports(folder: Path) -> tuple[Path, list[str]]:
+    """Write the reports of all published results below a folder, and its index anew.
+
+    Return the index, and a sentence for each result that can't be read. Raises InputError if there is no
+    result, or a report can't be written.
+    """
+    found = sorted(path.parent for path in folder.glob("*/run.json"))
+    if not found:
+        raise InputError(f"{folder} holds no results: name a results directory, or a folder of several")
+    problems = []
+    for directory in found:
+        try:
+            read_run(directory)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        write_report(directory)
+    write_leaderboard(folder)
+    return folder / "index.html", problems

@@ -51,16 +51,19 @@ def find_reached_modules(*roots: str | type) -> dict[str, Path]:
     # In a fixed order, as two folders may hold a module of the same name.
     folders = list(dict.fromkeys(folder for name in (PACKAGE, *names) for folder in _homes(name)))
     found: dict[str, Path] = {}
-    waiting = list(names)
+    waiting, seen = list(names), set()
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         file = _file_of(name, folders) or (_script_of(name) if name in names else None)
         if file is None and name in names:
             raise InputError(
                 f"the module {name!r} has no source file, so nothing shows whether its code changed: keep "
                 "its .py file beside it"
             )
-        if file is None or name in found:
+        if file is None:
             continue
         found[name] = file
         waiting += _imports(file, _stamp(file), name)

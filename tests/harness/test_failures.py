@@ -123,7 +123,10 @@ def test_the_second_of_three_rows_fails_and_the_others_have_their_table(
     assert reason in failure["reason"]
     assert str(tmp_path) not in failure["reason"]
     assert "failed: evil, fold 0, seed 0" in capsys.readouterr().out
-    assert "evil has no row, because a trial of it failed: evil, fold 0, seed 0" in report.summary
+    assert (
+        "evil has no row, because a trial of it failed: evil, fold 0, seed 0"
+        in report.page.with_name("summary.md").read_text()
+    )
     assert (out / "scores.csv").read_bytes() == (finished_once / "scores.csv").read_bytes()
     if where.endswith("Error"):
         assert "in fail" in (out / "trials/evil/f0-s0/traceback.txt").read_text()

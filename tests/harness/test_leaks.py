@@ -62,7 +62,11 @@ def test_a_leak_ends_the_run_before_anything_is_fitted(leaky, tmp_path):
 
 def test_an_allowed_leak_stands_in_every_table(leaky, tmp_path):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(leaky, [*NO_TIMING, "data.allow_leaks=true"]), out).summary
+    summary = (
+        benchmark(read_spec(leaky, [*NO_TIMING, "data.allow_leaks=true"]), out)
+        .page.with_name("summary.md")
+        .read_text()
+    )
     record = read_json(out / "run.json")
     assert record["leaks_allowed"] is True
     assert record["audit"]["checked"] == 16
@@ -126,6 +130,8 @@ def test_look_alikes_are_told_and_end_no_run(clinic, tmp_path, monkeypatch):
     pair = next(pair for pair in combinations(side, 2) if side[pair[0]] != side[pair[1]])
     alike = Pair("look-alike", ("folder", pair[0]), ("folder", pair[1]), 0.7)
     monkeypatch.setattr("lungseg.harness.leaks.compare_samples", lambda *_: Findings([], [alike], []))
-    summary = benchmark(read_spec(clinic, NO_TIMING), tmp_path / "out").summary
+    summary = (
+        benchmark(read_spec(clinic, NO_TIMING), tmp_path / "out").page.with_name("summary.md").read_text()
+    )
     assert f"{pair[0]} and {pair[1]} (folder) may show the same person" in summary
     assert "Leaks allowed" not in summary

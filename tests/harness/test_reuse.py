@@ -30,7 +30,11 @@ def published(finished, tmp_path):
 
 def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, computed):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published).summary
+    summary = (
+        benchmark(read_spec(spec_file, NO_TIMING), out, reuse=published)
+        .page.with_name("summary.md")
+        .read_text()
+    )
     assert computed == ["mean-mask, fold 0, seed 0", "pixels, fold 0, seed 0"]  # their maps are drawn
     for table in ("scores", "calibration", "statistics"):
         assert (out / f"{table}.csv").read_bytes() == (published / f"{table}.csv").read_bytes()
@@ -96,7 +100,11 @@ def test_the_layout_of_images_counts(spec_file, monkeypatch):
 
 def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, computed):
     changed = [*NO_TIMING, "approach.pixels.size=20"]
-    summary = benchmark(read_spec(spec_file, changed), tmp_path / "out", reuse=published).summary
+    summary = (
+        benchmark(read_spec(spec_file, changed), tmp_path / "out", reuse=published)
+        .page.with_name("summary.md")
+        .read_text()
+    )
     assert "pixels, fold 0, seed 1" in computed
     assert "Taken over" not in summary
 

@@ -2,10 +2,9 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from lungseg.learning.networks.training import Training
 from lungseg.report.figures.importance import draw_importance
 from lungseg.results import read_table
 from lungseg.scoring.metrics import score_mask
-from lungseg.spec import read_spec
+from lungseg.spec import Spec, read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json
 from tests.tiny import NO_TIMING, SPEC
@@ -27,9 +26,9 @@ from tests.tiny import NO_TIMING, SPEC
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-def test_a_whole_benchmark_with_timings(spec_file, tmp_path):
+def test_a_whole_benchmark_with_timings(spec_file, tmp_path, forks):
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file), out).summary
+    summary = benchmark(read_spec(spec_file), out).page.with_name("summary.md").read_text()
     assert "pixels" in summary
     scores = read_table(out, "scores")
     test_images = read_json(out / "run.json")["splits"][0]["evaluated"]
@@ -88,7 +87,11 @@ def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypat
     monkeypatch.setattr(
         "lungseg.harness.run.run_trial", lambda *_: pytest.fail("computed a stored trial again")
     )
-    summary = benchmark(read_spec(spec_file, [*NO_TIMING, 'approach.pixels.group="the pixels"']), out).summary
+    summary = (
+        benchmark(read_spec(spec_file, [*NO_TIMING, 'approach.pixels.group="the pixels"']), out)
+        .page.with_name("summary.md")
+        .read_text()
+    )
     assert read_json(out / "run.json")["approaches"][1]["group"] == ["the pixels"]
     assert "## Ablation: the pixels" in summary
 
@@ -121,28 +124,32 @@ def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, 
     assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
+def run_storing_each_step(spec: Spec, out: Path) -> None:
+    os.environ["LUNGSEG_CHECKPOINT_SECONDS"] = "0"
+    benchmark(spec, out)
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no fork here")
 def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys, monkeypatch):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "tests.learning.networks.small_network:SmallApproach"\n'
                          'name = "net"\nsize = 32\nepochs = 20\nbatch_size = 4\n')  # fmt: skip
-    changes = [*NO_TIMING, "seeds=[0]"]
-    words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file)]
-    words += [word for change in changes for word in ("--set", change)]
+    # OpenMP's threads don't survive a fork: one needs none of them.
+    spec = read_spec(spec_file, [*NO_TIMING, "seeds=[0]", "runtime.threads=1"])
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL,
-                               env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"})  # fmt: skip
+    process = get_context("fork").Process(target=run_storing_each_step, args=(spec, killed))
+    process.start()
     checkpoint = killed / "trials/net/f0-s0/checkpoints/last.pt"
     cpu = torch.device("cpu")
     for _ in range(3000):
         state = load_state(checkpoint, cpu)
-        if (state and state["epoch"]) or process.poll() is not None:
+        if (state and state["epoch"]) or not process.is_alive():
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (killed / "scores.csv").exists()
     state = load_state(checkpoint, cpu)
     assert 1 <= state["epoch"] < 20
-    spec = read_spec(spec_file, changes)
     begun, resume = [], Training.resume
 
     def resumed(training, path):
@@ -173,7 +180,7 @@ def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):
 def test_an_approach_with_a_split_of_its_own(spec_file, tmp_path):
     out = tmp_path / "out"
     changes = [*NO_TIMING, "evaluate_on=validation", "approach.pixels.split=last-fifth", "seeds=[0]"]
-    summary = benchmark(read_spec(spec_file, changes), out).summary
+    summary = benchmark(read_spec(spec_file, changes), out).page.with_name("summary.md").read_text()
     scores = read_table(out, "scores")
     assert set(scores.query("approach == 'pixels'")["image_id"]) == {"phantom-0010", "phantom-0011"}
     assert len(read_json(out / "run.json")["splits"]) == 2

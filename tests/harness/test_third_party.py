@@ -66,7 +66,7 @@ def test_a_third_partys_class_and_one_that_cannot_run_here(spec_file, tmp_path):
     entries += '[[approach]]\nuse = "tests.harness.test_third_party:Unable"\nname = "unable"\n'
     spec_file.write_text(SPEC + entries)
     out = tmp_path / "out"
-    summary = benchmark(read_spec(spec_file, NO_TIMING), out).summary
+    summary = benchmark(read_spec(spec_file, NO_TIMING), out).page.with_name("summary.md").read_text()
     assert "it needs a device that is not here" in summary
     scores = read_table(out, "scores")
     assert set(scores["approach"]) == {"mean-mask", "pixels", "half"}

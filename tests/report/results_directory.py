@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lungseg.report.contents import Contents, read_contents
+from lungseg.report.contents import Contents, list_further_contents, read_contents
 from lungseg.report.tables.summary import write_tables
 from lungseg.results import FORMAT, TABLES, finish_run, write_table
 from lungseg.system.files import read_json
@@ -41,7 +41,9 @@ def read_edited(directory: Path) -> Contents:
 
 def write_summary(directory: Path) -> str:
     """Write the tables of an edited results directory; return summary.md."""
-    return write_tables(read_edited(directory))
+    contents = read_edited(directory)
+    write_tables(contents, list_further_contents(contents))
+    return (directory / "summary.md").read_text(encoding="utf-8")
 
 
 def approach_record(name: str, use: str = "x", **changes: Any) -> dict[str, Any]:
@@ -110,6 +112,10 @@ def write_predictions(directory: Path) -> None:
     features = directory / "predictions/features/pixels.npz"
     features.parent.mkdir(parents=True)
     np.savez(features, maps=maps, image_id=IDS[0])
+    stages = directory / "predictions/stages/pixels.npz"
+    stages.parent.mkdir(parents=True)
+    made = {"map_0": np.full((8, 8), 0.25, np.float16), "map_1": np.eye(16, dtype=np.float16)}
+    np.savez(stages, **made, titles=["shape prior", "stage 1"], dice=[0.5, 0.8], image_id=IDS[0])
     record_pictures(directory)
 
 

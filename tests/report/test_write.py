@@ -11,9 +11,11 @@ from lungseg.report import contents
 from lungseg.report.write import write_report
 from lungseg.results import TABLES
 
+SUMMARIES = ("summary.md", "summary.csv", "summary.tex", "summary-full.tex")
+
 
 def test_tables_and_figures_are_written(reported: Path) -> None:
-    assert {path.name for path in reported.glob("summary.*")} == {"summary.md", "summary.csv", "summary.tex"}
+    assert {path.name for path in reported.glob("summary*")} == set(SUMMARIES)
     assert (reported / "figures" / "dice.png").exists()
 
 
@@ -29,5 +31,5 @@ def test_each_table_is_read_once(results: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("lungseg.report.write.draw_figures", lambda contents: [])
     report = write_report(results)
     assert reads == dict.fromkeys(TABLES, 1)
-    assert report.summary == (results / "summary.md").read_text()
+    assert report.page == results / "report.html"
     assert report.contents.run["name"] == "tiny"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.studies.reference_pages.columns import DESCRIPTIONS
 from benchmarks.studies.reference_pages.markdown import link_sections, make_table
 from benchmarks.studies.reference_pages.spec_page import COMMAND
+from lungseg.report.columns import DESCRIPTIONS, ROWS
 from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES
+from lungseg.report.figures.captions import CAPTIONS
 from lungseg.report.numbers.quality import MAIN_COLUMNS
 from lungseg.results import FILES, TABLES
 
@@ -18,17 +19,12 @@ print(scores.groupby("approach")["dice"].mean().sort_values())
 """
 FILE_TEXTS = {
     "run.json": "The spec, versions, machine, hashes of data, split and weights. Why cells are empty.",
+    "report.html": "The page to look at, in one file. It needs no network.",
     "summary.md": "All tables to read, and what may be concluded from them.",
-    "summary.csv": "The main table, for a program.",
-    "summary.tex": "The main table, for LaTeX.",
-    "scores.csv": "A row for each image, approach, fold and seed.",
-    "history.csv": "A row for each step of a training.",
-    "training.csv": "A row for each training.",
-    "timings.csv": "A row for each approach, stage, runtime and batch size.",
-    "timing_pairs.csv": "Ratios of the times of two approaches, at batch size 1.",
-    "calibration.csv": "A row for each training and bin of predicted probabilities.",
-    "importance.csv": "A row for each input of a regressor: how much it is used.",
-    "statistics.csv": "Means, intervals, differences and tests over patients.",
+    "summary.tex": "The main table for a paper, in LaTeX.",
+    "summary-full.tex": "The same with more columns.",
+    "datapackage.json": "Name, type, unit and meaning of each column of each CSV file, for programs.",
+    **{f"{name}.csv": text for name, text in ROWS.items()},
 }
 FOLDER_TEXTS = {
     "figures/": "Each figure as PNG and as PDF.",
@@ -37,19 +33,20 @@ FOLDER_TEXTS = {
     "predictions/truth/": "Their true masks.",
     "predictions/maps/": "Predicted probability maps of the first seed, as NAME/f0-s0. 255 is probability 1.",
     "predictions/features/": "Feature maps of one image, for approaches that have them.",
+    "predictions/stages/": "The maps after each stage for the same image, of approaches with stages.",
     "predictions/images.json": "Hashes of these pictures.",
     ".lock": "Keeps a second run out of the directory.",
     "trials/": "What a stopped run goes on from, and the tables of each training.",
 }
+# What there is to say of a table beyond what a row of it is.
 TABLE_TEXTS = {
-    "scores": """A row for each image, approach, fold and seed. Masks have the size of the true mask.
-If both masks are empty, overlaps are 1 and distances are 0. If one is empty, overlaps are 0 and distances
-are the image's diagonal. The definitions are in [scoring.md](scoring.md).""",
-    "timings": """A row for each approach, stage, runtime and batch size.
-How they are measured is in [timing.md](timing.md).""",
-    "timing_pairs": """A row for each two approaches, and for each approach with itself. The batch size is 1.
+    "scores": """Masks have the size of the true mask. If both masks are empty, overlaps are 1 and distances
+are 0. If one is empty, overlaps are 0 and distances are the image's diagonal.
+The definitions are in [scoring.md](scoring.md).""",
+    "timings": "How they are measured is in [timing.md](timing.md).",
+    "timing_pairs": """Each approach has a row with itself, too.
 Each ratio is taken within a round, so a machine that becomes slower affects both.""",
-    "summary": "A row for each approach and each device that it was timed on. The best mean Dice is first.",
+    "summary": "The best mean Dice is first.",
 }
 KINDS = {
     "mean": "The mean of a metric over patients.",
@@ -59,26 +56,9 @@ KINDS = {
     "friedman": "The test that all approaches rank alike. `value` is chi-square.",
     "critical-difference": "How far apart two mean ranks must be (Nemenyi, 0.05).",
 }
-FIGURE_TEXTS = {
-    "samples": "Eight images with the outlines of their true masks.",
-    "feature-maps": "All feature maps of one image.",
-    "curves": "Loss, accuracy and Dice during training.",
-    "cases": "The best, the median and the worst image: the truth, and what each approach predicts.",
-    "dice": "Dice of each image, a row for each approach.",
-    "accuracy-time": "Mean Dice against the time of an image. Up and left is better.",
-    "differences": "The difference of each two approaches with its interval. A filled mark means p < .05.",
-    "dice-violins": "How Dice is distributed, and how the same images do with the next approach.",
-    "critical-difference": "Mean ranks. A bar joins approaches without a difference by Nemenyi's test.",
-    "lung-area": "Predicted minus true area against their mean (Bland and Altman).",
-    "reliability": "Predicted probability against the share of pixels that is lung. On the diagonal is best.",
-    "throughput": "Images a second against the batch size.",
-    "stages": "Where the time of a prediction goes.",
-    "importance": "Which inputs the trees of a pixel regressor use.",
-    "ablation": "Mean Dice of each row of an ablation, a panel for each group.",
-}
 HEAD = f"""# What a results directory holds
 
-`lungseg benchmark SPEC` writes into `results/NAME`. NAME is the `name` of the spec. Begin with `summary.md`.
+`lungseg benchmark SPEC` writes into `results/NAME`. NAME is the `name` of the spec. Begin with `report.html`.
 
 This page has each file, each column and each figure. It is generated by `{COMMAND}`.
 
@@ -91,6 +71,31 @@ LOADING = f"""## Load a table in pandas
 An empty cell is a value that is missing. The reason for whole columns is in `run.json`, under "empty".
 Numbers have nine significant digits.
 
+The tables are tidy: one header line, one row for each observation, one value in each cell, no unit.
+`datapackage.json` has the same names, units and texts, and the type of each column, as a
+[Data Package](https://datapackage.org). Libraries for Python, R and Julia read it.
+
+"""
+PAPER = r"""## Put the table into a paper
+
+`summary.tex` fits the text width of a plain article. Its first line names the packages that it needs.
+
+```latex
+\documentclass{article}
+\usepackage{booktabs,tabularx}
+\begin{document}
+\input{results/NAME/summary}
+Table~\ref{tab:NAME} shows \dots
+\end{document}
+```
+
+- The label is `tab:NAME`. Any sign in NAME that is no letter, digit or hyphen becomes a hyphen.
+- `lungseg report DIR --columns dice,hd95,pooled_f1` writes it with other columns: any of
+  [`summary.csv`](#summarycsv), at most seven with the approach.
+- In an article with two columns, write `table*` instead of `table`: the table is as wide as both.
+- `summary-full.tex` has more columns, in blocks one below the other. Its label is `tab:NAME-full`.
+- The table has no provenance. Take it from `summary.md` or `run.json` into your text.
+
 """
 
 
@@ -99,14 +104,13 @@ def make_results_page() -> str:
     tables = [f"`{name}`" for name in FOLDER_TEXTS]
     files = [(f"`{name}`", FILE_TEXTS[name]) for name in FILES]
     files += list(zip(tables, FOLDER_TEXTS.values(), strict=True))
-    figures = [
-        (f"`{name}`", FIGURE_TEXTS[name], "never" if name in SHOWS_IMAGES else "yes") for name in FIGURES
-    ]
+    figures = [(f"`{name}`", CAPTIONS[name], "never" if name in SHOWS_IMAGES else "yes") for name in FIGURES]
     page = "\n".join(
         [
             HEAD + "## Files\n\n" + make_table(["file or folder", "what it holds"], files),
             "`lungseg publish` copies the files and the figures. It copies no other folder.\n",
             LOADING.rstrip("\n") + "\n",
+            PAPER.rstrip("\n") + "\n",
             *(_make_section(name) for name in sorted(COLUMNS, key=list(DESCRIPTIONS).index)),
             "## Figures\n\nA figure whose data is missing is left out.\n",
             make_table(["figure", "what it shows", "published for X-rays of people"], figures),
@@ -121,7 +125,7 @@ def _make_section(name: str) -> str:
         unit, text, empty = DESCRIPTIONS[name][column]
         rows.append([f"`{column}`", unit or "–", text, empty or "never"])
     table = make_table(["column", "unit", "what it is", "empty when"], rows)
-    text = TABLE_TEXTS.get(name) or FILE_TEXTS[f"{name}.csv"]
+    text = "\n".join(part for part in (ROWS[name], TABLE_TEXTS.get(name, "")) if part)
     parts = [f"## `{name}.csv`", text, table]
     if name == "statistics":
         parts += ["The column `kind` says what a row is:", make_table(["kind", "what it is"], _quote(KINDS))]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 TIMES = ("seconds", "items_per_s", "peak_memory_mib", "wait_share")  # columns of training.csv
 TIMED = ("timings.csv", "timing_pairs.csv")
-SUMMARY = ("summary.md", "summary.csv", "summary.tex")
+SUMMARY = ("report.html", "summary.md", "summary.csv", "summary.tex", "summary-full.tex", "datapackage.json")
 STORED = ("models", "predictions")
 
 

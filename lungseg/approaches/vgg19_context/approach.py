@@ -147,7 +147,7 @@ class Vgg19Context(Approach):
 
     @torch.inference_mode()
     def _run_cascade(self, shared: SharedPlanes) -> Tensor:
-        return run_cascade(self.cascade, shared)
+        return run_cascade(self.cascade, shared)[-1]
 
     @torch.inference_mode()
     def feature_maps(self, image: np.ndarray) -> np.ndarray:
@@ -156,6 +156,16 @@ class Vgg19Context(Approach):
         maps = [shared.planes[self.settings.grid][:, : shared.image_count]]
         maps += [] if shared.prior is None else [resample(shared.prior, self.settings.grid)]
         return torch.cat(maps, 1)[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def stage_maps(self, image: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Predict the shape prior's map, if there is one, then that of each stage at its own grid."""
+        maps = run_cascade(self.cascade, self._compute_planes(self.prepare([image])))
+        titles = ["shape prior"] if self.settings.shape_prior else []
+        titles += [f"stage {number}" for number in range(1, len(self.cascade) + 1)]
+        if len(maps) == 1:
+            return []
+        return [(title, each[0, 0].cpu().numpy()) for title, each in zip(titles, maps, strict=True)]
 
     def importance(self) -> list[tuple[str, str, float]]:
         """List the gain shares of each stage's trees; "map 1" is what stage 1 predicted."""

@@ -33,9 +33,12 @@ def predict_map(stage: CascadeStage, shared: SharedPlanes, earlier: list[Tensor]
     return values.view(len(columns), 1, stage.grid, stage.grid).clamp(0, 1)
 
 
-def run_cascade(stages: list[CascadeStage], shared: SharedPlanes) -> Tensor:
-    """Predict the last stage's map N x 1 x G x G in [0, 1]; the free planes of `shared` are overwritten."""
-    earlier = [] if shared.prior is None else [shared.prior]
+def run_cascade(stages: list[CascadeStage], shared: SharedPlanes) -> list[Tensor]:
+    """Predict each stage's map N x 1 x G x G in [0, 1]; the free planes of `shared` are overwritten.
+
+    The shape prior's map, if there is one, is the first of the list.
+    """
+    maps = [] if shared.prior is None else [shared.prior]
     for stage in stages:
-        earlier.append(predict_map(stage, shared, earlier))
-    return earlier[-1]
+        maps.append(predict_map(stage, shared, maps))
+    return maps

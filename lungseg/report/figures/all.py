@@ -12,21 +12,25 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lungseg.report.contents import Contents
-from lungseg.report.figures.ablation import draw_ablation
 from lungseg.report.figures.accuracy_time import draw_accuracy_time
 from lungseg.report.figures.calibration import draw_lung_area, draw_reliability
-from lungseg.report.figures.comparisons import draw_critical_difference, draw_differences
+from lungseg.report.figures.comparisons import draw_ablation, draw_differences
 from lungseg.report.figures.curves import draw_curves
 from lungseg.report.figures.dice import draw_dice, draw_dice_violins
 from lungseg.report.figures.images import draw_cases, draw_feature_maps, draw_samples
 from lungseg.report.figures.importance import draw_importance
+from lungseg.report.figures.pipeline import draw_pipeline
+from lungseg.report.figures.ranks import draw_critical_difference, draw_rank_stability
+from lungseg.report.figures.stage_maps import draw_stage_maps
 from lungseg.report.figures.style import save_figure, use_house_style
 from lungseg.report.figures.timing import draw_stages, draw_throughput
 
 # Each draws from the stored results, or returns None if these lack what it needs.
 FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "samples": draw_samples,
+    "pipeline": draw_pipeline,
     "feature-maps": draw_feature_maps,
+    "stage-maps": draw_stage_maps,
     "curves": draw_curves,
     "cases": draw_cases,
     "dice": draw_dice,
@@ -34,6 +38,7 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "differences": draw_differences,
     "dice-violins": draw_dice_violins,
     "critical-difference": draw_critical_difference,
+    "rank-stability": draw_rank_stability,
     "lung-area": draw_lung_area,
     "reliability": draw_reliability,
     "throughput": draw_throughput,
@@ -45,11 +50,11 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
 FIGURE_SUFFIXES = (".png", ".pdf")
 
 # Figures that show X-rays: never published if these are of real people.
-SHOWS_IMAGES = {"samples", "feature-maps", "cases"}
+SHOWS_IMAGES = {"samples", "pipeline", "feature-maps", "stage-maps", "cases"}
 
 # Figures with every approach, or every pair of them, in one panel: the dozens of an ablation would not fit,
 # and it has a figure of its own.
-OF_A_FEW = {"dice", "differences", "critical-difference", "reliability"}
+OF_A_FEW = {"dice", "differences", "critical-difference", "rank-stability", "reliability"}
 
 
 def draw_figures(contents: Contents) -> list[Path]:

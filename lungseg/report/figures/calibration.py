@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from lungseg.report.contents import Contents
 from lungseg.report.figures.style import (
     DARK,
+    DOUBLE,
     SINGLE,
     add_legend_below,
     assign_colours,
@@ -24,6 +25,7 @@ from lungseg.report.markup import format_signed
 from lungseg.report.numbers.quality import compute_calibration_error
 
 MOST_PANELS = 6
+FEWEST = 0.001  # of an approach's pixels: a bin with fewer isn't drawn, for its share of lung is chance
 NORMAL_95 = 1.96
 
 
@@ -39,18 +41,15 @@ def draw_lung_area(contents: Contents) -> Figure | None:
     names = ([name for name in names if name not in contents.baselines] or names)[:MOST_PANELS]
     if not names:
         return None
-    columns = min(2, len(names))
-    rows = -(-len(names) // columns)
-    figure = make_figure(SINGLE, 1.6 * rows + 0.45)
+    rows = 2 if len(names) == MOST_PANELS else 1
+    columns = len(names) // rows
+    figure = make_figure(SINGLE if columns < 3 else DOUBLE, 1.6 * rows + 0.45)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    palette = assign_colours(contents.names, contents.baselines)
-    for axes, name in zip(grid.flat, names, strict=False):
+    palette = assign_colours(contents)
+    for axes, name in zip(grid.flat, names, strict=True):
         _draw_agreement(axes, areas[areas["approach"] == name], palette[name])
         look = {"color": darken(palette[name]), "fontsize": 7, "fontweight": "bold"}
         axes.set_title(wrap_name(name, 22), loc="left", pad=20, **look)
-    for axes in grid.flat[len(names) :]:
-        axes.axis("off")
-        grid[-2, -1].tick_params(labelbottom=True)
     count = format_n(areas[areas["approach"].isin(names)].groupby("approach").size())
     figure.supxlabel(f"mean of true and predicted lung area,\n% of the image; {count} images", fontsize=8)
     figure.supylabel("predicted − true area,\n% of the image", fontsize=8, multialignment="center")
@@ -80,48 +79,52 @@ def _draw_agreement(axes: Axes, areas: pd.DataFrame, colour: str) -> None:
     axes.scatter(areas["mean"], differences, s=6, color=colour, alpha=0.5, linewidths=0)
     axes.axhline(0, color="#AAAAAA", linewidth=0.6, zorder=0)
     axes.axhline(bias, color=DARK, linewidth=1)
-    text = f"bias {format_signed(bias)}"
+    text = f"bias {format_signed(bias)} % of the image"
     if np.isfinite(spread):
         for limit in (bias - spread, bias + spread):
             axes.axhline(limit, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)))
-        text += f"\nlimits {format_signed(bias - spread)}, {format_signed(bias + spread)}"
+        text += f"\nlimits {format_signed(bias - spread)} %, {format_signed(bias + spread)} %"
     axes.text(0, 1.03, text.replace("-", "−"), transform=axes.transAxes, fontsize=6, va="bottom", color=DARK)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def draw_reliability(contents: Contents) -> Figure | None:
-    """Draw a reliability diagram: the share of lung among pixels by their probability, and their number."""
+    """Draw a reliability diagram: the share of lung among pixels by their probability, and their number.
+
+    Bins with less than FEWEST of an approach's pixels are left out.
+    """
     bins = collect_reliability(contents.calibration)
+    bins["part"] = bins["count"] / bins.groupby("approach")["count"].transform("sum")
+    bins = bins[bins["part"] >= FEWEST]
     names = contents.sort_names(bins["approach"])
     if not names:
         return None
-    figure = make_figure(SINGLE, 3.7)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    palette = assign_colours(contents.names, contents.baselines)
+    figure = make_figure(DOUBLE, 3.3)
+    left, right = figure.subplots(1, 2)
+    palette = assign_colours(contents)
     handles = []
-    diagonal = {"color": "#888888", "linewidth": 0.8, "linestyle": (0, (4, 2))}
-    upper.plot([0, 1], [0, 1], **diagonal)
+    left.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle=(0, (4, 2)))
+    look = {"color": "#666666", "fontsize": 6.5, "rotation": 45, "rotation_mode": "anchor"}
+    left.text(0.72, 0.74, "calibrated", transform_rotates_text=True, **look)
     for name in names:
         part = bins[bins["approach"] == name]
         look = {"color": palette[name], "marker": "o", "markersize": 2.5, "linewidth": 1}
-        upper.plot(part["mean_probability"], part["lung_share"], **look)
-        lower.plot(part["mean_probability"], 100 * part["count"] / part["count"].sum(), **look)
-        label = f"{name}: ECE {100 * compute_calibration_error(contents.calibration, name):.1f} %"
-        handles.append(Line2D([], [], **look, label=label))
-    upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="true share of lung pixels")
-    upper.grid()
-    rarest = 100 * (bins["count"] / bins.groupby("approach")["count"].transform("sum")).min()
-    bottom = 10 ** np.floor(np.log10(rarest)) / 1.3  # whole decades, so that at least two have a tick
-    lower.set(yscale="log", ylim=(bottom, 130))
-    lower.set(ylabel="pixels, %", xlabel="mean predicted probability of lung")
-    lower.yaxis.set_major_locator(LogLocator(numticks=6))
-    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    lower.yaxis.set_minor_formatter(NullFormatter())
-    lower.grid()
-    handles.append(Line2D([], [], **diagonal, label="calibrated"))
-    figure.align_ylabels()
-    add_legend_below(figure, handles, "ECE: expected calibration error")
+        left.plot(part["mean_probability"], part["lung_share"], **look)
+        right.plot(part["mean_probability"], 100 * part["part"], **look)
+        error = 100 * compute_calibration_error(contents.calibration, name)
+        handles.append(Line2D([], [], **look, label=f"{name}: ECE {error:.1f} %"))
+    left.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="true share of lung pixels")
+    right.set(xlim=(-0.02, 1.02), yscale="log", ylim=(100 * FEWEST / 1.3, 130), ylabel="pixels, %")
+    right.yaxis.set_major_locator(LogLocator(numticks=6))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    for axes in (left, right):
+        axes.set_xlabel("mean predicted probability of lung")
+        axes.grid()
+    note = "Bins with less than 0.1 % of an approach's pixels are left out"
+    figure.suptitle(f"ECE: expected calibration error. {note}", fontsize=7)
+    add_legend_below(figure, handles)
     return figure
 
 

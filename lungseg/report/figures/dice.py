@@ -31,6 +31,7 @@ from lungseg.report.figures.style import (
 BIN = 9  # pixels: points that are nearer get different heights
 REACH = 0.26  # the largest such height, in rows
 MOST_VIOLINS = 6
+FEWEST_IMAGES = 20  # of a violin: of fewer a density is a guess
 HALF = 0.27  # a violin's half height; the rest of the row is for the lines
 PALE, WORSE = "#999999", "#B2182B"
 MEDIAN = {"marker": "o", "linestyle": "", "markersize": 3.5, "color": "white"}
@@ -45,13 +46,13 @@ def draw_dice(contents: Contents) -> Figure | None:
         return None
     figure = make_figure(DOUBLE, 0.42 * len(names) + 0.8)
     axes = figure.subplots()
-    palette = assign_colours(contents.names, contents.baselines)
+    palette = assign_colours(contents)
     set_dice_scale(axes, "x", images[names].to_numpy().ravel())
     limits = axes.get_xlim()
     for row, name in enumerate(names):
         values = np.clip(images[name].dropna().to_numpy(), *limits)
         _draw_box(axes, values, row, contents.find_statistic(name, "dice")["value"])
-        heights = row + _spread_points(axes.transData.transform(np.column_stack([values, values * 0]))[:, 0])
+        heights = row + spread_points(axes.transData.transform(np.column_stack([values, values * 0]))[:, 0])
         look = {"s": 8, "alpha": 0.6, "linewidths": 0, "zorder": 2, "rasterized": len(values) > 2000}
         axes.scatter(values, heights, color=palette[name], **look)
     name_rows(axes, [wrap_name(name, 26) for name in names], [palette[name] for name in names])
@@ -73,7 +74,7 @@ def _draw_box(axes: Axes, values: np.ndarray, row: int, mean: float) -> None:
     axes.plot(mean, row, "D", **look)
 
 
-def _spread_points(places: np.ndarray) -> np.ndarray:
+def spread_points(places: np.ndarray) -> np.ndarray:
     """Return heights around 0 for points at `places` (pixels), so that no point hides another."""
     bins = np.round(places / BIN).astype(int)
     heights = np.zeros(len(places))
@@ -88,14 +89,17 @@ def _spread_points(places: np.ndarray) -> np.ndarray:
 
 
 def draw_dice_violins(contents: Contents) -> Figure | None:
-    """Draw violins of Dice per image of the best approaches, the same images joined between neighbours."""
+    """Draw violins of Dice per image of the best approaches, the same images joined between neighbours.
+
+    None if one of them was scored on fewer than FEWEST_IMAGES.
+    """
     images = contents.image_dice
     names = [name for name in contents.ranked if name in images][:MOST_VIOLINS]
-    if not names:
+    if not names or images[names].count().min() < FEWEST_IMAGES:
         return None
     figure = make_figure(SINGLE, 0.6 * len(names) + 0.75)
     axes = figure.subplots()
-    palette = assign_colours(contents.names, contents.baselines)
+    palette = assign_colours(contents)
     set_dice_scale(axes, "x", images[names].to_numpy().ravel())
     images = images[names].clip(*axes.get_xlim())
     for row, (upper, lower) in enumerate(pairwise(names)):
@@ -104,7 +108,7 @@ def draw_dice_violins(contents: Contents) -> Figure | None:
         _draw_violin(axes, images[name].dropna().to_numpy(), row, palette[name])
     name_rows(axes, [wrap_name(name, 16) for name in names], [palette[name] for name in names])
     axes.set_ylim(len(names) - 0.55, -0.45)
-    axes.set_xlabel(f"Dice (logarithmic in 1 − Dice), {format_n(images.count())} images")
+    axes.set_xlabel(f"Dice (logarithmic in 1 − Dice),\n{format_n(images.count())} images")
     handles = [Line2D([], [], color=DARK, linewidth=2.5, label="quartiles")]
     handles.append(Line2D([], [], **MEDIAN, label="median"))
     if len(names) > 1:

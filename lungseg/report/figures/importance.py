@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from lungseg.report.contents import Contents
-from lungseg.report.figures.style import DOUBLE, PALETTE, assign_colours, make_figure, wrap_name
+from lungseg.report.figures.style import DOUBLE, assign_colours, make_figure, wrap_name
 from lungseg.report.numbers.importance import average_importance, sum_by_block, sum_by_kind
 
-ROW = 1.35  # inches of a stage or of a panel of channels
+ROW = 1.6  # inches of a stage or of a panel of channels
 DARK_CELL = 0.6  # of the largest share; cells above it have white letters
 
 
@@ -35,12 +35,13 @@ def draw_importance(contents: Contents) -> Figure | None:
         return None
     figure = make_figure(DOUBLE, ROW * rows + 0.4)
     grid = figure.add_gridspec(rows, 1)
+    palette = assign_colours(contents)
+    blocks = [sum_by_block(stage).max(axis=None) for _, stage in stages if stage["layer"].notna().any()]
     for place, (name, stage) in enumerate(stages):
-        _draw_stage(figure, grid[place], stage, name)
+        _draw_stage(figure, grid[place], stage, name, palette[name], max(blocks, default=0))
     if single is not None:
-        colour = assign_colours(contents.names, contents.baselines)[single]
-        _draw_columns(figure.add_subplot(grid[rows - 1]), frames[single], single, colour)
-    figure.suptitle("Share of the total gain of a fit's trees, %")
+        _draw_columns(figure.add_subplot(grid[rows - 1]), frames[single], single, palette[single])
+    figure.suptitle("How much the trees use each input: % of the loss that all their splits remove (gain)")
     return figure
 
 
@@ -50,33 +51,36 @@ def _measure_features(frame: pd.DataFrame) -> tuple[int, float]:
     return held["kind"].nunique(), held["share"].sum() / frame["stage"].nunique()
 
 
-def _draw_stage(figure: Figure, cell: SubplotSpec, stage: pd.DataFrame, name: str) -> None:
-    """Draw bars by kind, and beside them the layers by scale if the stage reads any."""
+def _draw_stage(
+    figure: Figure, cell: SubplotSpec, stage: pd.DataFrame, name: str, colour: str, most: float
+) -> None:
+    """Draw bars by kind, and beside them the layers by scale if the stage reads any; `most` is darkest."""
     halves = cell.subgridspec(1, 2)
     axes = figure.add_subplot(halves[0])
-    axes.set_title(f"{name}, {stage['stage'].iloc[0]}", loc="left", fontweight="bold")
-    _draw_kinds(axes, sum_by_kind(stage))
+    axes.set_title(wrap_name(f"{name}, {stage['stage'].iloc[0]}", 50), loc="left", fontweight="bold")
+    _draw_kinds(axes, sum_by_kind(stage), colour)
     if stage["layer"].notna().any():
         axes = figure.add_subplot(halves[1])
-        axes.set_title("features by layer, and by the image's side in pixels", loc="left", fontsize=7)
-        _draw_blocks(axes, sum_by_block(stage))
+        axes.set_title("its features by layer and scale, %", loc="left", fontsize=7)
+        _draw_blocks(axes, sum_by_block(stage), most)
 
 
-def _draw_kinds(axes: Axes, shares: pd.Series) -> None:
+def _draw_kinds(axes: Axes, shares: pd.Series, colour: str) -> None:
     places = range(len(shares))
-    axes.barh(places, 100 * shares, color=PALETTE[0], height=0.7)
+    axes.barh(places, 100 * shares, color=colour, height=0.7)
     for place, share in zip(places, shares, strict=True):
         axes.text(100 * share + 1, place, f"{100 * share:.1f}", va="center", fontsize=6.5)
     axes.set_yticks(places, list(shares.index))
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.set_xlim(0, 112)
     axes.set_xticks([0, 25, 50, 75, 100])
+    axes.set_ylabel("input")
+    axes.set_xlabel("share of the gain, %", labelpad=1)
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_blocks(axes: Axes, shares: pd.DataFrame) -> None:
-    most = shares.max(axis=None)
-    axes.imshow(shares.to_numpy(float), cmap="Blues", vmin=0, vmax=most, aspect="auto")
+def _draw_blocks(axes: Axes, shares: pd.DataFrame, most: float) -> None:
+    axes.imshow(shares.to_numpy(float), cmap="Greys", vmin=0, vmax=most, aspect="auto")
     for (row, column), share in np.ndenumerate(shares.to_numpy(float)):
         if np.isfinite(share):
             colour = "white" if share > DARK_CELL * most else "black"
@@ -84,6 +88,8 @@ def _draw_blocks(axes: Axes, shares: pd.DataFrame) -> None:
             axes.text(column, row, f"{100 * share:.1f}", **look)
     axes.set_yticks(range(len(shares)), list(shares.index))
     axes.set_xticks(range(shares.shape[1]), [f"{scale:.0f}" for scale in shares])
+    axes.set_ylabel("layer")
+    axes.set_xlabel("side of the image, pixels", labelpad=1)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -93,5 +99,6 @@ def _draw_columns(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> No
     axes.bar(range(len(shares)), 100 * shares, color=colour, width=0.8)
     axes.set_title(wrap_name(name, 60), loc="left", fontweight="bold")
     axes.set_xlabel(f"channel of {frame['kind'].iloc[0]}")
+    axes.set_ylabel("share of the gain, %")
     axes.set_xlim(-1, len(shares))
     axes.grid(axis="y")

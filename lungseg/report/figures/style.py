@@ -15,26 +15,39 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from lungseg.report.contents import Contents
 from lungseg.system.files import write_atomically
 
 SINGLE = 3.5  # inches: one column of a two-column page
 DOUBLE = 7.2  # inches: both columns
 DPI = 200
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # of a file, by its suffix
 
-# Okabe and Ito, "Color Universal Design" (2008), without its yellow, which is too pale for a line on
-# white; further approaches take dark tones of Paul Tol's "muted" scheme.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#117733")
-GREYS = ("#777777", "#222222", "#AAAAAA")  # baselines
+# Of Okabe and Ito, "Color Universal Design" (2008), the four colours that have a contrast of 3:1 on white,
+# and darker ones that can be told from them in all common kinds of colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B3E00")
+FURTHER = ("#8B7BFF", "#882255", "#332288", "#006070", "#AA00CC")
+# What an approach is, as `identify_approach` says, has the same colour in every report.
+KNOWN_COLOURS = {
+    "deeplabv3plus-resnet50": PALETTE[0],
+    "vgg19-pixels lightgbm": PALETTE[1],
+    "vgg19-context": PALETTE[2],
+    "vgg19-pixels ridge": PALETTE[3],
+    "vgg19-pixels mlp": PALETTE[4],
+    "mean-mask": "#777777",
+    "threshold": "#333333",
+}
+DARKEST = 0.4  # brightness of the last of several approaches of one colour; the first one has 1
 DARK = "#222222"  # what belongs to no approach
 
 AGREES, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"  # areas laid over an X-ray
-OUTLINE = "#F0E442"
+OUTLINE = "#00E5A0"  # of the true mask
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so a figure looks the same everywhere
@@ -63,6 +76,12 @@ RC = {
 DICE_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 FEW_TICKS = 4
 
+# Differences up to LINEAR are on a linear scale, larger ones on a logarithmic one.
+LINEAR = 0.01
+DIFFERENCE_TICKS = (-0.1, -0.01, 0, 0.01, 0.1)  # more don't fit beside one another
+
+SHORT = 3  # letters: no line of a name is shorter
+
 
 def use_house_style() -> AbstractContextManager[None]:
     """Give Matplotlib this style within the block, whatever the user's settings; restore those afterwards."""
@@ -82,23 +101,61 @@ def save_figure(figure: Figure, directory: Path, stem: str) -> list[Path]:
     Call it within `use_house_style`. The figure is laid out here and keeps its layout. Raises InputError if
     the directory can't be written.
     """
-    figure.set_dpi(DPI)
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-        figure.set_layout_engine(None)  # once for both formats: a layout takes as long as drawing
-    paths = []
-    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        paths.append(directory / f"{stem}.{suffix}")
-        write_atomically(paths[-1], buffer.getvalue())
+    paths = [directory / f"{stem}.{suffix}" for suffix in METADATA]
+    for path in paths:
+        write_atomically(path, render_figure(figure, path.suffix[1:]))
     return paths
 
 
-def assign_colours(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
-    """Give each approach a colour by its place in the spec: grey for baselines, the palette for others."""
-    greys, colours = cycle(GREYS), cycle(PALETTE)
-    return {name: next(greys if name in baselines else colours) for name in names}
+def render_figure(figure: Figure, suffix: str) -> bytes:
+    """Return the file of `figure` as "png" or "pdf", without its date. Call it within `use_house_style`."""
+    lay_out_figure(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=DPI, metadata=METADATA[suffix])
+    return buffer.getvalue()
+
+
+def lay_out_figure(figure: Figure) -> None:
+    """Lay out a figure once for all, at its final size: a layout takes as long as drawing."""
+    figure.set_dpi(DPI)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
+def assign_colours(contents: Contents) -> dict[str, str]:
+    """Give each approach a colour as "#RRGGBB" by what it is, whatever its place in the spec.
+
+    Known ones have theirs from KNOWN_COLOURS, others those of FURTHER in alphabetical order. Several that are
+    the same, such as a network at two sizes, get ever darker tones of one colour in the order of their names.
+    """
+    entries = contents.run["approaches"]
+    unknown = sorted({identify_approach(entry) for entry in entries} - set(KNOWN_COLOURS))
+    colours = KNOWN_COLOURS | dict(zip(unknown, cycle(FURTHER), strict=False))
+    same: dict[str, list[str]] = {}
+    for entry in entries:
+        same.setdefault(colours[identify_approach(entry)], []).append(entry["name"])
+    found = {}
+    for colour, names in same.items():
+        names = sorted(names, key=lambda name: _split_numbers(contents.file_names.get(name, name)))
+        for name, factor in zip(names, np.linspace(1, DARKEST, len(names)), strict=True):
+            found[name] = to_hex(factor * np.array(to_rgb(colour))).upper()
+    return {name: found[name] for name in contents.names}
+
+
+def identify_approach(entry: dict[str, Any]) -> str:
+    """Say what an entry of run.json's `approaches` is: what it uses, and the regressor if that makes it.
+
+    Masks that were given have their name for it: each folder of them is of another tool.
+    """
+    if entry["use"] == "vgg19-pixels":
+        return f"vgg19-pixels {entry.get('settings', {}).get('regressor', 'lightgbm')}"
+    return f"masks {entry['name']}" if entry["use"] == "masks" else entry["use"]
+
+
+def _split_numbers(name: str) -> list[tuple[int, str]]:
+    """Return a key by which "net-48" is sorted before "net-128"."""
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name)]
 
 
 def darken(colour: str) -> tuple[float, float, float]:
@@ -110,13 +167,31 @@ def darken(colour: str) -> tuple[float, float, float]:
 
 
 def wrap_name(name: str, width: int) -> str:
-    """Break a long name after spaces, hyphens and underscores into lines of at most about `width` letters."""
+    """Break a long name after spaces, hyphens and underscores into lines of at most about `width` letters.
+
+    A number stays with the word after it ("48 px"), and no line has fewer than three letters.
+    """
+    pieces: list[str] = []
+    for piece in re.findall(r"[^-_ ]*[-_ ]+|[^-_ ]+", name):
+        if pieces and _belong_together(pieces[-1], piece):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    if len(pieces) > 1 and len(pieces[-1]) < SHORT:
+        pieces[-2:] = ["".join(pieces[-2:])]
     lines = [""]
-    for piece in re.findall(r"[^-_ ]*[-_ ]|[^-_ ]+", name):
+    for piece in pieces:
         if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _belong_together(left: str, right: str) -> bool:
+    """Say whether no line may end between two pieces of a name: "A " and "Pixels", "48 " and "px"."""
+    word = left.rstrip("-_ ").rpartition(" ")[2]
+    number = re.search(r"(?<![^-_ ])[\d.,]+$", word) and not right[0].isdigit()
+    return bool(number) or sum(letter.isalnum() for letter in word) < SHORT
 
 
 def format_n(counts: Collection[float]) -> str:
@@ -168,13 +243,13 @@ def set_dice_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
     limits = from_digits(np.array([max(low - margin, -0.03), min(high + margin, 3.03)]))
     set_scale = axes.set_xscale if which == "x" else axes.set_yscale
     set_scale("function", functions=(to_digits, from_digits))
-    ticks = _choose_dice_ticks(*limits)
+    ticks = choose_dice_ticks(*limits)
     labels = [_format_dice_tick(tick) for tick in ticks]
     axes.set(**{f"{which}lim": limits, f"{which}ticks": ticks, f"{which}ticklabels": labels})
     axes.grid(axis=which)
 
 
-def _choose_dice_ticks(low: float, high: float) -> list[float]:
+def choose_dice_ticks(low: float, high: float) -> list[float]:
     """Return the usual ticks, or evenly spaced ones if too few of these are on the axis."""
     ticks = [tick for tick in DICE_TICKS if low <= tick <= high]
     if len(ticks) < FEW_TICKS:
@@ -184,8 +259,7 @@ def _choose_dice_ticks(low: float, high: float) -> list[float]:
 
 
 def _format_dice_tick(tick: float) -> str:
-    text = f"{tick:g}".removeprefix("0") or "0"
-    return f"≥ {text}" if tick == DICE_TICKS[-1] else text
+    return f"≥ {tick:g}" if tick == DICE_TICKS[-1] else f"{tick:g}"
 
 
 def to_digits(dice: np.ndarray) -> np.ndarray:
@@ -196,3 +270,31 @@ def to_digits(dice: np.ndarray) -> np.ndarray:
 def from_digits(digits: np.ndarray) -> np.ndarray:
     """Return the Dice of `to_digits`."""
     return 1 - 10 ** -np.asarray(digits, float)
+
+
+def set_difference_scale(axes: Axes, values: Sequence[float]) -> str:
+    """Give the x axis a scale on which all of `values`, differences of Dice, can be read, with their sign.
+
+    It is linear for small differences. If some are large, it is logarithmic beyond LINEAR: the sentence that
+    is returned says so, and is empty otherwise.
+    """
+    finite = np.asarray([0.0, *(value for value in values if np.isfinite(value))])
+    low, high = finite.min(), finite.max()
+    axes.grid(axis="x")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_difference(value)))
+    if max(-low, high) <= 3 * LINEAR:
+        margin = 0.06 * max(high - low, LINEAR / 10)
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(len(DIFFERENCE_TICKS), steps=[1, 2, 5, 10]))
+        return ""
+    axes.set_xscale("symlog", linthresh=LINEAR)
+    # To the next tick at least, so that the scale can be read where the points are.
+    axes.set_xlim(1.25 * min(low, -0.1 if low < -2 * LINEAR else -LINEAR / 2), 1.25 * max(high, 0.1))
+    ticks = [tick for tick in DIFFERENCE_TICKS if axes.get_xlim()[0] <= tick]
+    axes.set_xticks(ticks, [_format_difference(tick) for tick in ticks])
+    return f"Scale: linear within ±{LINEAR:g}, logarithmic beyond"
+
+
+def _format_difference(value: float) -> str:
+    value = round(value, 9)
+    return f"{value:+g}".replace("-", "−") if value else "0"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lungseg.report.contents import Contents
+from lungseg.report.numbers.groups import assign_letters
 from lungseg.report.numbers.timing import AT_ONE, split_by_device, summarise_speed
 
 # Metrics whose means are in the summary, beside Dice.
@@ -16,8 +17,9 @@ BOUNDARY = ("hd95", "assd", "hausdorff", "surface_dice_1", "surface_dice_2")
 LUNGS = ("dice_left", "dice_right", "area_error")
 
 MAIN_COLUMNS = [
-    *("approach", "dataset", "weights", "n", "dice", "dice_low", "dice_high", "dice_median", "dice_sd"),
-    *("dice_p5", "dice_p95", "seeds", "dice_seed_sd", "pooled_f1", *OVERLAP, "distance_unit", *BOUNDARY),
+    *("approach", "dataset", "weights", "n", "dice", "dice_low", "dice_high", "group", "dice_median"),
+    *("dice_sd", "dice_p5", "dice_p95", "seeds", "dice_seed_sd", "pooled_f1", *OVERLAP, "distance_unit"),
+    *BOUNDARY,
     *("hd95_low", "hd95_high", "assd_low", "assd_high", *LUNGS, "brier", "calibration_error"),
     *("training_seconds", "device", "compute_precision", "layout", "compiled", "copies", "ms_per_image"),
     *("ms_iqr", "ms_p90", "best_images_per_s", "best_batch_size", *AT_ONE, "leaks"),
@@ -30,10 +32,11 @@ def collect_main_rows(contents: Contents) -> pd.DataFrame:
     An approach that was not timed has one row without a device. Times are in ms an image at batch size 1,
     from the image in memory to its map. Memory, energy and the share of the peak are at batch size 1 too.
     `best_images_per_s` is the highest of all batch sizes. `leaks` counts the leaks that the run was allowed.
+    Approaches that share a letter of `group` are not separated by the tests.
     """
-    rows = []
+    rows, letters = [], assign_letters(contents)
     for name in contents.ranked:
-        quality = summarise_quality(contents, name)
+        quality = {**summarise_quality(contents, name), "group": letters.get(name, "")}
         speeds = [summarise_speed(whole) for whole in split_by_device(contents.timings, name)] or [{}]
         rows += [{**quality, **one, "leaks": len(contents.run["leaks"])} for one in speeds]
     return pd.DataFrame(rows, columns=MAIN_COLUMNS)

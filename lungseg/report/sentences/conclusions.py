@@ -12,10 +12,10 @@ from scipy import stats
 from lungseg.report.contents import RANDOM, Contents
 from lungseg.report.markup import format_count, format_interval, state_p
 from lungseg.report.numbers.comparisons import collect_pairs, count_comparisons, turn_pair
+from lungseg.report.numbers.groups import LEVEL
 from lungseg.report.sentences.cautions import FEW
 from lungseg.report.sentences.images import find_unit
 
-LEVEL = 0.05  # of the tests, after Holm's correction
 # A difference in Dice. Outlines of two physicians differ by .017 to .038 (CheXmask), several times as much.
 NEGLIGIBLE = 0.005
 SMALLEST_P = 1e-4  # of the test with its 9999 random patterns of signs
@@ -113,14 +113,14 @@ def conclude(c: Comparison) -> str:
     return "; ".join([*parts, *_list_reservations(c)]) + "."
 
 
-def _find_smallest_p(c: Comparison) -> float:
+def find_smallest_p(c: Comparison) -> float:
     """Return the smallest p that the test can give so few patients, after Holm's correction."""
     alone = max(2.0 ** (1 - c.n), SMALLEST_P)
     return min(1.0, alone if pd.isna(c.p_holm) else alone * max(1, c.family))
 
 
 def _say_not_shown(c: Comparison) -> list[str]:
-    least = _find_smallest_p(c)
+    least = find_smallest_p(c)
     if least > LEVEL:
         number = format_count(c.n, c.unit) + (f" and {c.family} comparisons" if c.family > 1 else "")
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -17,81 +18,119 @@ from lungseg.report.markup import (
     format_interval,
     format_score,
 )
+from lungseg.report.numbers.timing import is_true
 from lungseg.report.sentences.cautions import list_cautions, list_gaps
+
+SHOWN = ("dice", "group", "dice_seed_sd", "iou", "hd95", "training_seconds", "device", "ms_per_image")
+TIMES = {
+    *("device", "compute_precision", "layout", "compiled", "copies", "ms_per_image", "ms_iqr", "ms_p90"),
+    *("best_images_per_s", "best_batch_size", "peak_memory_mib", "joules_per_image", "gflops", "peak_share"),
+}
+# What a reader must know of a column, beside its title.
+_MEANINGS = {
+    "dice_low": "The interval of Dice is a bootstrap-t one.",
+    "group": "Group: the tests don't separate approaches that share a letter (Holm's correction, level .05).",
+    "dice_seed_sd": "Seeds are averaged per image. Seed SD: the spread of the seeds' own means.",
+    "pooled_f1": "Pooled F1 takes all pixels together.",
+    "surface_dice_1": "Surface Dice: share of both boundaries within 1 or 2 % of the image's longer side.",
+    "dice_left": "Left and right are the patient's.",
+    "area_error": "Area error: relative to the true area, less is better.",
+    "brier": "Brier score: mean squared error of the map before the threshold, less is better.",
+    "calibration_error": "Calibration error: expected one over all pixels, less is better.",
+}
+_DISTANCES = {"hd95": "HD95: 95th percentile", "assd": "ASSD: average", "hausdorff": "Hausdorff: maximum"}
 
 
 def make_main_section(contents: Contents, frame: pd.DataFrame) -> str:
     """Write `collect_main_rows` in Markdown, with its cautions and gaps; the README shows it too."""
     table = "No approach has results yet.\n"
     if len(frame):
-        table = f"{make_main_table(frame).to_markdown()}\n{escape_markdown(describe_columns(frame))}\n"
+        text = escape_markdown(f"Means over patients. {describe_columns(frame)}")
+        table = f"{make_main_table(frame).to_markdown()}\n{text}\n"
     bullets = format_bullets(list_cautions(contents) + list_gaps(contents))
     return f"{table}\n{bullets}" if bullets else table
 
 
-def describe_columns(frame: pd.DataFrame) -> str:
-    """Explain the columns of the main table."""
-    text = (
-        "Means over patients, Dice with its 95 % interval (bootstrap-t over patients); pooled F1 takes all "
-        "pixels together. "
-    )
-    if frame[["hd95", "assd"]].notna().any(axis=None):
-        text += (
-            "HD95 and ASSD: 95th percentile and average of the surface distance, less is better; an image "
-            "where a mask is missed counts with the image's diagonal. "
-        )
-    if frame["seeds"].max() > 1:
-        text += "Seeds are averaged per image; seed SD is the spread of the seeds' own means. "
-    if frame["device"].isna().all():
-        return text + "No approach was timed."
-    text += "Time per image at batch size 1, median (IQR)"
-    copies = set(frame["copies"].dropna().map(str))
-    included = {"True": "included", "False": "left out"}.get(copies.pop(), "") if len(copies) == 1 else ""
-    return text + (f"; copies between host and device {included}." if included else ".")
+def find_columns(frame: pd.DataFrame, columns: Collection[str]) -> list[str]:
+    """Return those of the columns that hold anything; a spread of seeds only if there were several."""
+    found = [name for name in columns if name in frame and (frame[name].notna() & (frame[name] != "")).any()]
+    return [name for name in found if name != "dice_seed_sd" or frame["seeds"].max() > 1]
+
+
+def describe_columns(frame: pd.DataFrame, columns: Collection[str] = SHOWN) -> str:
+    """Explain those of the columns of `collect_main_rows` that hold anything, in short sentences."""
+    # Dice stands with the ends of its interval, if it has any.
+    found = find_columns(frame, [*columns, "dice_low"] if "dice" in columns else columns)
+    sentences = [text for name, text in _MEANINGS.items() if name in found]
+    if distances := [text for name, text in _DISTANCES.items() if name in found]:
+        sentences.append(f"{', '.join(distances)} of the distance between both boundaries, less is better.")
+        sentences.append("An image where a mask is missed counts with the image's diagonal.")
+    if TIMES & {*found}:
+        sentences.append(_describe_times(frame, found))
+    elif TIMES & {*columns}:
+        sentences.append("No approach was timed.")
+    return " ".join(sentences)
+
+
+def _describe_times(frame: pd.DataFrame, found: Collection[str]) -> str:
+    """Say what a time is of, and on which device if no column does."""
+    copies = {is_true(value) for value in frame["copies"].dropna()}
+    devices = list(dict.fromkeys(label_devices(frame).dropna()))
+    text = "Time per image at batch size 1, median"
+    if "device" not in found:
+        text += f", on {' and '.join(devices)}"
+    if len(copies) == 1:
+        text += f"; copies between host and device {'included' if copies.pop() else 'left out'}"
+    return f"{text}."
+
+
+def label_devices(frame: pd.DataFrame) -> pd.Series:
+    """Return the device of each row as people read it, with its number format if there are several."""
+    devices = frame["device"].astype("string").str.upper()
+    if len(set(frame["compute_precision"].dropna())) > 1:
+        devices += (", " + frame["compute_precision"].astype("string")).fillna("")
+    return devices.astype(object)
 
 
 def make_main_table(frame: pd.DataFrame) -> Table:
     """Make the main table: a row per approach, and below it one with the time on each further device."""
-    several_seeds = frame["seeds"].max() > 1
-    several_settings = len(frame["compute_precision"].dropna().unique()) > 1
-    distances = [name for name in ("hd95", "assd") if frame[name].notna().any()]
-    header = [
-        *("Approach", "Weights", "Dice [95 % interval]"),
-        *(["Seed SD"] if several_seeds else []),
-        *("IoU", "Pixel accuracy", "Pooled F1"),
-        *(f"{name.upper()}, {frame['distance_unit'].iloc[0]}" for name in distances),
-        "Training",
-    ]
-    quality = len(header)
-    header += ["Device", "ms/image (IQR)"]
+    shown = find_columns(frame, SHOWN)
+    titles = {
+        "dice": "Dice [95 % interval]",
+        "group": "Group",
+        "dice_seed_sd": "Seed SD",
+        "iou": "IoU",
+        "hd95": f"HD95, {frame['distance_unit'].iloc[0]}",
+        "training_seconds": "Training",
+        "device": "Device",
+        "ms_per_image": "ms/image (IQR)",
+    }
+    header = ["Approach", "Weights", *(titles[name] for name in shown)]
+    labelled = frame.assign(device=label_devices(frame))
     rows, bold, seen = [], set(), set()
-    for row in frame.to_dict("records"):
+    for row in labelled.to_dict("records"):
         first = row["approach"] not in seen
         seen.add(row["approach"])
-        cells = _format_quality(row, several_seeds, distances) if first else [""] * quality
-        rows.append(cells + _format_speed(row, several_settings))
+        names = [row["approach"], row["weights"]] if first else ["", ""]
+        rows.append(names + [_format_cell(row, name) if first or name in TIMES else "" for name in shown])
         if first and row["dice"] == frame["dice"].max():
             bold.add((len(rows) - 1, 2))
-    return Table(header, rows, bold, text={0, 1, quality})
+    text = {header.index(title) for title in ("Approach", "Weights", "Group", "Device") if title in header}
+    return Table(header, rows, bold, text)
 
 
-def _format_quality(row: dict[str, Any], several_seeds: bool, distances: list[str]) -> list[str]:
-    return [
-        row["approach"],
-        row["weights"],
-        format_interval(format_score, row["dice"], row["dice_low"], row["dice_high"]),
-        *([format_score(row["dice_seed_sd"])] if several_seeds else []),
-        *(format_score(row[name]) for name in ("iou", "accuracy", "pooled_f1")),
-        *(format_amount(row[name]) for name in distances),
-        format_duration(row["training_seconds"]),
-    ]
-
-
-def _format_speed(row: dict[str, Any], several_settings: bool) -> list[str]:
-    if pd.isna(row["device"]):
-        return [EMPTY, EMPTY]
-    device = row["device"].upper()
-    if several_settings and pd.notna(row["compute_precision"]):
-        device += f", {row['compute_precision']}"
-    spread = f" ({format_amount(row['ms_iqr'])})" if pd.notna(row["ms_iqr"]) else ""
-    return [device, format_amount(row["ms_per_image"]) + spread]
+def _format_cell(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    match name:
+        case "dice":
+            return format_interval(format_score, value, row["dice_low"], row["dice_high"])
+        case "dice_seed_sd" | "iou":
+            return format_score(value)
+        case "hd95":
+            return format_amount(value)
+        case "training_seconds":
+            return format_duration(value)
+        case "ms_per_image":
+            spread = f" ({format_amount(row['ms_iqr'])})" if pd.notna(row["ms_iqr"]) else ""
+            return format_amount(value) + spread
+    return EMPTY if pd.isna(value) or value == "" else value  # the device, the group

@@ -23,6 +23,8 @@ _BOUNDARIES = [
     ("area_error", "Area error", format_score),
 ]
 _PIXELS = [
+    ("accuracy", "Pixel accuracy", format_score),
+    ("pooled_f1", "Pooled F1", format_score),
     ("precision", "Precision", format_score),
     ("recall", "Recall", format_score),
     ("specificity", "Specificity", format_score),
@@ -37,9 +39,9 @@ _BOUNDARIES_TEXT = (
     "Less is better in distances and area error."
 )
 _PIXELS_TEXT = (
-    "Means over patients. Brier score: mean squared error of the map before the threshold. Calibration "
-    "error: expected one over all pixels, the mean distance of a bin's share of lung from its mean "
-    "probability. Less is better in both."
+    "Means over patients, but pooled F1 takes all pixels of all images together. Brier score: mean squared "
+    "error of the map before the threshold. Calibration error: expected one over all pixels, the mean "
+    "distance of a bin's share of lung from its mean probability. Less is better in both."
 )
 
 

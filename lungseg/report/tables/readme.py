@@ -13,6 +13,7 @@ from lungseg.report.markup import (
     Table,
     escape_markdown,
     format_amount,
+    format_bullets,
     format_count,
     format_duration,
     format_interval,
@@ -21,6 +22,7 @@ from lungseg.report.markup import (
 from lungseg.report.numbers.quality import collect_main_rows
 from lungseg.report.sentences.leaks import warn_of_leaks
 from lungseg.report.sentences.provenance import describe_hardware, name_revision
+from lungseg.report.sentences.verdict import write_verdict
 from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
 
@@ -52,13 +54,13 @@ def fill_readme(readme: Path, contents: Contents) -> bool:
 
 
 def _make_block(contents: Contents) -> str:
-    """Write one small table, and a line that says where it comes from."""
+    """Write the verdict, one small table, and a line that says where it comes from."""
     run, frame = contents.run, collect_main_rows(contents)
-    header = ["Approach", "Dice [95 % interval]", f"HD95, {frame['distance_unit'].iloc[0]}"]
+    header = ["Approach", "Dice [95 % interval]", "Group", f"HD95, {frame['distance_unit'].iloc[0]}"]
     header += ["Training", "ms/image", "Device"]
     rows = frame.to_dict("records")
     best = {(number, 1) for number, row in enumerate(rows) if row["dice"] == frame["dice"].max()}
-    table = Table(header, [_format_row(row) for row in rows], best, text={0, 5})
+    table = Table(header, [_format_row(row) for row in rows], best, text={0, 2, 6})
     images = format_count(contents.scores["image_id"].nunique(), "image")
     source = (
         f"{images} of the {run['evaluate_on']} part of {run['data']['dataset']}. {describe_hardware(run)}. "
@@ -67,13 +69,15 @@ def _make_block(contents: Contents) -> str:
     warning = warn_of_leaks(contents)
     source = f"{source} {warning}".rstrip()
     link = f"[Everything else](results/reference/{run['name']}/summary.md)."
-    return f"\n{table.to_markdown()}\n{escape_markdown(source)} {link}\n\n"
+    verdict = format_bullets(write_verdict(contents))
+    return f"\n{verdict}\n{table.to_markdown()}\n{escape_markdown(source)} {link}\n\n"
 
 
 def _format_row(row: dict[str, Any]) -> list[str]:
     return [
         row["approach"],
         format_interval(format_score, row["dice"], row["dice_low"], row["dice_high"]),
+        row["group"] or EMPTY,
         format_amount(row["hd95"]),
         format_duration(row["training_seconds"]),
         format_amount(row["ms_per_image"]),

@@ -13,16 +13,15 @@ from lungseg.report.markup import (
     format_score,
 )
 from lungseg.report.numbers.quality import collect_main_rows
-from lungseg.report.sentences.conclusions import list_conclusions
 from lungseg.report.sentences.images import count_patients
 from lungseg.report.sentences.leaks import warn_of_leaks
+from lungseg.report.sentences.verdict import write_verdict
 
 
 def write_test_set(contents: Contents) -> str:
-    """Write the page's part on one further test set in Markdown: its table, and what may be concluded."""
+    """Write the page's part on one further test set in Markdown: its table, and its verdict."""
     section = make_test_set_section(contents)
-    sentences = [] if contents.groups else list_conclusions(contents)
-    return section.to_markdown(warn_of_leaks(contents)) + "\n" + format_bullets(sentences)
+    return section.to_markdown(warn_of_leaks(contents)) + "\n" + format_bullets(write_verdict(contents))
 
 
 def make_test_set_section(contents: Contents) -> Section:

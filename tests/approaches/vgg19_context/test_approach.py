@@ -16,6 +16,7 @@ from lungseg.approaches.vgg19_context.image_planes import ImagePlanes
 from lungseg.approaches.vgg19_context.stage_models import BoostedStage
 from lungseg.harness.run import benchmark
 from lungseg.learning.regressors.base import as_rows
+from lungseg.report.contents import read_contents
 from lungseg.results import read_table
 from lungseg.scoring.overlap import mean_dice
 from lungseg.spec import read_spec
@@ -149,7 +150,7 @@ def test_prediction_is_what_the_stages_learnt_on(values, fitted, images, monkeyp
             codes = torch.cat([codes, context], 1)
         values = torch.from_numpy(model.predict_codes(codes.numpy()))
         earlier.append(values.view(len(images), 1, stage.grid, stage.grid).clamp(0, 1))
-    found = run_cascade(approach.cascade, shared)
+    found = run_cascade(approach.cascade, shared)[-1]
     torch.testing.assert_close(found, earlier[-1], atol=1e-5, rtol=0)
 
 
@@ -204,6 +205,32 @@ def test_weights_feature_maps_and_estimate(small, shared, runtime, images):
     for values in ({}, {"regressor": "ridge"}, {"regressor": "mlp"}, {"contexts": 0}):
         short, long = (Vgg19Context(small(**values), runtime).estimate(count, 2) for count in (10, 10_000))
         assert 0 < short < long
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("values", [{"contexts": 2, **GREY}, {"shape_prior": False, **GREY}], ids=json.dumps)
+def test_the_map_after_each_stage_is_what_the_next_one_reads(values, shared, images):
+    """Each stage alone, on planes of maps that were made before: the map that is shown of it."""
+    approach, _ = shared(**values)
+    planes = approach.image_planes(approach.prepare(images[:1]))
+    maps = [] if planes.prior is None else [planes.prior]
+    for stage in approach.cascade:
+        own = [planes.planes[stage.grid][:, : planes.image_count]]
+        own += [compute_context_planes(maps, stage.grid)] if maps else []
+        found = stage.model.predict_rows(as_rows(torch.cat(own, 1)))
+        maps.append(found.view(1, 1, stage.grid, stage.grid).clamp(0, 1))
+    shown = approach.stage_maps(images[0])
+    stages = [f"stage {number}" for number in range(1, len(approach.cascade) + 1)]
+    assert [title for title, _ in shown] == ["shape prior"] * ("shape_prior" not in values) + stages
+    assert_same([found for _, found in shown], [each[0, 0].numpy() for each in maps])
+    final = approach.finish(torch.from_numpy(shown[-1][1])[None, None], [images[0].shape])
+    assert_same(final, approach.predict(images[:1]))
+
+
+def test_a_single_map_is_not_shown_by_stages(shared, fitted, images):
+    assert len(shared(contexts=0, **GREY)[0].stage_maps(images[0])) == 2
+    alone, _ = fitted(contexts=0, shape_prior=False, features=False, grey=False)
+    assert alone.stage_maps(images[0]) == []
 
 
 def test_importance_is_each_columns_share_of_its_stages_gain(shared):
@@ -270,10 +297,20 @@ enabled = false
 def test_a_benchmark_of_it(tmp_path, without_figures):
     (tmp_path / "context.toml").write_text(SPEC)
     spec = read_spec(tmp_path / "context.toml", ["approach.vgg19-context.contexts=1"])
-    assert "vgg19-context" in benchmark(spec, tmp_path / "out").summary
+    benchmark(spec, tmp_path / "out")
+    assert "vgg19-context" in (tmp_path / "out/summary.md").read_text()
     history = read_table(tmp_path / "out", "history")
     assert list(history["unit"]) == ["stage", "stage"]
-    assert read_table(tmp_path / "out", "scores")["dice"].mean() > 0.5
+    scores = read_table(tmp_path / "out", "scores")
+    assert scores["dice"].mean() > 0.5
+    (file,) = (tmp_path / "out/predictions/stages").iterdir()
+    with np.load(file) as stored:
+        assert stored["titles"].tolist() == ["shape prior", "stage 1", "stage 2"]
+        assert [stored[f"map_{index}"].shape for index in range(3)] == [(64, 64), (8, 8), (16, 16)]
+        # What is scored of the last map is what scores.csv has.
+        own = scores.loc[scores["image_id"] == str(stored["image_id"]), "dice"]
+        assert own.tolist() == pytest.approx([stored["dice"][2]])
+    assert f"stages/{file.name}" in read_contents(tmp_path / "out").pictures
 
 
 def test_weights_that_end_before_the_deepest_layer_are_refused_in_a_sentence(

@@ -60,10 +60,10 @@ def test_stages_read_the_shared_planes_and_the_maps_before_them():
     second = Column(5 + context, scale=0.5)  # the first stage's map there
     last = Column(5 + len(list_surrounding_names(16)), shift=0.1)  # the second stage's
     stages = [CascadeStage(8, first), CascadeStage(8, second), CascadeStage(16, last)]
-    found = run_cascade(stages, shared(planes, prior))
+    maps = run_cascade(stages, shared(planes, prior))
     small = torch.nn.functional.avg_pool2d(prior, 2) * 0.5
     large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(found, large + 0.1)
+    torch.testing.assert_close(maps, [prior, torch.nn.functional.avg_pool2d(prior, 2), small, large + 0.1])
     assert first.columns == 5 + context + 4
     assert second.columns == 5 + 2 * context + 4
 
@@ -71,7 +71,8 @@ def test_stages_read_the_shared_planes_and_the_maps_before_them():
 def test_without_a_prior_the_first_stage_reads_the_planes_alone():
     planes = torch.rand(2, 5, 16, 16)
     model = Column(3)
-    torch.testing.assert_close(run_cascade([CascadeStage(16, model)], shared({16: planes})), planes[:, 3:4])
+    (found,) = run_cascade([CascadeStage(16, model)], shared({16: planes}))
+    torch.testing.assert_close(found, planes[:, 3:4])
     assert model.columns == 5
 
 

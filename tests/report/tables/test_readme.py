@@ -26,7 +26,7 @@ def test_only_the_block_is_replaced_and_a_second_time_changes_nothing(results: P
         assert fact in text
     header = next(line for line in text.splitlines() if line.startswith("| Approach"))
     assert header.count("|") - 1 <= 7
-    assert len(text.split("\n\n")) <= 6  # one table and one line
+    assert len(text.split("\n\n")) <= 7  # the verdict, one table and one line
     assert "/home" not in text
     assert fill_readme(readme, read_edited(results))
     assert readme.read_text(encoding="utf-8") == text

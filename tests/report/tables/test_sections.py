@@ -26,10 +26,11 @@ def header_of(markdown: str, title: str) -> list[str]:
 def test_sections_stand_in_the_order_of_their_weight(results: Path) -> None:
     titles = [line[3:] for line in write_summary(results).splitlines() if line.startswith("## ")]
     assert titles == [
-        *("What may be concluded", "Paired differences in Dice", "Secondary endpoints, exploratory"),
+        *("Paired differences in Dice", "Secondary endpoints, exploratory", "Stability of the ranks"),
         *("Spread over images", "Boundaries and lungs", "Pixels and probabilities", "Dice by source"),
         *("Latency", "Throughput, images/s by batch size", "Which speeds are distinguishable"),
-        *("Time by stage, ms per image", "Training", "Where this comes from"),
+        *("Time by stage, ms per image", "Training", "Appendix: each comparison in a sentence"),
+        "Where this comes from",
     ]
 
 
@@ -63,11 +64,17 @@ def test_calibration_error_is_the_mean_gap_of_bins_weighted_by_pixels(results: P
     assert [row[-1] for row in rows] == ["0.0000", "–", "–"]
 
 
+def test_pixel_accuracy_and_pooled_f1_stand_beside_precision_and_recall(results: Path) -> None:
+    text = write_summary(results)
+    assert header_of(text, "## Pixels and")[1:4] == ["Pixel accuracy", "Pooled F1", "Precision"]
+    assert rows_of(text, "## Pixels and")[0][1:4] == ["0.8900", "0.8910", "0.8900"]
+
+
 def test_metrics_that_are_not_stored_have_no_table(results: Path) -> None:
     (results / "calibration.csv").unlink()
     (results / "timing_pairs.csv").unlink()
     table = read_table(results, "statistics")
-    table = table[(table["kind"] == "mean") & table["metric"].isin(["dice", "iou", "accuracy"])]
+    table = table[(table["kind"] == "mean") & table["metric"].isin(["dice", "iou"])]
     write_table(results / "statistics.csv", "statistics", table)
     text = write_summary(results)
     for title in ("Boundaries", "Pixels and", "Paired", "Secondary", "concluded", "distinguishable"):
@@ -195,7 +202,7 @@ def test_leaks_that_were_allowed_stand_with_every_table(
     change_run(results, leaks=leaks, audit=audit_record(twins=8))
     text = write_summary(results)
     sections = text.split("\n## ")
-    assert len(sections) == 14
+    assert len(sections) == 15
     assert all(line in section for section in sections[:-1])
     assert "Leak audit: 30 images compared (same file, same pixels, same patient), " in sections[-1]
     assert "; 8 pairs of duplicates in all; " in sections[-1]

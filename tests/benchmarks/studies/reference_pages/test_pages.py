@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from benchmarks.studies.reference_pages import results_page
 from benchmarks.studies.reference_pages.__main__ import DOCS, PAGES
-from benchmarks.studies.reference_pages.columns import DESCRIPTIONS
 from benchmarks.studies.reference_pages.markdown import describe_type, make_table
 from benchmarks.studies.reference_pages.spec_page import SPLITS
 from lungseg.approaches.base import Approach
@@ -17,6 +16,7 @@ from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.sample import Dataset
 from lungseg.data.splits import RULES, SplitOptions
 from lungseg.harness.plan import make_plan
+from lungseg.report.columns import DESCRIPTIONS
 from lungseg.report.figures.all import FIGURES
 from lungseg.results import FILES
 from lungseg.spec import Spec, read_spec
@@ -58,7 +58,7 @@ def test_each_column_file_rule_and_figure_has_a_description_and_nothing_else_has
         name: set(columns) for name, columns in DESCRIPTIONS.items()
     }
     assert set(results_page.FILE_TEXTS) == set(FILES)
-    assert set(results_page.FIGURE_TEXTS) == set(FIGURES)
+    assert set(results_page.CAPTIONS) == set(FIGURES)
     assert set(SPLITS) == set(RULES)
 
 

@@ -1,6 +1,7 @@
-"""What each column of each table of a results directory is: its unit, its meaning, and when a cell is empty.
+"""What each table of a results directory has a row for, and what each of its columns is.
 
-"" for a unit means that there is none, and for the last that no cell is empty.
+docs/results.md and datapackage.json are made from these texts. A column has a unit ("" if there is none), a
+meaning, and when a cell is empty ("" if none is).
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ NOT_AT_ONE = "The approach was not timed at batch size 1."
 NOT_WHOLE = 'The stage is not "whole".'
 OF_DISTANCE = "as in `distance_unit`"
 NO_DISTANCES = "Some images have distances in px, others in mm."
+
+ROWS = {
+    "scores": "A row for each image, approach, fold and seed.",
+    "history": "A row for each step of a training.",
+    "training": "A row for each training.",
+    "timings": "A row for each approach, stage, runtime and batch size.",
+    "timing_pairs": "A row for each two approaches: the ratio of their times at batch size 1.",
+    "calibration": "A row for each training and bin of predicted probabilities.",
+    "importance": "A row for each input of a regressor: how much it is used.",
+    "statistics": "A row for each mean, interval, difference and test over patients.",
+    "summary": "The main table: a row for each approach and each device that it was timed on.",
+}
 
 APPROACH: Column = ("", "Name of the row in the spec.", "")
 DATASET: Column = ("", "Name of the dataset that is scored.", "")
@@ -245,6 +258,11 @@ SUMMARY: dict[str, Column] = {
     "dice": (SHARE, "Mean Dice over patients.", ""),
     "dice_low": (SHARE, "Lower end of its 95 % interval.", "There is one patient."),
     "dice_high": (SHARE, "Upper end of its 95 % interval.", "There is one patient."),
+    "group": (
+        "",
+        "Letters: approaches that share one are not separated by the tests.",
+        "Not all approaches were compared with each other.",
+    ),
     "dice_median": (SHARE, "Median Dice over patients.", ""),
     "dice_sd": (SHARE, "Standard deviation of Dice over patients.", "There is one patient."),
     "dice_p5": (SHARE, "5th percentile of Dice over patients.", ""),

@@ -6,39 +6,27 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from lungseg.cli.data import data_app
+from lungseg.cli.output import (
+    Device,
+    ResultsFolder,
+    Words,
+    console,
+    make_set_option,
+    print_results,
+    print_rows,
+    say,
+)
 from lungseg.system.errors import InputError
 from lungseg.system.interrupts import Interrupted, raise_on_signals
 
-if TYPE_CHECKING:
-    from lungseg.report.write import Report
-
 HELP = "Find the lungs in chest X-rays, and compare what finds them: pixel features, networks, any tool."
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
-data_app = typer.Typer(no_args_is_help=True, help="List or check datasets, or make phantoms.")
 app.add_typer(data_app, name="data")
-console = Console(highlight=False, soft_wrap=True)
-
-
-def _check_device(device: str | None) -> str | None:
-    if device not in (None, "auto", "cpu", "cuda"):
-        raise InputError(f"--device {device!r} is none of auto, cpu, cuda")
-    return device
-
-
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", callback=_check_device)]
-Words = list[str] | None
-ResultsFolder = Annotated[Path, typer.Argument(help="A results directory.")]
-
-
-def _set(text: str) -> Any:
-    return typer.Option("--set", help=f"{text} Repeatable.")
 
 
 def main() -> None:
@@ -77,7 +65,7 @@ def _say_version(wanted: bool) -> None:
     if wanted:
         from lungseg.system.machine import describe_version
 
-        _say(describe_version())
+        say(describe_version())
         raise typer.Exit
 
 
@@ -98,7 +86,7 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="Where results go. Default: results/NAME.")] = None,
     device: Device = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
-    set_: Annotated[Words, _set("Change a key: seeds=[0] or approach.NAME.epochs=3.")] = None,
+    set_: Annotated[Words, make_set_option("Change a key: seeds=[0] or approach.NAME.epochs=3.")] = None,
     reuse: Annotated[
         Path | None, typer.Option(help="A published result. Rows of unchanged trainings are taken from it.")
     ] = None,
@@ -115,7 +103,7 @@ def benchmark(
     with join_processes(device or read.runtime.device):
         written = run(read, directory, device, fresh, reuse=reuse)
     if written is not None:  # only the first of several processes has one
-        _print_report(written, ends=True)
+        print_results(written, ends=True)
 
 
 @app.command()
@@ -132,7 +120,9 @@ def score(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Of probability maps: pixels at or above it are lung.")
     ] = 0.5,
-    set_: Annotated[Words, _set("Patients, suffix or spacing: patient_pattern=^(p[0-9]+).")] = None,
+    set_: Annotated[
+        Words, make_set_option("Patients, suffix or spacing: patient_pattern=^(p[0-9]+).")
+    ] = None,
 ) -> None:
     """Score masks that any program made, as pictures or NPY arrays. Several rows are compared pairwise."""
     if missing not in ("refuse", "empty"):
@@ -144,14 +134,14 @@ def score(
     require_all_images(spec)
     from lungseg.harness.run import benchmark as run
 
-    _print_report(run(spec, out), ends=True)
+    print_results(run(spec, out), ends=True)
 
 
 @app.command()
 def evaluate(
     results: Annotated[Path, typer.Argument(help="A results directory with its models.")],
     data: Annotated[str, typer.Option(help="A dataset of `lungseg data list`, or module:Class.")],
-    set_: Annotated[Words, _set("A key of the dataset: images=chest/images.")] = None,
+    set_: Annotated[Words, make_set_option("A key of the dataset: images=chest/images.")] = None,
     name: Annotated[str | None, typer.Option(help="What tables call the dataset.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go. Default: RESULTS-on-NAME.")] = None,
     device: Device = None,
@@ -171,7 +161,7 @@ def evaluate(
 
     known = None if spec is None else read_spec(find_spec(spec))
     options = parse_changes(set_ or [])
-    _print_report(evaluate_results(results, data, options, out, name, device, known, allow_leaks))
+    print_results(evaluate_results(results, data, options, out, name, device, known, allow_leaks))
 
 
 @app.command()
@@ -213,7 +203,7 @@ def predict(
     with Reporter(console).bar("predicting") as move:
         outcome = predict_pictures(models, found, Wishes(out, maps, spacing_mm), move)
     for text in outcome.list_sentences(models, out):
-        _say(text)
+        say(text)
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -232,18 +222,38 @@ def export(
     from lungseg.prediction.export import export_model
 
     for text in export_model(directory, name, out, onnx):
-        _say(text)
+        say(text)
 
 
 @app.command()
-def report(directory: ResultsFolder) -> None:
-    """Make the tables and figures of a results directory again."""
+def report(
+    directory: ResultsFolder,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns of summary.csv for summary.tex, as dice,hd95.", metavar="NAMES"),
+    ] = None,
+) -> None:
+    """Make the tables, figures and page of a results directory again.
+
+    For a folder of published results: those of each, and the index of all.
+    """
     from lungseg.results import read_run
 
-    read_run(directory)  # before what draws is imported, which takes seconds
-    from lungseg.report.write import write_report
+    several = not (directory / "run.json").exists() and any(directory.glob("*/run.json"))
+    if not several:
+        read_run(directory)  # before what draws is imported, which takes seconds
+    from lungseg.report.write import write_report, write_reports
 
-    _print_report(write_report(directory))
+    if several:
+        page, problems = write_reports(directory)
+        say("\n".join([*problems, f"Index: {page}"]))
+    else:
+        written = write_report(directory, columns.split(",") if columns else None)
+        page = written.page
+        print_results(written)
+    if open_page:
+        typer.launch(page.resolve().as_uri())
 
 
 @app.command()
@@ -262,7 +272,7 @@ def publish(
     from lungseg.report.publish import publish as copy
 
     target, filled = copy(directory, to, readme, keep_names)
-    _say(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
+    say(f"Published to {target}" + (f", and {readme} has its table" if filled else ""))
 
 
 @app.command()
@@ -270,80 +280,4 @@ def info() -> None:
     """Show this machine's devices, versions, data and weights."""
     from lungseg.harness.info import list_facts
 
-    _print_rows("lungseg", list_facts())
-
-
-@data_app.command("list")
-def list_datasets() -> None:
-    """List the datasets, and which of them are on this machine."""
-    from lungseg.harness.info import list_datasets as found
-
-    _print_rows("datasets", found())
-
-
-@data_app.command("check")
-def check_dataset(
-    what: Annotated[
-        str, typer.Argument(help="A spec (mine.toml), a dataset of `lungseg data list`, or module:Class.")
-    ],
-    set_: Annotated[Words, _set("A key of the dataset or spec: images=chest/images.")] = None,
-) -> None:
-    """Read and compare all images of a dataset. For a spec, check its split too.
-
-    The exit code is 1 if there is a problem that would stop or mislead a training.
-    """
-    from lungseg.harness.info import check_data
-    from lungseg.system.progress import Reporter
-
-    with Reporter(console).bar("reading and comparing all pictures") as move:
-        found = check_data(what, set_ or [], move)
-    for title, rows in found.tables:
-        _print_rows(title, rows)
-    for note in found.notes:
-        _say(f"note: {note}")
-    for problem in found.problems:
-        _say(f"problem: {problem}")
-    _say(f"{len(found.problems)} problem(s): mend them before training" if found.problems else "sound")
-    if found.problems:
-        raise typer.Exit(1)
-
-
-@data_app.command("phantom")
-def make_phantoms(
-    out: Annotated[Path, typer.Argument(help="Folder for images/ and masks/.")] = Path("phantoms"),
-    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of images.")] = 24,
-    size: Annotated[int, typer.Option(min=32, max=2048, help="Pixels a side.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Another number gives other phantoms.")] = 0,
-) -> None:
-    """Write phantom X-rays and their exact masks as PNG files."""
-    from lungseg.data.datasets.export import write_phantoms
-
-    write_phantoms(out, count, size, seed)
-    _say(f"{count} phantoms in {out}/images, their masks in {out}/masks")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False)  # a path may hold [brackets]
-
-
-def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
-    table = Table(title=Text(title), show_header=False, title_justify="left")
-    for name, value in rows:
-        table.add_row(Text(name), Text(value))
-    console.print(table)
-
-
-def _print_report(report: Report, ends: bool = False) -> None:
-    from lungseg.report.tables.terminal import make_short_table
-
-    # A terminal gets a table that fits it, a file or a pipe the whole summary.
-    if console.is_terminal:
-        Console(highlight=False).print(make_short_table(report.contents))
-    else:
-        _say(report.summary)
-    directory = report.contents.directory
-    figures = sorted((directory / "figures").glob("*.png"))
-    _say(f"\nTables:   {directory / 'summary.md'}")
-    _say(f"Pictures: {directory / 'figures'} ({', '.join(path.stem for path in figures)})")
-    if ends and report.contents.run["failed"]:
-        raise typer.Exit(1)
+    print_rows("lungseg", list_facts())

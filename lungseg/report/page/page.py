@@ -1,0 +1,176 @@
+"""Write report.html: verdict, tables, plots and cases in one file that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lungseg.report.contents import Contents
+from lungseg.report.figures.captions import CAPTIONS
+from lungseg.report.figures.style import AGREES, FALSE, MISSED, assign_colours
+from lungseg.report.markup import (
+    EMPTY,
+    Section,
+    format_amount,
+    format_duration,
+    format_interval,
+    format_score,
+)
+from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.page.cases import collect_cases
+from lungseg.report.page.colours import fit_to_paper
+from lungseg.report.page.plots import place_images, place_scatter
+from lungseg.report.sentences.cautions import list_cautions, list_gaps
+from lungseg.report.sentences.conclusions import list_conclusions
+from lungseg.report.sentences.images import describe_images
+from lungseg.report.sentences.leaks import describe_audit
+from lungseg.report.sentences.provenance import list_provenance
+from lungseg.report.sentences.verdict import write_verdict
+from lungseg.report.tables.ablation import make_ablation_sections
+from lungseg.report.tables.comparisons import make_comparison_sections
+from lungseg.report.tables.quality import make_quality_sections
+from lungseg.report.tables.ranks import make_rank_section
+from lungseg.report.tables.test_sets import make_test_set_section
+from lungseg.report.tables.timing import make_timing_sections
+from lungseg.system.files import write_atomically
+
+NAME = "report.html"
+DRAWN = ("accuracy-time", "dice")  # figures that the page draws itself
+
+
+def write_page(contents: Contents, further: Sequence[Contents] = ()) -> Path:
+    """Write report.html into a results directory; return its path.
+
+    It shows the X-rays that are stored in the directory, so only `publish` makes one that may be published.
+    `further` are the further test sets. Raises InputError if a stored picture is damaged, or the page can't
+    be written.
+    """
+    environment = make_environment()
+    path = contents.directory / NAME
+    write_atomically(
+        path, environment.get_template("report.html").render(_collect(contents, further, environment))
+    )
+    return path
+
+
+def make_environment() -> Environment:
+    """Make what fills the templates of this folder; a name that a template lacks is an error."""
+    return Environment(
+        loader=PackageLoader("lungseg.report.page", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _collect(contents: Contents, further: Sequence[Contents], environment: Environment) -> dict[str, Any]:
+    """Collect what the template shows."""
+    frame = collect_main_rows(contents)
+    images, cases = place_images(contents), collect_cases(contents)
+    data = {
+        "images": images and {key: images[key] for key in ("ids", "values", "sources")},
+        "cases": cases,
+        "baselines": sorted(contents.baselines),
+    }
+    return {
+        "name": contents.run["name"],
+        "subtitle": describe_images(contents),
+        "verdict": write_verdict(contents),
+        "cautions": [*list_cautions(contents), *list_gaps(contents)],
+        "rows": _make_rows(contents, frame),
+        "unit": frame["distance_unit"].iloc[0] if len(frame) else "px",
+        "colours": _choose_colours(contents),
+        "slots": {name: place for place, name in enumerate(contents.names)},
+        "baselines": sorted(contents.baselines),
+        "scatter": place_scatter(frame),
+        "images": images,
+        "cases": cases,
+        "areas": {"right": AGREES, "too much": FALSE, "missed": MISSED},
+        "figures": _read_figures(contents, cases is not None),
+        "sets": [
+            (one.run["data"]["dataset"], write_verdict(one), make_test_set_section(one)) for one in further
+        ],
+        "quality": [section for section in make_quality_sections(contents) if section],
+        "times": [section for section in make_timing_sections(contents) if section],
+        "tests": _list_tests(contents),
+        "conclusions": [] if contents.groups else list_conclusions(contents),
+        "audit": describe_audit(contents),
+        "lookalikes": contents.run["audit"]["lookalikes"],
+        "leaks": contents.run["leaks"],
+        "provenance": list_provenance(contents),
+        "data": _embed_json(data),
+        "style": read_template(environment, "style.css"),
+        "script": read_template(environment, "report.js"),
+        "empty": EMPTY,
+    }
+
+
+def _list_tests(contents: Contents) -> list[Section]:
+    first = make_ablation_sections(contents) if contents.groups else make_comparison_sections(contents)
+    return [section for section in [*first, make_rank_section(contents)] if section]
+
+
+def _make_rows(contents: Contents, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Format the rows of the main table; each cell is (text, number to sort by)."""
+    slowest = frame["ms_per_image"].max() if len(frame) else float("nan")
+    rows = []
+    for row in frame.to_dict("records"):
+        dice = format_interval(format_score, row["dice"], row["dice_low"], row["dice_high"])
+        device = EMPTY if pd.isna(row["device"]) else row["device"].upper()
+        rows.append(
+            {
+                "approach": row["approach"],
+                "group": row["group"],
+                "dice": (dice, row["dice"]),
+                "hd95": (format_amount(row["hd95"]), row["hd95"]),
+                "assd": (format_amount(row["assd"]), row["assd"]),
+                "training": (format_duration(row["training_seconds"]), row["training_seconds"]),
+                "time": (format_amount(row["ms_per_image"]), row["ms_per_image"]),
+                "device": device,
+                "weights": row["weights"],
+                "dice_bar": 100 * row["dice"],
+                "time_bar": 0.0 if pd.isna(row["ms_per_image"]) else 100 * row["ms_per_image"] / slowest,
+            }
+        )
+    return rows
+
+
+def _choose_colours(contents: Contents) -> list[dict[str, str]]:
+    """Return the colours of each approach, in the order of the spec, on light and on dark paper."""
+    palette = assign_colours(contents)
+    themes = ("light", "dark")
+    return [{theme: fit_to_paper(palette[name], theme) for theme in themes} for name in contents.names]
+
+
+def _read_figures(contents: Contents, with_images: bool) -> list[dict[str, str]]:
+    """Return the figures that were drawn, as data: addresses; those of X-rays only `with_images`."""
+    from lungseg.report.figures.all import SHOWS_IMAGES
+
+    found = []
+    for stem, caption in CAPTIONS.items():
+        path = contents.directory / "figures" / f"{stem}.png"
+        if stem in DRAWN or not path.exists() or (stem in SHOWS_IMAGES and not with_images):
+            continue
+        picture = base64.b64encode(path.read_bytes()).decode()
+        found.append({"stem": stem, "caption": caption, "picture": f"data:image/png;base64,{picture}"})
+    return found
+
+
+def _embed_json(data: dict[str, Any]) -> Markup:
+    """Write data for a script element, which a name can't end."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def read_template(environment: Environment, name: str) -> Markup:
+    """Read a file beside the templates that a page holds as it is."""
+    source, _, _ = environment.loader.get_source(environment, name)
+    return Markup(source)

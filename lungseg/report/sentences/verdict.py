@@ -1,0 +1,228 @@
+"""Write the verdict: what a benchmark shows, in at most six sentences, however many approaches it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lungseg.report.contents import RANDOM, Contents
+from lungseg.report.markup import (
+    format_amount,
+    format_count,
+    format_difference,
+    format_duration,
+    format_interval,
+    format_p,
+    format_score,
+    state_p,
+)
+from lungseg.report.numbers.ablation import collect_ablation
+from lungseg.report.numbers.comparisons import collect_pairs
+from lungseg.report.numbers.groups import LEVEL, find_equals
+from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.sentences.cautions import FEW
+from lungseg.report.sentences.conclusions import NEGLIGIBLE, find_smallest_p, read_comparisons
+from lungseg.report.sentences.images import count_patients, find_unit
+
+MOST_NAMES = 4  # that a sentence lists
+_REASONS = 2  # of what must not be concluded
+
+
+def write_verdict(contents: Contents) -> list[str]:
+    """Return the verdict, a sentence each: who is best and by how much, what it costs, and what it is not.
+
+    The groups are those of the sign-flip tests after Holm's correction. An ablation has differences within
+    its groups of rows instead.
+    """
+    if not contents.ranked:
+        return ["No approach has results."]
+    best = contents.ranked[0]
+    compared = [] if contents.groups else collect_pairs(contents, "dice").to_dict("records")
+    of_best = {row["other"]: row for row in compared if row["approach"] == best}
+    sentences = [_say_best(contents, best)]
+    if contents.groups:
+        sentences += _say_steps(contents)
+    if not of_best:
+        return [*sentences, *_say_cost(contents, [best]), _say_limit(contents, [])]
+    least = max(find_smallest_p(one) for one in read_comparisons(contents))
+    if least > LEVEL:
+        group = [best]
+        sentences.append(_say_too_few(contents, least, len(compared)))
+    else:
+        group = [best, *find_equals(contents, best)]
+        sentences += _say_differences(group[1:], of_best)
+    sentences += [*_say_price(contents, compared), *_say_cost(contents, group)]
+    return [*sentences, _say_limit(contents, group)]
+
+
+def _say_best(contents: Contents, best: str) -> str:
+    row = contents.find_statistic(best, "dice")
+    mean = format_interval(format_score, row["value"], row["low"], row["high"])
+    verb = "has the highest mean Dice:" if len(contents.ranked) > 1 else "has a mean Dice of"
+    return f"{best} {verb} {mean}, on {_describe_images(contents, best)}."
+
+
+def _describe_images(contents: Contents, name: str) -> str:
+    run, scores = contents.run, contents.scores
+    images = scores[scores["approach"] == name]["image_id"].nunique()
+    if run["data"]["dataset"] == "phantom":
+        return format_count(images, "generated phantom")
+    part = {"test": "test ", "validation": "validation "}.get(run["evaluate_on"], "")
+    return f"{format_count(images, f'{part}image')} of {run['data']['dataset']}"
+
+
+def _say_too_few(contents: Contents, least: float, comparisons: int) -> str:
+    number = format_count(count_patients(contents), find_unit(contents))
+    more = f" and {comparisons} comparisons" if comparisons > 1 else ""
+    return f"With {number}{more} no p under {format_p(least)} is possible: nothing can be shown."
+
+
+def _say_differences(equals: Sequence[str], of_best: dict[str, dict[str, Any]]) -> list[str]:
+    """Say which approaches the tests don't separate from the best one, and by how much the next is lower."""
+    tested = {name: row for name, row in of_best.items() if name not in equals and pd.notna(row["p_holm"])}
+    lower = {name: row for name, row in tested.items() if row["low"] > 0}
+    small = {name: row for name, row in lower.items() if row["high"] < NEGLIGIBLE}
+    found = []
+    if equals:
+        found.append(
+            f"The tests do not separate it from {_join(equals)}; this does not show that they are equal."
+        )
+    if small:
+        most = max(row["high"] for row in small.values())
+        verb = "is" if len(small) == 1 else "are"
+        found.append(
+            f"{_join(list(small))} {verb} lower: the tests show a difference between these trained models, "
+            f"but a negligible one, of at most {most:.4f} (negligible: under {NEGLIGIBLE})."
+        )
+    large = [name for name in lower if name not in small]
+    if large and not (equals and small):
+        row = lower[large[0]]
+        who = f"All others are lower: the nearest, {large[0]}," if len(large) > 1 else f"{large[0]} is lower:"
+        found.append(f"{who} by {_format_difference(row)}, {state_p(row['p_holm'])} after correction.")
+    if len(found) < 2 and (unclear := [name for name in tested if name not in lower]):
+        found.append(f"Whether it is better than {_join(unclear)} stays open: test and interval disagree.")
+    return found
+
+
+def _say_steps(contents: Contents) -> list[str]:
+    """Say which rows of an ablation differ most from the first row of their group, either way."""
+    rows = collect_ablation(contents).dropna(subset=["first"])
+    sure = rows[(rows["first_low"] > 0) | (rows["first_high"] < 0)]
+    if rows.empty:
+        return []
+    if sure.empty:
+        return ["No row differs from the first row of its group: every interval of a difference holds 0."]
+    found = [
+        f"{len(sure)} of {format_count(len(rows), 'row')} differ from the first row of their group: their "
+        "interval leaves out 0. The intervals are not corrected for their number."
+    ]
+    for word, row in (
+        ("gain", sure[sure["first"] > 0].nlargest(1, "first")),
+        ("loss", sure.nsmallest(1, "first")),
+    ):
+        if len(row) and (word == "gain") == (row["first"].iloc[0] > 0):
+            one = row.iloc[0]
+            amount = format_interval(format_difference, one["first"], one["first_low"], one["first_high"])
+            found.append(f"The largest {word} is that of {one['approach']} in '{one['group']}': {amount}.")
+    return found
+
+
+def _say_price(contents: Contents, compared: Sequence[dict[str, Any]]) -> list[str]:
+    """Compare the best on frozen features with the best network trained end to end, if there are both."""
+    frozen, network = find_best_of_both(contents)
+    rows = [row for row in compared if {row["approach"], row["other"]} == {frozen, network}]
+    if not rows:
+        return []
+    row = rows[0]
+    relation = "above" if row["approach"] == frozen else "below"
+    if pd.isna(row["p_holm"]) or row["p_holm"] > LEVEL:
+        size = "which the tests do not show to be a difference"
+    elif row["high"] < NEGLIGIBLE:
+        size = "which is negligible"
+    else:
+        size = "which the tests show to be a difference"
+    how = "On frozen features" if _learns_in_epochs(contents, frozen) else "Without back-propagation"
+    return [
+        f"{how}, the best is {frozen}: {_format_difference(row)} {relation} the best trained network, "
+        f"{network}, {size}."
+    ]
+
+
+def find_best_of_both(contents: Contents) -> tuple[str | None, str | None]:
+    """Return the best regressor of pixel rows, and the best network that was trained in epochs on images."""
+    units = contents.training.drop_duplicates("approach").set_index("approach")["unit"]
+    rows = [name for name in contents.ranked if units.get(name) == "rows"]
+    images = [name for name in contents.ranked if units.get(name) == "images"]
+    networks = [name for name in images if _learns_in_epochs(contents, name)]
+    return next(iter(rows), None), next(iter(networks), None)
+
+
+def _learns_in_epochs(contents: Contents, name: str) -> bool:
+    """Return whether an approach's fitted part is trained by back-propagation."""
+    steps = contents.history[contents.history["approach"] == name]["unit"]
+    return bool((steps == "epoch").any())
+
+
+def _say_cost(contents: Contents, group: Sequence[str]) -> list[str]:
+    """Say what the fastest approach of the best group costs, beside the best one itself, which is first."""
+    best = group[0]
+    frame = collect_main_rows(contents).drop_duplicates("approach").set_index("approach")
+    timed = frame.loc[list(group)].dropna(subset=["ms_per_image"])
+    if timed.empty or best not in timed.index:
+        return []
+    fastest = timed["ms_per_image"].idxmin()
+    if fastest == best:
+        of = ", and is the fastest of its group" if len(timed) > 1 else ""
+        return [f"{best} takes {_format_cost(timed.loc[best])}{of}."]
+    return [
+        f"The fastest of the best group is {fastest}: {_format_cost(timed.loc[fastest])}; "
+        f"{best} takes {_format_cost(timed.loc[best])}."
+    ]
+
+
+def _format_cost(row: pd.Series) -> str:
+    time = f"{format_amount(row['ms_per_image'])} ms an image on the {row['device'].upper()}"
+    if pd.isna(row["training_seconds"]):
+        return time
+    return f"{time} and {format_duration(row['training_seconds'])} of training"
+
+
+def _say_limit(contents: Contents, group: Sequence[str]) -> str:
+    """Say what a reader must not conclude: the gravest reasons first, at most two."""
+    run, number = contents.run, count_patients(contents)
+    reasons = []
+    if leaks := len(run["leaks"]):
+        pairs = "1 pair of images is" if leaks == 1 else f"{leaks:,} pairs of images are"
+        reasons.append(f"that new images get these scores: {pairs} on two sides of the split")
+    if run["evaluate_on"] == "validation":
+        reasons.append("that this is final: the approaches may have been chosen by these images")
+    if run["data"]["dataset"] == "phantom":
+        reasons.append("anything about X-rays of people: these are generated phantoms")
+    if blind := [name for name in contents.ranked if contents.find_weights(name) == RANDOM]:
+        who = "it" if len(blind) == 1 else "they"
+        reasons.append(f"how good {_join(blind)} can be: {who} started from random weights")
+    if 0 < number < FEW:
+        count = format_count(number, find_unit(contents))
+        reasons.append(f"much from {count}: a rare failure may be missing among so few")
+    once = [name for name in group if name in contents.trained_once]
+    if once:
+        verb = "was" if len(once) == 1 else "were"
+        reasons.append(f"that another training gives this order: {_join(once)} {verb} trained once")
+    if not reasons:
+        reasons = ["that images of another hospital give this order: these are of one dataset"]
+    return f"Do not conclude {'; nor '.join(reasons[:_REASONS])}."
+
+
+def _join(names: Sequence[str]) -> str:
+    """List names: "A", "A and B", "A; B and C", "A; B; C and 7 others"."""
+    shown = list(names[:MOST_NAMES])
+    if rest := len(names) - len(shown):
+        shown.append(format_count(rest, "other"))
+    # Labels may hold commas.
+    return shown[0] if len(shown) == 1 else f"{'; '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _format_difference(row: dict[str, Any]) -> str:
+    return format_interval(lambda value: f"{value:z.4f}", row["value"], row["low"], row["high"])
