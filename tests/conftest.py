@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,13 @@ from lungseg.learning.fit import FitContext
 from lungseg.system.runtime import Runtime
 
 ROOT = Path(__file__).parents[1]
+IMPORTED = [
+    "lungseg.harness.run",
+    "lungseg.timing.measure",
+    "lungseg.approaches.deeplabv3plus.approach",
+    "lungseg.approaches.vgg19_pixels.cluster",
+    "benchmarks.studies.deeplab.ways",
+]
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -110,6 +119,28 @@ def without_figures(request, monkeypatch):
     """
     if not request.node.get_closest_marker("figures"):
         monkeypatch.setattr("lungseg.report.write.draw_figures", lambda contents: [])
+
+
+@pytest.fixture(scope="session")
+def forks() -> BaseContext:
+    """Processes forked from one that has done nothing but import the libraries, which takes seconds.
+
+    A process has one such server, whoever starts it: all that need one ask for this first.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture
+def short_backbone(monkeypatch):
+    """Give DeepLabV3+ fewer blocks and channels, where its own number of them is not the subject."""
+    from lungseg.approaches.deeplabv3plus import network
+    from tests.short_backbone import SHORT
+
+    for name, value in SHORT.items():
+        monkeypatch.setattr(network, name, value)
 
 
 @pytest.fixture

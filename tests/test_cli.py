@@ -13,22 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lungseg.cli import app
+from lungseg.results import read_run
 from tests.refusals import assert_refused
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("without_figures")  # those `typed` in a process of its own draw them
-
-
-def typed(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    """In a process of its own, as a user has it: each takes seconds to import torch."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSEG_")}
-    return subprocess.run(
-        [sys.executable, "-m", "lungseg", *words],
-        capture_output=True,
-        text=True,
-        env={**clean, "COLUMNS": "200", **environment},
-        cwd=ROOT,
-    )
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture
@@ -45,13 +34,12 @@ def spec(tmp_path):
     return write
 
 
-def test_a_benchmark_as_typed(lungseg, spec, tmp_path):
-    done = typed("benchmark", spec(), "--out", str(tmp_path / "out"), "--set", "seeds=[7]")
+def test_a_benchmark_and_its_report(lungseg, spec, tmp_path):
+    done = lungseg("benchmark", spec(), "--out", str(tmp_path / "out"), "--set", "seeds=[7]")
     assert done.returncode == 0, done.stderr
     assert "time      about" in done.stdout
     assert "mean-mask" in done.stdout
-    assert "Pictures:" in done.stdout
-    assert {path.suffix for path in (tmp_path / "out" / "figures").iterdir()} == {".png", ".pdf"}
+    assert {trial["seed"] for trial in read_run(tmp_path / "out")["trials"]} == {7}
     again = lungseg("report", str(tmp_path / "out"))
     assert again.returncode == 0
     assert "mean-mask" in again.stdout
@@ -198,18 +186,28 @@ enabled = false
 """
 
 
-def test_no_place_is_too_strange(tmp_path):
-    """A window's backend, another alphabet, no home, no temporary folder, a narrow terminal, brackets."""
+def test_as_typed_no_place_is_too_strange(tmp_path):
+    """A process of its own, with figures, as a user has it, where all is unlike here.
+
+    A window's backend, another alphabet, no home, no temporary folder, a narrow terminal, brackets.
+    """
     folder = tmp_path / "Jane Doe" / "röntgen [b] $x_$"
     folder.mkdir(parents=True)
     (folder / "tiny.toml").write_text(TINY)
     places = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "LUNGSEG_CACHE": "/proc/none", "RANK": "abc"}
     shown = {"MPLBACKEND": "nonsense", "COLUMNS": "40", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = typed("benchmark", str(folder / "tiny.toml"), "--out", str(folder / "out"), **places, **shown)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LUNGSEG_")}
+    words = ["-m", "lungseg", "benchmark", str(folder / "tiny.toml"), "--out", str(folder / "out")]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env={**clean, **places, **shown}, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "[b] $x_$" in done.stdout
-    assert {path.stem for path in (folder / "out/figures").iterdir()} >= {"dice", "samples"}
+    assert "Pictures:" in done.stdout
+    figures = list((folder / "out/figures").iterdir())
+    assert {path.stem for path in figures} >= {"dice", "samples"}
+    assert {path.suffix for path in figures} == {".png", ".pdf"}
     assert "Jane Doe" not in (folder / "out/run.json").read_text()
 
 

@@ -23,7 +23,7 @@ def same_maps(one: list[np.ndarray], two: list[np.ndarray]) -> bool:
     return all(map(np.array_equal, one, two))
 
 
-def test_it_learns_and_is_stored(discs, runtime, settings, new_fit_context, tmp_path):
+def test_it_learns_and_is_stored(discs, runtime, settings, new_fit_context, tmp_path, short_backbone):
     train, held = discs(12), discs(4, seed=9)
     truths, images = [s.mask() for s in held], [s.image() for s in held]
     s = settings(epochs=8, learning_rate=3e-3, backbone_factor=1.0)

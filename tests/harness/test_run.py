@@ -2,9 +2,10 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import time
-from multiprocessing import get_all_start_methods, get_context
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from lungseg.learning.networks.training import Training
 from lungseg.report.figures.importance import draw_importance
 from lungseg.results import read_table
 from lungseg.scoring.metrics import score_mask
-from lungseg.spec import Spec, read_spec
+from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json
 from tests.tiny import NO_TIMING, SPEC
@@ -124,32 +125,28 @@ def test_ended_between_fit_and_scores_goes_on_from_the_fit(spec_file, tmp_path, 
     assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
-def run_storing_each_step(spec: Spec, out: Path) -> None:
-    os.environ["LUNGSEG_CHECKPOINT_SECONDS"] = "0"
-    benchmark(spec, out)
-
-
-@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no fork here")
 def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path, capsys, monkeypatch):
     spec_file.write_text(SPEC + '[[approach]]\nuse = "tests.learning.networks.small_network:SmallApproach"\n'
                          'name = "net"\nsize = 32\nepochs = 20\nbatch_size = 4\n')  # fmt: skip
-    # OpenMP's threads don't survive a fork: one needs none of them.
-    spec = read_spec(spec_file, [*NO_TIMING, "seeds=[0]", "runtime.threads=1"])
+    changes = [*NO_TIMING, "seeds=[0]"]
+    words = [sys.executable, "-m", "lungseg", "benchmark", str(spec_file)]
+    words += [word for change in changes for word in ("--set", change)]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = get_context("fork").Process(target=run_storing_each_step, args=(spec, killed))
-    process.start()
+    process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL,
+                               env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"})  # fmt: skip
     checkpoint = killed / "trials/net/f0-s0/checkpoints/last.pt"
     cpu = torch.device("cpu")
     for _ in range(3000):
         state = load_state(checkpoint, cpu)
-        if (state and state["epoch"]) or not process.is_alive():
+        if (state and state["epoch"]) or process.poll() is not None:
             break
         time.sleep(0.05)
-    process.kill()
-    process.join()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert not (killed / "scores.csv").exists()
     state = load_state(checkpoint, cpu)
     assert 1 <= state["epoch"] < 20
+    spec = read_spec(spec_file, changes)
     begun, resume = [], Training.resume
 
     def resumed(training, path):

@@ -44,6 +44,14 @@ def build(**settings):
     return DeepLabV3Plus(NetworkSettings(**settings))
 
 
+def make_resnet(state: dict[str, torch.Tensor], **rest) -> torch.nn.Module:
+    """Return torchvision's ResNet50 with these weights, for prediction; none are drawn first."""
+    with torch.device("meta"):
+        network = resnet50(weights=None, **rest)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
 def parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -107,8 +115,7 @@ def test_the_seed_is_tapped_inside_the_last_blocks(seed_network):
 def test_the_low_tap_of_the_seed_is_torchvisions_second_relu(seed_network, imagenet_like):
     network = build(topology="seed").eval()
     load_backbone(network, imagenet_like)
-    whole = resnet50(weights=None).eval()
-    whole.load_state_dict(imagenet_like)
+    whole = make_resnet(imagenet_like)
     seen = {}
     whole.layer1[2].conv3.register_forward_pre_hook(lambda module, inputs: seen.update(low=inputs[0]))
     whole.layer3[5].conv3.register_forward_pre_hook(lambda module, inputs: seen.update(high=inputs[0]))
@@ -123,8 +130,8 @@ def test_the_low_tap_of_the_seed_is_torchvisions_second_relu(seed_network, image
 def test_the_standard_backbone_is_torchvisions(imagenet_like):
     network = build().eval()
     load_backbone(network, {name: value.half() for name, value in imagenet_like.items()})
-    whole = resnet50(weights=None, replace_stride_with_dilation=[False, False, True]).eval()
-    whole.load_state_dict({name: value.half().float() for name, value in imagenet_like.items()})
+    rounded = {name: value.half().to(value.dtype) for name, value in imagenet_like.items()}
+    whole = make_resnet(rounded, replace_stride_with_dilation=[False, False, True])
     seen = {}
     whole.layer1.register_forward_hook(lambda module, inputs, output: seen.update(low=output))
     whole.layer4.register_forward_hook(lambda module, inputs, output: seen.update(high=output))
@@ -139,7 +146,7 @@ def test_the_standard_backbone_is_torchvisions(imagenet_like):
 @torch.no_grad()
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("stride", [16, 8])
-def test_any_size_comes_back_as_it_went_in(topology, stride):
+def test_any_size_comes_back_as_it_went_in(topology, stride, short_backbone):
     network = build(topology=topology, output_stride=stride).eval()
     for height, width in [(32, 48), (45, 33), (1, 1)]:
         logits = network(torch.rand(1, 1, height, width))
@@ -154,7 +161,7 @@ def test_an_odd_size_is_extended_and_not_stretched(seed_network):
     torch.testing.assert_close(seed_network(images[..., :27]), seed_network(images)[..., :27])
 
 
-def test_a_batch_of_one_can_be_trained_on():
+def test_a_batch_of_one_can_be_trained_on(short_backbone):
     network = build(topology="seed").train()
     before = network.aspp.pooling[1].running_mean.clone()
     network(torch.rand(1, 1, 64, 64)).mean().backward()
@@ -164,7 +171,7 @@ def test_a_batch_of_one_can_be_trained_on():
     assert not torch.equal(network.aspp.pooling[1].running_mean, before)
 
 
-def test_a_norm_that_is_shared_by_processes_is_never_left_out():
+def test_a_norm_that_is_shared_by_processes_is_never_left_out(short_backbone):
     class Counted(torch.nn.SyncBatchNorm):
         calls = 0
 
@@ -173,13 +180,13 @@ def test_a_norm_that_is_shared_by_processes_is_never_left_out():
             return x
 
     network = build(topology="seed").train()
-    network.aspp.pooling[1] = Counted(256)
+    network.aspp.pooling[1] = Counted(network.aspp.pooling[1].num_features)
     network.aspp(torch.randn(1, 256, 4, 4))
     assert Counted.calls == 1  # the other processes, with more images, wait for this one's call
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_bfloat16_gives_float32_logits(n):
+def test_bfloat16_gives_float32_logits(n, short_backbone):
     network = build(topology="seed").train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = network(torch.rand(n, 1, 64, 64))
@@ -187,7 +194,7 @@ def test_bfloat16_gives_float32_logits(n):
     assert logits.isfinite().all()
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient(short_backbone):
     for topology in TOPOLOGIES:
         network = build(topology=topology)
         network(torch.rand(2, 1, 64, 64)).square().sum().backward()
@@ -205,13 +212,13 @@ def test_channels_last_gives_the_same_logits(seed_network):
     )
 
 
-def test_a_seed_fixes_the_start():
+def test_a_seed_fixes_the_start(short_backbone):
     first, again = build(topology="seed").state_dict(), build(topology="seed").state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(name in first for name in ("mean", "std"))
 
 
-def test_settings_change_the_network():
+def test_settings_change_the_network(short_backbone):
     plain = build(topology="seed")
     assert parameters(build(topology="seed", separable=True)) < parameters(plain)
     assert len(build(topology="seed", decoder_convolutions=3).decoder) == 3
@@ -220,7 +227,7 @@ def test_settings_change_the_network():
     assert network.aspp.project[-1].p == 0.25
 
 
-def test_the_rates_span_the_same_part_of_the_image_at_stride_8():
+def test_the_rates_span_the_same_part_of_the_image_at_stride_8(short_backbone):
     for stride, rates in [(16, [6, 12, 18]), (8, [12, 24, 36])]:
         branches = build(topology="seed", output_stride=stride).aspp.branches[1:]
         assert [branch[0].dilation[0] for branch in branches] == rates
@@ -254,7 +261,7 @@ def test_the_shapes_that_are_asked_for_are_enough_to_load(imagenet_like):
     assert torch.equal(network.backbone.layer3[5].conv2.weight, imagenet_like["layer3.5.conv2.weight"])
 
 
-def test_the_groups_hold_every_parameter_once():
+def test_the_groups_hold_every_parameter_once(short_backbone):
     network = build(topology="seed")
     backbone, head = group_parameters(network)
     ids = {id(parameter) for parameter in [*backbone, *head]}

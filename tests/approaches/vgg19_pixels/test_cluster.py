@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from distributed.utils import get_mp_context
 
 from lungseg.approaches.vgg19_pixels.approach import Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.cluster import fit_distributed, fit_locally
@@ -49,10 +48,7 @@ class FileSample(Sample):
 
 
 @pytest.fixture(scope="module")
-def client():
-    # Importing torch takes seconds: done once, in the process that workers are forked from.
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["lungseg.approaches.vgg19_pixels.cluster"])
+def client(forks):
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         LocalCluster(

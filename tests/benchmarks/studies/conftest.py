@@ -1,26 +1,8 @@
-"""What tests of studies share: processes that start quickly, and ceilings that take no time."""
-
-from multiprocessing import get_context
-from multiprocessing.context import BaseContext
+"""What tests of studies share: ceilings that take no time."""
 
 import pytest
 
 from benchmarks.studies import ceilings, turns
-
-IMPORTED = [
-    "lungseg.harness.run",
-    "lungseg.approaches.deeplabv3plus.approach",
-    "lungseg.approaches.vgg19_pixels.cluster",
-    "benchmarks.studies.deeplab.ways",
-]
-
-
-@pytest.fixture(scope="session")
-def forks() -> BaseContext:
-    """Processes forked from one that has done nothing but import the libraries, which takes seconds."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    return context
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
-"""Several processes for a test: started by torchrun itself, or forked, which saves importing torch again."""
+"""Several processes for a test: forked, by torchrun's own agent or without it.
+
+A fork saves importing torch again.
+"""
 
 import multiprocessing
 import os
+import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +14,16 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 TIMEOUT = 300  # seconds
-
-
-def torchrun(count: int, *words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run `torchrun WORDS` with so many processes on this machine."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    return subprocess.run(
-        [sys.executable, *start, *words],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+)  # that the agent handles from then on
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,36 @@ def fork_processes(count: int, call: Callable[[], None], cwd: Path) -> Forked:
             process.kill()
             process.join()
     return Forked(code, [file.read_text() for file in files])
+
+
+def torchrun(count: int, call: Callable[[], None], folder: Path) -> Forked:
+    """Call a function in so many processes of this machine, as `torchrun --standalone` starts them."""
+    logs = DefaultLogsSpecs(str(folder / "logs"), redirects=Std.ALL)
+    config = LaunchConfig(
+        *(1, 1, count, logs),
+        run_id="one",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        codes = elastic_launch(config, _exit_code)(call)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    files = sorted((folder / "logs").rglob("std*.log"))
+    return Forked(max(codes.values()), [file.read_text() for file in files])
+
+
+def _exit_code(call: Callable[[], None]) -> int:
+    torch.set_num_threads(1)  # OpenMP's threads don't survive a fork
+    try:
+        call()
+    except SystemExit as ended:
+        return ended.code or 0
+    return 0
 
 
 def _enter(rank: int, count: int, port: int, file: Path, call: Callable[[], None], cwd: Path) -> None:

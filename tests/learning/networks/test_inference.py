@@ -29,7 +29,7 @@ NETWORKS = ({"topology": "seed"}, {"topology": "seed", "separable": True}, {"top
 
 
 @pytest.fixture(params=NETWORKS, ids=str)
-def network(request) -> nn.Module:
+def network(request, short_backbone) -> nn.Module:
     torch.manual_seed(0)
     return lived_in(DeepLabV3Plus(NetworkSettings(**request.param)))
 
@@ -129,7 +129,7 @@ def test_a_network_that_folding_would_change_is_left_as_it_is(runtime):
     torch.testing.assert_close(predictor.predict_logits(images), network(images), atol=1e-6, rtol=0)
 
 
-def test_bfloat16_predicts_what_float32_does(runtime):
+def test_bfloat16_predicts_what_float32_does(runtime, short_backbone):
     torch.manual_seed(0)  # how far single logits go apart depends on the weights
     network = lived_in(DeepLabV3Plus(NetworkSettings()))
     settings = TrainingSettings(size=64)

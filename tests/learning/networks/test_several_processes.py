@@ -1,7 +1,6 @@
 import multiprocessing
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from lungseg.system.errors import InputError
 from tests.learning.networks.processes import fork_processes, torchrun
 from tests.learning.networks.three_steps import train_three_steps
 
-SCRIPT = Path(__file__).with_name("cli_without_figures.py")
 needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 SPEC = """
 name = "two"
@@ -44,7 +42,7 @@ enabled = false
 
 
 @needs_fork
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_what_one_does(tmp_path, short_backbone):
     files = [tmp_path / "one.pt", tmp_path / "two.pt"]
     train_three_steps(files[0])
     done = fork_processes(2, lambda: train_three_steps(files[1]), cwd=tmp_path)
@@ -55,26 +53,32 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert len(set(two["everyone"])) == 1  # both hold the same weights, bit for bit
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["row"] == pytest.approx(one["row"], abs=1e-5)
-    # Of less, an agreement within 1e-5 would say nothing.
     for what in ("first", "gradients"):
-        assert min(value.abs().max().item() for value in one[what].values()) > 5e-5
+        for name, value in one[what].items():
+            largest = value.abs().max()
+            assert largest > 1e-6, name  # of less, an agreement would say nothing
+            assert (two[what][name] - value).abs().max() <= 0.01 * largest, f"{what} {name}"
     assert 0 < one["row"]["validation_dice"] < 1
     for name, value in one["start"].items():
         moved = one["weights"][name] - value
         apart = two["weights"][name] - one["weights"][name]
         assert apart.abs().max() <= 0.01 * moved.abs().max() + 2e-7, name
     assert max((one["weights"][n] - value).abs().max() for n, value in one["start"].items()) > 100 * 1e-5
-    for what in ("first", "gradients", "weights", "average"):
+    for what in ("weights", "average"):
         for name, value in one[what].items():
             torch.testing.assert_close(two[what][name], value, atol=1e-5, rtol=1e-5, msg=f"{what} {name}")
 
 
-def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path, without_figures):
+@needs_fork
+def test_the_command_line_with_two_processes_gives_the_scores_of_one(tmp_path, without_figures, monkeypatch):
     (tmp_path / "two.toml").write_text(SPEC)
     benchmark(read_spec(tmp_path / "two.toml", []), tmp_path / "out-1")
-    done = torchrun(2, str(SCRIPT), "benchmark", "two.toml", "--out", "out-2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Benchmark two") == 1  # the other prints nothing
+    monkeypatch.setattr(
+        sys, "argv", ["lungseg", "benchmark", str(tmp_path / "two.toml"), "--out", str(tmp_path / "out-2")]
+    )
+    done = torchrun(2, cli.main, tmp_path)
+    assert done.code == 0, done.output
+    assert "".join(done.output).count("Benchmark two") == 1  # the other prints nothing
     scores = [read_table(tmp_path / f"out-{count}", "scores") for count in (1, 2)]
     assert scores[1]["dice"].tolist() == pytest.approx(scores[0]["dice"].tolist(), abs=2e-3)
     dice = scores[0].loc[scores[0]["approach"] == "network", "dice"]

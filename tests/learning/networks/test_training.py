@@ -52,7 +52,7 @@ PLAIN, LAST = Runtime(torch.device("cpu")), Runtime(torch.device("cpu"), channel
     ],
 )
 def test_a_training_cut_after_any_step_ends_with_the_same_bits(
-    steps, approach_class, runtime, network_training, noise_images, tmp_path, monkeypatch
+    steps, approach_class, runtime, network_training, noise_images, tmp_path, monkeypatch, short_backbone
 ):
     # `steps` of two epochs of two.
     monkeypatch.setenv("LUNGSEG_CHECKPOINT_SECONDS", "0")

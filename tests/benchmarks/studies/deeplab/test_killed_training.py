@@ -15,7 +15,7 @@ import pytest
 from benchmarks.studies.deeplab import killed_training as study
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.system.hashing import find_reached_modules, hash_code
-from tests.benchmarks.studies.deeplab.small_network import SMALL
+from tests.short_backbone import SHORT
 
 
 class Forked:
@@ -54,7 +54,7 @@ def run_command(words: list[str], env: dict[str, str]) -> None:
     os.environ.update(env)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.argv = ["lungseg", *words]
-    vars(network).update(SMALL)
+    vars(network).update(SHORT)
     approach.DeepLabV3PlusResNet50.estimate = lambda *_: None
     write.draw_figures = lambda contents: []
     cli.main()

@@ -16,7 +16,6 @@ from lungseg.approaches.deeplabv3plus.network import NetworkSettings
 from lungseg.learning.networks.convolutions import AtrousConv2d, DenseConv2d, PointwiseConv2d
 from lungseg.system.errors import InputError
 from lungseg.system.runtime import Runtime
-from tests.benchmarks.studies.deeplab.small_network import SMALL
 
 OURS, PLAIN, FREE, COMPILED, PEER = ways.NAMES
 measure_in_process = speed._measure_in_process
@@ -28,10 +27,8 @@ TINY += ["--batches", "2", "--repeats", "1", "--train-repeats", "1"]
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick_ceilings, monkeypatch):
+def _quick(quick_ceilings, short_backbone, monkeypatch):
     """A small network, a made-up number of operations, and no GPU."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(our_network, name, value)
     monkeypatch.setattr(speed, "count_operations", lambda network, runtime, batch, *_: batch * 10**9)
     # A process of its own would know nothing of what is patched here.
     monkeypatch.setattr(

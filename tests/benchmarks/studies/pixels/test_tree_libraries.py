@@ -1,7 +1,11 @@
 """The script `benchmarks/studies/pixels/tree_libraries.py`, run tiny; what it says is fast is not tested."""
 
+import os
+import runpy
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -24,6 +28,54 @@ def python(folder: Path, program: str) -> str:
     return str(found)
 
 
+class ForkedScript:
+    """Stands in for a Popen of `python tree_process.py ...`: the script in a forked process, without imports.
+
+    Its input ends when the last copy of the other end is closed. A later fork holds one: end it first.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        (read, self._write), (self._read, write) = os.pipe(), os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            run_script(words, read, write, (self._write, self._read))
+        for end in (read, write):
+            os.close(end)
+        self.stdin, self.stdout = open(self._write, "w"), open(self._read)  # noqa: SIM115 (kept)
+
+    def wait(self) -> None:
+        os.waitpid(self._pid, 0)
+
+
+def run_script(words: list[str], read: int, write: int, others: tuple[int, int]) -> None:
+    """Run a script in this forked process, and end it."""
+    code = 1
+    try:
+        for end in others:
+            os.close(end)
+        os.dup2(read, 0)
+        os.dup2(write, 1)
+        os.close(write)
+        sys.stdin, sys.argv = open(0), words  # noqa: SIM115 (kept)
+        runpy.run_path(words[0], run_name="__main__")
+        code = 0
+    finally:
+        os._exit(code)
+
+
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """Fork the processes of this interpreter; one that `--python` names is started as always."""
+
+    def start(words: list[str], **options) -> ForkedScript | subprocess.Popen:
+        return ForkedScript(words[1:]) if words[0] == sys.executable else subprocess.Popen(words, **options)
+
+    # Its name alone: others start programs, too.
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(PIPE=subprocess.PIPE, Popen=start))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.usefixtures("forked")
 def test_engines_agree_and_a_library_that_is_absent_says_how_to_install_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(turns, "ROUNDS", 2)
     words = ["--libraries", "lungseg", "lleaves", "--python", f"lleaves={python(tmp_path, WITHOUT)}"]
