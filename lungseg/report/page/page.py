@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.captions import CAPTIONS
-from lungseg.report.figures.style import AGREES, FALSE, MISSED, assign_colours
+from lungseg.report.figures.style import AGREES, DPI, FALSE, MISSED, assign_colours
 from lungseg.report.markup import (
     EMPTY,
     Section,
@@ -43,6 +43,7 @@ from lungseg.system.files import write_atomically
 
 NAME = "report.html"
 DRAWN = ("accuracy-time", "dice")  # figures that the page draws itself
+PIXELS_AN_INCH = 120  # of a figure's size in print
 
 
 def write_page(contents: Contents, further: Sequence[Contents] = ()) -> Path:
@@ -150,7 +151,7 @@ def _choose_colours(contents: Contents) -> list[dict[str, str]]:
     return [{theme: fit_to_paper(palette[name], theme) for theme in themes} for name in contents.names]
 
 
-def _read_figures(contents: Contents, with_images: bool) -> list[dict[str, str]]:
+def _read_figures(contents: Contents, with_images: bool) -> list[dict[str, Any]]:
     """Return the figures that were drawn, as data: addresses; those of X-rays only `with_images`."""
     from lungseg.report.figures.all import SHOWS_IMAGES
 
@@ -159,8 +160,11 @@ def _read_figures(contents: Contents, with_images: bool) -> list[dict[str, str]]
         path = contents.directory / "figures" / f"{stem}.png"
         if stem in DRAWN or not path.exists() or (stem in SHOWS_IMAGES and not with_images):
             continue
-        picture = base64.b64encode(path.read_bytes()).decode()
-        found.append({"stem": stem, "caption": caption, "picture": f"data:image/png;base64,{picture}"})
+        data = path.read_bytes()
+        width = int.from_bytes(data[16:20], "big")  # of a PNG
+        picture = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        shown = round(width / DPI * PIXELS_AN_INCH)
+        found.append({"stem": stem, "caption": caption, "picture": picture, "width": shown})
     return found
 
 

@@ -180,8 +180,8 @@
     list();
   }
 
-  // What is folded is printed too.
+  // Explanations are printed too, though folded; long lists only if they were unfolded.
   let folded = [];
-  addEventListener("beforeprint", () => { folded = all("details:not([open])"); folded.forEach((one) => { one.open = true; }); });
+  addEventListener("beforeprint", () => { folded = all("details:not([open]):not(.long)"); folded.forEach((one) => { one.open = true; }); });
   addEventListener("afterprint", () => folded.forEach((one) => { one.open = false; }));
 })();
