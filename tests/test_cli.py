@@ -42,7 +42,7 @@ def test_a_benchmark_and_its_report(lungseg, spec, tmp_path):
     assert {trial["seed"] for trial in read_run(tmp_path / "out")["trials"]} == {7}
     again = lungseg("report", str(tmp_path / "out"))
     assert again.returncode == 0
-    assert "mean-mask" in again.stdout
+    assert "Mean of the training masks" in again.stdout
 
 
 def test_bad_specs_and_flags(lungseg, spec, tmp_path):
@@ -204,7 +204,7 @@ def test_as_typed_no_place_is_too_strange(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "[b] $x_$" in done.stdout
-    assert "Pictures:" in done.stdout
+    assert "Figures:" in done.stdout
     figures = list((folder / "out/figures").iterdir())
     assert {path.stem for path in figures} >= {"dice", "samples"}
     assert {path.suffix for path in figures} == {".png", ".pdf"}

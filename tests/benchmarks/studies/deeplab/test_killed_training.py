@@ -74,6 +74,7 @@ def test_weights_after_kills_are_those_of_an_uninterrupted_run(capsys, tmp_path,
     # Its name alone: forked processes start programs, too.
     monkeypatch.setattr(study, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
     words = ["--kills", "2", "--images", "9", "--epochs", "2", "--size", "48", "--longest", "0.01"]
+    words += ["--topology", "seed"]  # the smallest to store
     assert study.main([*words, "--out", str(tmp_path)]) == 0
     found = re.findall(r"s after a first step, stored: (\d+) epochs and (\d+) steps", capsys.readouterr().out)
     assert (0, 0) < tuple(map(int, found[0])) < tuple(map(int, found[1]))  # else it would have started over

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks.studies import turns
 from benchmarks.studies.pixels import tree_libraries as script
@@ -53,6 +54,7 @@ def run_script(words: list[str], read: int, write: int, others: tuple[int, int])
     try:
         for end in others:
             os.close(end)
+        torch.set_num_threads(1)  # OpenMP's threads don't survive a fork
         os.dup2(read, 0)
         os.dup2(write, 1)
         os.close(write)
