@@ -236,24 +236,27 @@ def report(
 ) -> None:
     """Make the tables, figures and page of a results directory again.
 
-    For a folder of published results: those of each, and the index of all.
+    For a folder of several: those of each, and an index of all. The exit code is 1 if one can't be read.
     """
     from lungseg.results import read_run
 
+    chosen = [name.strip() for name in columns.split(",")] if columns else None
     several = not (directory / "run.json").exists() and any(directory.glob("*/run.json"))
     if not several:
         read_run(directory)  # before what draws is imported, which takes seconds
     from lungseg.report.write import write_report, write_reports
 
     if several:
-        page, problems = write_reports(directory)
+        page, problems = write_reports(directory, chosen)
         say("\n".join([*problems, f"Index: {page}"]))
     else:
-        written = write_report(directory, columns.split(",") if columns else None)
+        written, problems = write_report(directory, chosen), []
         page = written.page
         print_results(written)
     if open_page:
         typer.launch(page.resolve().as_uri())
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()

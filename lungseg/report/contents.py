@@ -36,6 +36,7 @@ class Contents:
     importance: pd.DataFrame
     statistics: pd.DataFrame
     other_datasets: list[str]  # that have statistics too
+    family: int  # comparisons that p values were corrected for, those of other datasets among them
     file_names: dict[str, str]  # of each approach: its name in the spec and in all files
 
     @cached_property
@@ -47,6 +48,12 @@ class Contents:
     def baselines(self) -> set[str]:
         """The approaches that don't learn from the image's content."""
         return {entry["name"] for entry in self.run["approaches"] if entry["use"] in BASELINES}
+
+    @cached_property
+    def shows_people(self) -> bool:
+        """Whether any image is of a real person."""
+        datasets = [self.run["data"], self.run["training_data"], *self.run.get("test_data", [])]
+        return any(data["real"] for data in datasets if data)
 
     @cached_property
     def trained_once(self) -> set[str]:
@@ -136,7 +143,9 @@ def read_contents(directory: Path, whole: bool = False) -> Contents:
     if found and dataset not in found:
         dataset = found[0]
     names = {label: name for name, label in labels.items()}
-    contents = Contents(directory, run, other_datasets=[], file_names=names, **tables)
+    statistics = tables["statistics"]
+    family = int(((statistics["kind"] == "paired") & statistics["p_holm"].notna()).sum())
+    contents = Contents(directory, run, other_datasets=[], family=family, file_names=names, **tables)
     # Without statistics it isn't known which datasets there are: all scores are kept.
     return _choose_dataset(contents, dataset, found) if found and not whole else contents
 

@@ -1,8 +1,9 @@
-"""Write the index of a folder of published results: a table for each dataset, part and split."""
+"""Write the index of a folder of results: a table for each set of images that was scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lungseg.system.files import write_atomically
 
 HEADER = ["Approach", "Dice [95 % interval]", "HD95", "ms/image", "Device", "Trained on", "Result"]
 _TEXT = (
-    "All published results, best mean Dice first. Compare rows of one table: they are of the same images. "
+    "The results of this folder, a table for each set of images, best mean Dice first in each. "
     "Times of different results may be of different machines."
 )
 
@@ -37,28 +38,32 @@ NameSplit = Callable[[Contents, str], str]  # of an approach
 
 @dataclass
 class Board:
-    """The results on one part of a dataset by one split."""
+    """The results on the same images."""
 
     title: str
+    data: str  # sha256 of the dataset
     final: bool  # False on a validation part, which approaches may have been chosen by
     rows: list[dict[str, Any]]
 
 
 def write_leaderboard(folder: Path) -> list[str]:
-    """Write index.md and index.html of the published results below a folder.
+    """Write index.md and index.html of the results below a folder.
 
     Return a sentence for each subfolder that has a run.json but can't be read. Raises InputError if the index
     can't be written.
     """
     boards, problems = collect_boards(folder)
     write_atomically(folder / "index.md", _make_markdown(boards))
-    environment = make_environment()
-    page = environment.get_template("index.html").render(
-        text=_TEXT,
-        boards=boards,
-        header=HEADER,
-        style=read_template(environment, "style.css"),
-        script=read_template(environment, "report.js"),
+    page = (
+        make_environment()
+        .get_template("index.html")
+        .render(
+            text=_TEXT,
+            boards=boards,
+            header=HEADER,
+            style=read_template("style.css"),
+            script=read_template("report.js"),
+        )
     )
     write_atomically(folder / "index.html", page)
     return problems
@@ -66,7 +71,7 @@ def write_leaderboard(folder: Path) -> list[str]:
 
 def collect_boards(folder: Path) -> tuple[list[Board], list[str]]:
     """Return the tables, those of test parts first, and why results were left out."""
-    boards: dict[str, Board] = {}
+    boards: dict[Hashable, Board] = {}
     problems = []
     for path in sorted(folder.glob("*/run.json")):
         try:
@@ -80,19 +85,26 @@ def collect_boards(folder: Path) -> tuple[list[Board], list[str]]:
             _add_rows(boards, one, lambda *_: "a test set of its own")
     for board in boards.values():
         board.rows.sort(key=lambda row: -row["dice"])
-    return sorted(boards.values(), key=lambda board: (not board.final, board.title)), problems
+    found = sorted(boards.values(), key=lambda board: (not board.final, -len(board.rows), board.title))
+    titles = Counter(board.title for board in found)
+    for board in found:
+        if titles[board.title] > 1:
+            board.title += f", data {board.data[:8]}"
+    return found, problems
 
 
-def _add_rows(boards: dict[str, Board], contents: Contents, name_split: NameSplit) -> None:
+def _add_rows(boards: dict[Hashable, Board], contents: Contents, name_split: NameSplit) -> None:
     """Add the rows of one result to the tables of the images that they were scored on."""
     run = contents.run
-    counts = contents.scores.groupby("approach")["image_id"].nunique()
+    scored = contents.scores.groupby("approach")["image_id"].agg(frozenset)
+    data = run["data"].get("sha256") or ""
     trained = (run["training_data"] or run["data"])["dataset"]
     for row in collect_main_rows(contents).to_dict("records"):
         name = row["approach"]
-        images = format_count(int(counts[name]), "image")
+        images = format_count(len(scored[name]), "image")
         title = f"{row['dataset']}: {images}, {name_split(contents, name)}"
-        board = boards.setdefault(title, Board(title, run["evaluate_on"] == "test", []))
+        final = run["evaluate_on"] == "test"
+        board = boards.setdefault((data, scored[name], final), Board(title, data, final, []))
         weights = f", {row['weights']}" if row["weights"] == RANDOM else ""
         row |= {"trained": f"{trained}{weights}", "link": contents.directory.name}
         board.rows.append(row | {"cells": _format_cells(row)})
@@ -117,7 +129,7 @@ def _format_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _make_markdown(boards: list[Board]) -> str:
-    parts = ["# Published results\n", escape_markdown(_TEXT) + "\n"]
+    parts = ["# Results\n", escape_markdown(_TEXT) + "\n"]
     for board in boards:
         rows = [[*row["cells"], row["link"]] for row in board.rows]
         table = Table(HEADER, rows, text={0, 4, 5, 6}).to_markdown()

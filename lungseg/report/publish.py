@@ -10,6 +10,7 @@ from typing import Any
 from lungseg.report.anonymous import has_private_names, write_anonymous
 from lungseg.report.contents import list_further_contents, read_contents
 from lungseg.report.figures.all import FIGURE_SUFFIXES, FIGURES, SHOWS_IMAGES
+from lungseg.report.findings import collect_findings
 from lungseg.report.leaderboard import write_leaderboard
 from lungseg.report.page.page import NAME, write_page
 from lungseg.report.tables.readme import fill_readme
@@ -51,7 +52,7 @@ def publish(directory: Path, to: Path, readme: Path, keep_names: bool = False) -
                 shutil.copyfile(directory / file, new / file)
         contents = read_contents(new)
         if shows_people:
-            write_page(contents, list_further_contents(contents))  # in a folder that holds no picture
+            write_page(collect_findings(contents, list_further_contents(contents)))  # no picture lies here
         _swap_in(new, target, old)
         write_leaderboard(to)
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lungseg.report.contents import Contents, list_further_contents, read_contents
 from lungseg.report.figures.all import draw_figures
+from lungseg.report.findings import Findings, collect_findings
 from lungseg.report.leaderboard import write_leaderboard
 from lungseg.report.page.page import write_page
 from lungseg.report.tables.summary import write_tables
@@ -19,8 +20,13 @@ from lungseg.system.errors import InputError
 class Report:
     """What was read and written, for a caller to print."""
 
-    contents: Contents
+    findings: Findings
     page: Path  # report.html
+
+    @property
+    def contents(self) -> Contents:
+        """What was read."""
+        return self.findings.contents
 
 
 def write_report(directory: Path, columns: Sequence[str] | None = None) -> Report:
@@ -30,14 +36,14 @@ def write_report(directory: Path, columns: Sequence[str] | None = None) -> Repor
     damaged ones, or can't be written, or a column doesn't exist.
     """
     contents = read_contents(directory)
-    further = list_further_contents(contents)
-    write_tables(contents, further, columns)
+    findings = collect_findings(contents, list_further_contents(contents))
+    write_tables(findings, columns)
     draw_figures(contents)
-    return Report(contents, write_page(contents, further))
+    return Report(findings, write_page(findings))
 
 
-def write_reports(folder: Path) -> tuple[Path, list[str]]:
-    """Write the reports of all published results below a folder, and its index anew.
+def write_reports(folder: Path, columns: Sequence[str] | None = None) -> tuple[Path, list[str]]:
+    """Write the reports of all results below a folder as `write_report` does, and its index.
 
     Return the index, and a sentence for each result that can't be read. Raises InputError if there is no
     result, or a report can't be written.
@@ -52,6 +58,6 @@ def write_reports(folder: Path) -> tuple[Path, list[str]]:
         except InputError as error:
             problems.append(str(error))
             continue
-        write_report(directory)
+        write_report(directory, columns)
     write_leaderboard(folder)
     return folder / "index.html", problems

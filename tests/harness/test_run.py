@@ -218,7 +218,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monk
 
 def test_seeds_that_left_the_spec_leave_no_tile_empty(spec_file, tmp_path):
     from lungseg.report.contents import read_contents
-    from lungseg.report.figures.stored import find_image_ids, read_prediction
+    from lungseg.report.figures.xrays.stored import find_image_ids, read_prediction
 
     out = tmp_path / "out"
     benchmark(read_spec(spec_file, [*NO_TIMING, "seeds=[0]"]), out)

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lungseg.report.figures.all import FIGURES
 from lungseg.report.write import write_report
 from tests.report.results_directory import write_results
+
+# Few, since to draw all takes ten seconds: one with pictures, and two whose data each result has.
+REPORTED = ("samples", "dice", "differences")
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +28,9 @@ def results(written: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def reported(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with its tables and figures, which take seconds; not to be changed."""
+    """The same with its tables, page and the figures of REPORTED; not to be changed."""
     directory = shutil.copytree(written, tmp_path_factory.mktemp("reported") / "study")
-    write_report(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lungseg.report.figures.all.FIGURES", {stem: FIGURES[stem] for stem in REPORTED})
+        write_report(directory)
     return directory

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lungseg.report.contents import Contents, list_further_contents, read_contents
+from lungseg.report.findings import collect_findings
 from lungseg.report.tables.summary import write_tables
 from lungseg.results import FORMAT, TABLES, finish_run, write_table
 from lungseg.system.files import read_json
@@ -42,7 +43,7 @@ def read_edited(directory: Path) -> Contents:
 def write_summary(directory: Path) -> str:
     """Write the tables of an edited results directory; return summary.md."""
     contents = read_edited(directory)
-    write_tables(contents, list_further_contents(contents))
+    write_tables(collect_findings(contents, list_further_contents(contents)))
     return (directory / "summary.md").read_text(encoding="utf-8")
 
 

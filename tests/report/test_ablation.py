@@ -86,7 +86,7 @@ def test_a_panel_a_group_with_the_differences_from_its_first_row(grouped: Path) 
     assert [text.get_text() for text in top.texts] == ["base: 0.4900", "+0.2500", "+0.4000"]
     assert [text.get_text() for text in bottom.texts] == ["base: 0.7400", "+0.1500"]
     label = figure.get_supxlabel()
-    assert "n = 6" in label
+    assert "from the row marked as base, 6 test images\n" in label
     assert "not corrected for the number of rows" in label
 
 
@@ -136,6 +136,8 @@ def test_the_importance_of_stages_and_of_channels_is_drawn(results: Path) -> Non
         "good_net, stage 2",
         "pixels",
     ]
+    # Of the inputs that a name doesn't explain, the stages read one.
+    assert figure.get_suptitle().endswith("\nmap 1: what stage 1 predicted")
     assert [bar.get_height() for bar in figure.axes[-1].patches] == pytest.approx([50, 50, 0])
     # The largest share of both stages is 0.3, of relu1_2 at 64 pixels in the first one.
     heat_maps = [axes.images[0] for axes in figure.axes if axes.images]

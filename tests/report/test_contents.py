@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lungseg.report.figures.images import _choose_approaches, _choose_cases, _rank_images
-from lungseg.report.figures.stored import read_features, read_prediction
-from lungseg.report.write import write_tables
+from lungseg.report.figures.xrays.cases import _choose_approaches, _choose_cases, _rank_images
+from lungseg.report.figures.xrays.stored import read_features, read_prediction
+from lungseg.report.findings import collect_findings
+from lungseg.report.tables.summary import write_tables
 from lungseg.results import finish_run
 from lungseg.system.files import read_json
 from lungseg.system.stored import SEAL
@@ -33,7 +34,7 @@ def test_people_read_labels_and_files_keep_names(results: Path) -> None:
     shown = _choose_approaches(contents)
     assert "A · Pixels, 48 px" in shown
     assert _choose_cases(contents, _rank_images(contents), ["A · Pixels, 48 px"])
-    write_tables(contents, [])
+    write_tables(collect_findings(contents))
     text = (results / "summary.md").read_text()
     assert "| A · Pixels, 48 px | random weights |" in text
     assert "A · Pixels, 48 px has no row, because a trial of it failed: the disk is full" in text

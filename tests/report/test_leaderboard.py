@@ -8,6 +8,7 @@ import pytest
 
 from lungseg.report.leaderboard import collect_boards, write_leaderboard
 from lungseg.report.write import write_reports
+from lungseg.results import read_table, write_table
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json
 from lungseg.system.stored import write_record
@@ -34,6 +35,28 @@ def test_rows_of_the_same_images_stand_in_one_table_best_first(published):
     dice = [row["dice"] for row in boards[0].rows]
     assert dice == sorted(dice, reverse=True)
     assert {row["link"] for row in boards[0].rows} == {"first", "second"}
+
+
+def test_other_images_of_the_same_name_and_number_stand_in_another_table(published):
+    record = read_json(published / "second" / "run.json")
+    record["data"] |= {"sha256": "99" * 32}
+    write_record(published / "second" / "run.json", record)
+    read_edited(published / "second")
+    boards, _ = collect_boards(published)
+    assert [board.final for board in boards] == [True, True, False]
+    assert {board.title for board in boards[:2]} == {
+        "made-up: 6 images, test part of split random, data 12121212",
+        "made-up: 6 images, test part of split random, data 99999999",
+    }
+
+
+def test_other_images_of_the_same_dataset_do_too(published):
+    scores = read_table(published / "second", "scores")
+    scores["image_id"] = scores["image_id"].replace("img_1", "img_99")
+    write_table(published / "second" / "scores.csv", "scores", scores)
+    read_edited(published / "second")
+    boards, _ = collect_boards(published)
+    assert sum(board.final for board in boards) == 2
 
 
 def test_both_pages_hold_all_rows_and_link_to_them(published):

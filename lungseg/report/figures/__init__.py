@@ -1,1 +1,1 @@
-"""One file a subject; `all` lists the figures, and `style`, `stored` and `labels` help to draw them."""
+"""One file a subject; `all` lists the figures, `style` helps to draw them, `xrays` has those of X-rays."""

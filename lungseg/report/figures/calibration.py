@@ -17,7 +17,7 @@ from lungseg.report.figures.style import (
     add_legend_below,
     assign_colours,
     darken,
-    format_n,
+    describe_n,
     make_figure,
     wrap_name,
 )
@@ -37,8 +37,8 @@ def draw_lung_area(contents: Contents) -> Figure | None:
     there is nothing else.
     """
     areas = collect_areas(contents.scores)
-    names = contents.sort_names(areas["approach"])
-    names = ([name for name in names if name not in contents.baselines] or names)[:MOST_PANELS]
+    known = contents.sort_names(areas["approach"])
+    names = ([name for name in known if name not in contents.baselines] or known)[:MOST_PANELS]
     if not names:
         return None
     rows = 2 if len(names) == MOST_PANELS else 1
@@ -50,9 +50,12 @@ def draw_lung_area(contents: Contents) -> Figure | None:
         _draw_agreement(axes, areas[areas["approach"] == name], palette[name])
         look = {"color": darken(palette[name]), "fontsize": 7, "fontweight": "bold"}
         axes.set_title(wrap_name(name, 22), loc="left", pad=20, **look)
-    count = format_n(areas[areas["approach"].isin(names)].groupby("approach").size())
-    figure.supxlabel(f"mean of true and predicted lung area,\n% of the image; {count} images", fontsize=8)
+    count = describe_n(contents, areas[areas["approach"].isin(names)].groupby("approach").size())
+    figure.supxlabel(f"mean of true and predicted lung area,\n% of the image; {count}", fontsize=8)
     figure.supylabel("predicted − true area,\n% of the image", fontsize=8, multialignment="center")
+    if len(names) < len(known):
+        without = ", baselines left out" if contents.baselines & set(known) else ""
+        figure.suptitle(f"Best {len(names)} of {len(known)} approaches{without}", fontsize=7)
     return figure
 
 

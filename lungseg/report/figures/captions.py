@@ -9,9 +9,12 @@ CAPTIONS: dict[str, str] = {
     "cases": "The best, the median and the worst image, and each approach's own worst.",
     "dice": "Dice of each image, a row for each approach.",
     "accuracy-time": "Mean Dice against the time of an image. Up and left is better.",
-    "differences": "Paired differences of mean Dice with 95 % intervals. A filled mark: p < .05 (Holm).",
+    "differences": "Paired differences of mean Dice with 95 % intervals. A filled mark: p ≤ .05 (Holm).",
     "dice-violins": "How Dice is distributed, and how the same images do with the next approach.",
-    "critical-difference": "Mean ranks. A bar joins what Nemenyi's test, a weaker one, does not separate.",
+    "critical-difference": (
+        "Mean rank per image. A bar joins what Nemenyi's test doesn't separate. "
+        "It asks about ranks, the tables about mean Dice, so groups may differ."
+    ),
     "rank-stability": "How often each approach has which rank in bootstrap samples of the patients.",
     "lung-area": "Predicted minus true area against their mean (Bland and Altman).",
     "reliability": "Predicted probability against the share of pixels that is lung. On the diagonal is best.",

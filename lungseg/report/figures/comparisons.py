@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.style import (
@@ -18,7 +19,7 @@ from lungseg.report.figures.style import (
     SINGLE,
     add_legend_below,
     assign_colours,
-    format_n,
+    describe_n,
     make_figure,
     name_rows,
     set_difference_scale,
@@ -27,13 +28,16 @@ from lungseg.report.figures.style import (
 from lungseg.report.markup import format_difference, format_score
 from lungseg.report.numbers.ablation import collect_ablation
 from lungseg.report.numbers.comparisons import collect_pairs, turn_pair
+from lungseg.report.numbers.groups import LEVEL
+from lungseg.report.sentences.conclusions import NEGLIGIBLE
+from lungseg.report.sentences.images import find_unit
 
-ALPHA = 0.05
 FEW = 5  # approaches whose pairs are all drawn; of more, only those with the best and with a baseline
 
 ROW, HEAD = 0.17, 0.5  # inches: of a line of an ablation's rows, and of a panel's title and axis
 MOST_INCHES = 4.5  # of panels in one column; more take two
 LETTERS = 26  # on a line of a name
+BAND = "#E9EDF2"
 
 Line = tuple[str, str, dict[str, Any] | None]  # approach, its text, its difference; a heading has none
 
@@ -42,8 +46,8 @@ def draw_differences(contents: Contents) -> Figure | None:
     """Draw a forest plot of the paired differences of mean Dice.
 
     Of up to FEW approaches a block each, with a row for each worse one. Of more, two blocks: the best one
-    minus each, and each minus the best baseline. A filled marker means p < .05 by the permutation test after
-    Holm's correction; a hollow one p >= .05, or not tested.
+    minus each, and each minus the best baseline. A filled marker means p <= LEVEL by the permutation test
+    after Holm's correction; a hollow one p > LEVEL, or not tested. A band holds negligible differences.
     """
     pairs = collect_pairs(contents, "dice").dropna(subset=["value"])
     if pairs.empty:
@@ -56,9 +60,12 @@ def draw_differences(contents: Contents) -> Figure | None:
     scale = set_difference_scale(axes, drawn[["value", "low", "high"]].to_numpy(float).ravel())
     _draw_forest(axes, lines, places, assign_colours(contents))
     axes.set_ylim(total - 0.2, -0.8)
-    axes.set_xlabel(f"difference of mean Dice,\n95 % interval, {format_n(drawn['n'])}")
-    handles = [_make_handle("p < .05 after Holm's correction")]
-    handles.append(_make_handle("not distinguishable: p ≥ .05 after it", "white"))
+    axes.axvspan(-NEGLIGIBLE, NEGLIGIBLE, color=BAND, linewidth=0, zorder=0)
+    count = describe_n(contents, drawn["n"], find_unit(contents))
+    axes.set_xlabel(f"difference of mean Dice,\n95 % interval, {count}")
+    handles = [_make_handle("p ≤ .05 after Holm's correction")]
+    handles.append(_make_handle("not distinguishable: p > .05 after it", "white"))
+    handles.append(Patch(color=BAND, label=f"negligible: within ±{NEGLIGIBLE}"))
     add_legend_below(figure, handles, scale or None)
     return figure
 
@@ -90,7 +97,7 @@ def _draw_forest(axes: Axes, lines: list[Line], places: np.ndarray, palette: dic
             continue
         colour = palette[pair["approach"]]
         axes.plot([pair["low"], pair["high"]], [place, place], color=colour, linewidth=1.2)
-        face = colour if pair["p_holm"] < ALPHA else "white"
+        face = colour if pair["p_holm"] <= LEVEL else "white"
         axes.plot(pair["value"], place, "o", markersize=4, color=colour, markerfacecolor=face)
     axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
     tones = [palette[name] for name, _, _ in lines]
@@ -133,7 +140,8 @@ def draw_ablation(contents: Contents) -> Figure | None:
             axes = figure.add_subplot(cells[number])
             scale = set_difference_scale(axes, ends)
             _draw_group(axes, rows)
-    label = f"difference of mean Dice from the row marked as base, {format_n(frame['n'])}\n"
+    count = describe_n(contents, frame["n"], find_unit(contents))
+    label = f"difference of mean Dice from the row marked as base, {count}\n"
     label += "95 % intervals, paired by patient, not corrected for the number of rows"
     figure.supxlabel(f"{label}\n{scale}".rstrip(), fontsize=8)
     return figure

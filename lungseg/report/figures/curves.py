@@ -47,9 +47,9 @@ def draw_curves(contents: Contents) -> Figure | None:
             _draw_curve_panel(axes, fits, measure, kept, palette[name])
     handles = [Line2D([], [], color="#444444", **LINES[kind], label=kind) for kind in LINES]
     handles.append(Line2D([], [], color="#444444", **KEPT, label="step that was kept"))
-    left_out = recorded.nunique() - len(names)
-    rest = f"The best {len(names)} approaches; {left_out} more have a curve" if left_out else None
-    add_legend_below(figure, handles, rest)
+    total = recorded.nunique()
+    few = f"Best {len(names)} of {total} approaches with a curve" if len(names) < total else None
+    add_legend_below(figure, handles, few)
     return figure
 
 

@@ -19,7 +19,7 @@ from lungseg.report.figures.style import (
     SINGLE,
     add_legend_below,
     assign_colours,
-    format_n,
+    describe_n,
     from_digits,
     make_figure,
     name_rows,
@@ -94,7 +94,8 @@ def draw_dice_violins(contents: Contents) -> Figure | None:
     None if one of them was scored on fewer than FEWEST_IMAGES.
     """
     images = contents.image_dice
-    names = [name for name in contents.ranked if name in images][:MOST_VIOLINS]
+    ranked = [name for name in contents.ranked if name in images]
+    names = ranked[:MOST_VIOLINS]
     if not names or images[names].count().min() < FEWEST_IMAGES:
         return None
     figure = make_figure(SINGLE, 0.6 * len(names) + 0.75)
@@ -108,13 +109,14 @@ def draw_dice_violins(contents: Contents) -> Figure | None:
         _draw_violin(axes, images[name].dropna().to_numpy(), row, palette[name])
     name_rows(axes, [wrap_name(name, 16) for name in names], [palette[name] for name in names])
     axes.set_ylim(len(names) - 0.55, -0.45)
-    axes.set_xlabel(f"Dice (logarithmic in 1 − Dice),\n{format_n(images.count())} images")
+    axes.set_xlabel(f"Dice (logarithmic in 1 − Dice),\n{describe_n(contents, images.count())}")
     handles = [Line2D([], [], color=DARK, linewidth=2.5, label="quartiles")]
     handles.append(Line2D([], [], **MEDIAN, label="median"))
     if len(names) > 1:
         handles.append(Line2D([], [], color=PALE, label="image, upper ≥ lower"))
         handles.append(Line2D([], [], color=WORSE, label="image, upper < lower"))
-    add_legend_below(figure, handles)
+    few = f"Best {len(names)} of {len(ranked)} approaches" if len(names) < len(ranked) else None
+    add_legend_below(figure, handles, few)
     return figure
 
 

@@ -12,6 +12,7 @@ from lungseg.report.contents import Contents
 from lungseg.report.figures.style import DOUBLE, assign_colours, make_figure, wrap_name
 from lungseg.report.numbers.importance import average_importance, sum_by_block, sum_by_kind
 
+EXPLAINED = {"map 1": "what stage 1 predicted", "shape prior": "the mask, estimated from the small image"}
 ROW = 1.6  # inches of a stage or of a panel of channels
 DARK_CELL = 0.6  # of the largest share; cells above it have white letters
 
@@ -41,7 +42,10 @@ def draw_importance(contents: Contents) -> Figure | None:
         _draw_stage(figure, grid[place], stage, name, palette[name], max(blocks, default=0))
     if single is not None:
         _draw_columns(figure.add_subplot(grid[rows - 1]), frames[single], single, palette[single])
-    figure.suptitle("How much the trees use each input: % of the loss that all their splits remove (gain)")
+    kinds = {kind for _, stage in stages for kind in stage["kind"]}
+    notes = [f"{kind}: {text}" for kind, text in EXPLAINED.items() if kind in kinds]
+    title = "How much the trees use each input: % of the loss that all their splits remove (gain)"
+    figure.suptitle("\n".join([title, "; ".join(notes)] if notes else [title]))
     return figure
 
 

@@ -22,6 +22,7 @@ from lungseg.report.figures.style import (
 )
 from lungseg.report.numbers.comparisons import read_ranking
 from lungseg.report.numbers.ranks import RankStability, resample_ranks
+from lungseg.report.sentences.images import find_unit
 
 ROW = 0.3  # inches between approaches
 SMALLEST = 0.005  # of the samples: a blob of less can't be seen
@@ -58,8 +59,9 @@ def draw_critical_difference(contents: Contents) -> Figure | None:
     texts = [f"{name}  {rank:.2f}" for name, rank in zip(names, ranks.values(), strict=True)]
     name_rows(axes, texts, [palette[name] for name in ranks], places, linespacing=1.0)
     count = contents.find_statistic(next(iter(ranks)), "dice", "rank")["n"]
-    title = f"Mean rank by Dice, 1 is best (n = {count:.0f}, α = .05)\n"
-    title += "No bar: ranks differ by Nemenyi's test,\na weaker test than the tables use"
+    title = f"Mean rank per {find_unit(contents)} by Dice, 1 is best (n = {count:.0f})\n"
+    title += "Bars: not separated by Nemenyi's test. It asks about ranks,\n"
+    title += "the tables about mean Dice, so groups may differ"
     figure.suptitle(title, fontsize=7)
     return figure
 

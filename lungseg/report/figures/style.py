@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lungseg.report.contents import Contents
+from lungseg.report.markup import format_count
 from lungseg.system.files import write_atomically
 
 SINGLE = 3.5  # inches: one column of a two-column page
@@ -31,8 +32,9 @@ METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # of a fi
 
 # Of Okabe and Ito, "Color Universal Design" (2008), the four colours that have a contrast of 3:1 on white,
 # and darker ones that can be told from them in all common kinds of colour blindness.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B3E00")
-FURTHER = ("#8B7BFF", "#882255", "#332288", "#006070", "#AA00CC")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B3E00", "#8B7BFF", "#882255", "#332288")
+# Of what isn't known here. So many can't all be told apart in colour blindness: names stand beside them.
+FURTHER = ("#006070", "#AA00CC", "#B00020", "#1B7F2A", "#997700", "#5C5CB8")
 # What an approach is, as `identify_approach` says, has the same colour in every report.
 KNOWN_COLOURS = {
     "deeplabv3plus-resnet50": PALETTE[0],
@@ -40,13 +42,16 @@ KNOWN_COLOURS = {
     "vgg19-context": PALETTE[2],
     "vgg19-pixels ridge": PALETTE[3],
     "vgg19-pixels mlp": PALETTE[4],
+    "benchmarks.peers.smp:SmpDeepLabV3Plus": PALETTE[5],
+    "benchmarks.peers.smp:SmpUnet": PALETTE[6],
+    "benchmarks.peers.smp:SmpUnetPlusPlus": PALETTE[7],
     "mean-mask": "#777777",
     "threshold": "#333333",
 }
 DARKEST = 0.4  # brightness of the last of several approaches of one colour; the first one has 1
 DARK = "#222222"  # what belongs to no approach
 
-AGREES, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"  # areas laid over an X-ray
+AGREES, FALSE, MISSED = "#56B4E9", "#E6194B", "#F0E442"  # areas laid over an X-ray; of no approach
 OUTLINE = "#00E5A0"  # of the true mask
 
 RC = {
@@ -124,14 +129,14 @@ def lay_out_figure(figure: Figure) -> None:
 
 
 def assign_colours(contents: Contents) -> dict[str, str]:
-    """Give each approach a colour as "#RRGGBB" by what it is, whatever its place in the spec.
+    """Give each approach a colour as "#RRGGBB" by what it is, whatever else the spec has.
 
-    Known ones have theirs from KNOWN_COLOURS, others those of FURTHER in alphabetical order. Several that are
-    the same, such as a network at two sizes, get ever darker tones of one colour in the order of their names.
+    Known ones have theirs from KNOWN_COLOURS, others one of FURTHER: only if two of these have the same does
+    the later one in alphabetical order take the next that is free. Several that are the same, such as a
+    network at two sizes, get ever darker tones of one colour in the order of their names.
     """
     entries = contents.run["approaches"]
-    unknown = sorted({identify_approach(entry) for entry in entries} - set(KNOWN_COLOURS))
-    colours = KNOWN_COLOURS | dict(zip(unknown, cycle(FURTHER), strict=False))
+    colours = KNOWN_COLOURS | _choose_further({identify_approach(e) for e in entries} - set(KNOWN_COLOURS))
     same: dict[str, list[str]] = {}
     for entry in entries:
         same.setdefault(colours[identify_approach(entry)], []).append(entry["name"])
@@ -141,6 +146,18 @@ def assign_colours(contents: Contents) -> dict[str, str]:
         for name, factor in zip(names, np.linspace(1, DARKEST, len(names)), strict=True):
             found[name] = to_hex(factor * np.array(to_rgb(colour))).upper()
     return {name: found[name] for name in contents.names}
+
+
+def _choose_further(identities: Iterable[str]) -> dict[str, str]:
+    """Give each identity the colour of FURTHER that its hash names, or the next that is free, if any is."""
+    chosen: dict[str, str] = {}
+    free: set[str] = set()
+    for identity in sorted(identities):
+        free = free or set(FURTHER)  # with more than there are, each colour is of several
+        start = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % len(FURTHER)
+        chosen[identity] = next(each for each in FURTHER[start:] + FURTHER[:start] if each in free)
+        free.remove(chosen[identity])
+    return chosen
 
 
 def identify_approach(entry: dict[str, Any]) -> str:
@@ -194,10 +211,11 @@ def _belong_together(left: str, right: str) -> bool:
     return bool(number) or sum(letter.isalnum() for letter in word) < SHORT
 
 
-def format_n(counts: Collection[float]) -> str:
-    """Format the sizes of several rows: "n = 141", or "n = 60 to 141" if they differ."""
+def describe_n(contents: Contents, counts: Collection[float], unit: str = "image") -> str:
+    """Describe the sizes of several rows: "141 test images", or "60 to 141 test images" if they differ."""
     low, high = int(min(counts)), int(max(counts))
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
+    text = format_count(high, f"{contents.run['evaluate_on']} {unit}")
+    return text if low == high else f"{low} to {text}"
 
 
 def add_legend_below(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:

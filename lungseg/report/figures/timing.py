@@ -134,7 +134,8 @@ def draw_stages(contents: Contents) -> Figure | None:
     panels[-1, 0].set_xlabel("time of its stages, % of the whole")
     panels[-1, 1].set_xlabel("whole, ms (logarithmic); batch size 1")
     handles = [Patch(facecolor=shades[name], label=STAGE_TEXTS.get(name, name)) for name in names]
-    add_legend_below(figure, [*handles, Line2D([], [], color=DARK, label="whole, timed in one go")])
+    handles.append(Line2D([], [], color=DARK, label="whole, timed in one go"))
+    add_legend_below(figure, handles, "Stages are timed one by one, so a bar may pass 100 %")
     _drop_wide_numbers(figure, panels[:, 0])
     return figure
 

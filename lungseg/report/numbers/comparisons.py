@@ -36,14 +36,6 @@ def turn_pair(row: dict[str, Any]) -> dict[str, Any]:
     return row | changed
 
 
-def count_comparisons(contents: Contents) -> int:
-    """Count the comparisons that p-values were corrected for; 0 if other datasets have some too."""
-    if contents.other_datasets:
-        return 0
-    table = contents.statistics
-    return int(((table["kind"] == "paired") & table["p_holm"].notna()).sum())
-
-
 def read_ranking(contents: Contents) -> dict[str, Any]:
     """Return the stored comparison of three or more approaches by their ranks in Dice; {} if there is none.
 

@@ -19,6 +19,7 @@ class RankStability:
     """The ranks by mean Dice that k approaches have in bootstrap samples of n patients."""
 
     names: list[str]  # by their rank among all patients, best first
+    rank: np.ndarray  # float k: that rank; equal means share theirs
     shares: np.ndarray  # float k x k: approach x rank (1 first), share of the samples. A row adds up to 1
     median: np.ndarray  # float k, ranks
     low: np.ndarray  # float k: 2.5 % of the samples have a better rank
@@ -38,8 +39,10 @@ def resample_ranks(contents: Contents) -> RankStability | None:
     if not names:
         return None
     patients = contents.scores.drop_duplicates("image_id").set_index("image_id")[["source", "patient"]]
-    images = contents.image_dice[names].join(patients)
-    values = images.groupby(["source", "patient"], dropna=False)[names].mean().dropna().to_numpy()
+    images = contents.image_dice[names]
+    # By arrays, since an approach may be called "patient".
+    keys = list(patients.loc[images.index].to_numpy().T)
+    values = images.groupby(keys, dropna=False).mean().dropna().to_numpy()
     means = values.mean(axis=0)
     order = np.argsort(-means, kind="stable")
     values, names = values[:, order], [names[place] for place in order]
@@ -47,6 +50,9 @@ def resample_ranks(contents: Contents) -> RankStability | None:
     k = len(names)
     shares = np.stack([(np.floor(ranks) == rank).mean(axis=0) for rank in range(1, k + 1)], axis=1)
     median, low, high = np.percentile(ranks, MIDDLE_95, axis=0)
-    tau = compute_kendall_tau(ranks, stats.rankdata(-means[order]))
+    rank = stats.rankdata(-np.round(means[order], 12))
+    tau = compute_kendall_tau(ranks, rank)
     found = np.nanpercentile(tau, MIDDLE_95) if np.isfinite(tau).any() else np.full(3, np.nan)
-    return RankStability(names, shares, median, low, high, tuple(map(float, found)), len(ranks), len(values))
+    return RankStability(
+        names, rank, shares, median, low, high, tuple(map(float, found)), len(ranks), len(values)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -134,6 +135,19 @@ def collect_ratios(contents: Contents) -> pd.DataFrame:
     frame["_wins"] = frame.groupby(["_measured", "approach"])["other"].transform("count")
     frame = frame.sort_values(["_measured", "_wins", "ratio"], ascending=[True, False, True], kind="stable")
     return pd.DataFrame([*same, *frame[list(pairs.columns)].to_dict("records")], columns=pairs.columns)
+
+
+def find_as_fast(contents: Contents, name: str, device: str, others: Iterable[str]) -> list[str]:
+    """Return those of `others` whose time of one image isn't distinguishable from that of an approach."""
+    pairs = collect_ratios(contents)
+    rows = pairs[(pairs["kind"] == "A/B") & (pairs["device"] == device) & (pairs["batch_size"] == 1)]
+    rows = rows[~rows["distinguishable"].map(is_true)]
+    equal = {
+        row.other if row.approach == name else row.approach
+        for row in rows.itertuples()
+        if name in (row.approach, row.other)
+    }
+    return [other for other in others if other in equal]
 
 
 def _put_faster_first(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from lungseg.report.contents import Contents
-from lungseg.report.figures.stored import find_image_ids, read_image, read_prediction, read_truth
 from lungseg.report.figures.style import AGREES, FALSE, MISSED
+from lungseg.report.figures.xrays.stored import find_image_ids, read_image, read_prediction, read_truth
 
 SIDE = 288  # pixels of the longer side of a picture
 MOST_CASES = 200  # more make a page that no browser likes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +16,36 @@ from markupsafe import Markup
 from lungseg.report.contents import Contents
 from lungseg.report.figures.captions import CAPTIONS
 from lungseg.report.figures.style import AGREES, DPI, FALSE, MISSED, assign_colours
-from lungseg.report.markup import (
-    EMPTY,
-    Section,
-    format_amount,
-    format_duration,
-    format_interval,
-    format_score,
-)
-from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.findings import Findings
+from lungseg.report.markup import EMPTY, format_amount, format_duration, format_interval, format_score
 from lungseg.report.page.cases import collect_cases
 from lungseg.report.page.colours import fit_to_paper
 from lungseg.report.page.plots import place_images, place_scatter
-from lungseg.report.sentences.cautions import list_cautions, list_gaps
-from lungseg.report.sentences.conclusions import list_conclusions
+from lungseg.report.sentences.conclusions import conclude
 from lungseg.report.sentences.images import describe_images
 from lungseg.report.sentences.leaks import describe_audit
 from lungseg.report.sentences.provenance import list_provenance
-from lungseg.report.sentences.verdict import write_verdict
-from lungseg.report.tables.ablation import make_ablation_sections
-from lungseg.report.tables.comparisons import make_comparison_sections
-from lungseg.report.tables.quality import make_quality_sections
-from lungseg.report.tables.ranks import make_rank_section
-from lungseg.report.tables.test_sets import make_test_set_section
-from lungseg.report.tables.timing import make_timing_sections
 from lungseg.system.files import write_atomically
 
 NAME = "report.html"
 DRAWN = ("accuracy-time", "dice")  # figures that the page draws itself
+_DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 PIXELS_AN_INCH = 120  # of a figure's size in print
 
 
-def write_page(contents: Contents, further: Sequence[Contents] = ()) -> Path:
+def write_page(findings: Findings) -> Path:
     """Write report.html into a results directory; return its path.
 
     It shows the X-rays that are stored in the directory, so only `publish` makes one that may be published.
-    `further` are the further test sets. Raises InputError if a stored picture is damaged, or the page can't
-    be written.
+    Raises InputError if a stored picture is damaged, or the page can't be written.
     """
-    environment = make_environment()
-    path = contents.directory / NAME
-    write_atomically(
-        path, environment.get_template("report.html").render(_collect(contents, further, environment))
-    )
+    path = findings.contents.directory / NAME
+    page = make_environment().get_template("report.html").render(_collect(findings, path))
+    write_atomically(path, page)
     return path
 
 
+@cache
 def make_environment() -> Environment:
     """Make what fills the templates of this folder; a name that a template lacks is an error."""
     return Environment(
@@ -72,54 +57,52 @@ def make_environment() -> Environment:
     )
 
 
-def _collect(contents: Contents, further: Sequence[Contents], environment: Environment) -> dict[str, Any]:
-    """Collect what the template shows."""
-    frame = collect_main_rows(contents)
-    images, cases = place_images(contents), collect_cases(contents)
+def _collect(findings: Findings, path: Path) -> dict[str, Any]:
+    """Collect what the template shows; `path` is the page that it replaces, if there is one."""
+    contents, frame = findings.contents, findings.frame
+    images, cases = place_images(contents), collect_cases(contents) or _keep_cases(contents, path)
     data = {
+        "finished": contents.run["finished"],
         "images": images and {key: images[key] for key in ("ids", "values", "sources")},
         "cases": cases,
         "baselines": sorted(contents.baselines),
     }
     return {
-        "name": contents.run["name"],
+        "findings": findings,
+        "run": contents.run,
         "subtitle": describe_images(contents),
-        "verdict": write_verdict(contents),
-        "cautions": [*list_cautions(contents), *list_gaps(contents)],
-        "rows": _make_rows(contents, frame),
+        "rows": _make_rows(frame),
         "unit": frame["distance_unit"].iloc[0] if len(frame) else "px",
         "colours": _choose_colours(contents),
         "slots": {name: place for place, name in enumerate(contents.names)},
-        "baselines": sorted(contents.baselines),
         "scatter": place_scatter(frame),
         "images": images,
         "cases": cases,
         "areas": {"right": AGREES, "too much": FALSE, "missed": MISSED},
-        "figures": _read_figures(contents, cases is not None),
-        "sets": [
-            (one.run["data"]["dataset"], write_verdict(one), make_test_set_section(one)) for one in further
-        ],
-        "quality": [section for section in make_quality_sections(contents) if section],
-        "times": [section for section in make_timing_sections(contents) if section],
-        "tests": _list_tests(contents),
-        "conclusions": [] if contents.groups else list_conclusions(contents),
+        "figures": _read_figures(contents),
+        "conclusions": [conclude(comparison) for comparison in findings.comparisons],
         "audit": describe_audit(contents),
-        "lookalikes": contents.run["audit"]["lookalikes"],
-        "leaks": contents.run["leaks"],
         "provenance": list_provenance(contents),
         "data": _embed_json(data),
-        "style": read_template(environment, "style.css"),
-        "script": read_template(environment, "report.js"),
+        "style": read_template("style.css"),
+        "script": read_template("report.js"),
         "empty": EMPTY,
     }
 
 
-def _list_tests(contents: Contents) -> list[Section]:
-    first = make_ablation_sections(contents) if contents.groups else make_comparison_sections(contents)
-    return [section for section in [*first, make_rank_section(contents)] if section]
+def _keep_cases(contents: Contents, path: Path) -> dict[str, Any] | None:
+    """Return the cases of the page that is replaced, if it is of this run and of generated images.
+
+    A published result of phantoms has its pictures in the page alone.
+    """
+    if contents.shows_people or not path.exists():
+        return None
+    found = _DATA.search(path.read_text(encoding="utf-8"))
+    data = json.loads(found[1]) if found else {}
+    return data.get("cases") if data.get("finished") == contents.run["finished"] else None
 
 
-def _make_rows(contents: Contents, frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _make_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Format the rows of the main table; each cell is (text, number to sort by)."""
     slowest = frame["ms_per_image"].max() if len(frame) else float("nan")
     rows = []
@@ -151,14 +134,18 @@ def _choose_colours(contents: Contents) -> list[dict[str, str]]:
     return [{theme: fit_to_paper(palette[name], theme) for theme in themes} for name in contents.names]
 
 
-def _read_figures(contents: Contents, with_images: bool) -> list[dict[str, Any]]:
-    """Return the figures that were drawn, as data: addresses; those of X-rays only `with_images`."""
+def _read_figures(contents: Contents) -> list[dict[str, Any]]:
+    """Return the figures that were drawn, as data: addresses.
+
+    Of X-rays of people only if the pictures are stored here, and so in no published folder.
+    """
     from lungseg.report.figures.all import SHOWS_IMAGES
 
+    hidden = contents.shows_people and not contents.pictures
     found = []
     for stem, caption in CAPTIONS.items():
         path = contents.directory / "figures" / f"{stem}.png"
-        if stem in DRAWN or not path.exists() or (stem in SHOWS_IMAGES and not with_images):
+        if stem in DRAWN or not path.exists() or (stem in SHOWS_IMAGES and hidden):
             continue
         data = path.read_bytes()
         width = int.from_bytes(data[16:20], "big")  # of a PNG
@@ -174,7 +161,8 @@ def _embed_json(data: dict[str, Any]) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
-def read_template(environment: Environment, name: str) -> Markup:
+def read_template(name: str) -> Markup:
     """Read a file beside the templates that a page holds as it is."""
+    environment = make_environment()
     source, _, _ = environment.loader.get_source(environment, name)
     return Markup(source)

@@ -63,15 +63,23 @@ def list_beaten(contents: Contents) -> list[str]:
     return [name for name, mean in means.items() if name in trained and bars and mean < min(bars)]
 
 
-def list_gaps(contents: Contents) -> list[str]:
-    """Return what is missing and why: failed and skipped approaches, images, and cells."""
-    skipped = {entry["name"]: entry["skipped"] for entry in contents.run["approaches"] if entry["skipped"]}
-    empty = {cell: reason for cell, reason in contents.run["empty"].items() if cell not in skipped}
+def list_missing_rows(contents: Contents) -> list[str]:
+    """Return which approaches have no row, and why: they failed, or can't run here."""
     reasons = [_describe_failure(failure) for failure in contents.run["failed"]]
-    reasons += [f"{name} was not run: {reason}" for name, reason in skipped.items()]
-    reasons += contents.run["notes"]
-    reasons += [f"{cell} is empty: {reason}" for cell, reason in empty.items()]
+    reasons += [
+        f"{entry['name']} was not run: {entry['skipped']}"
+        for entry in contents.run["approaches"]
+        if entry["skipped"]
+    ]
     return [end_sentence(shorten_paths(reason)) for reason in reasons]
+
+
+def list_gaps(contents: Contents) -> list[str]:
+    """Return what is missing and why: approaches, images, and cells."""
+    skipped = {entry["name"] for entry in contents.run["approaches"] if entry["skipped"]}
+    empty = {cell: reason for cell, reason in contents.run["empty"].items() if cell not in skipped}
+    reasons = [*contents.run["notes"], *(f"{cell} is empty: {reason}" for cell, reason in empty.items())]
+    return list_missing_rows(contents) + [end_sentence(shorten_paths(reason)) for reason in reasons]
 
 
 def _describe_failure(failure: dict[str, Any]) -> str:

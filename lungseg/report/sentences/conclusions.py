@@ -11,7 +11,7 @@ from scipy import stats
 
 from lungseg.report.contents import RANDOM, Contents
 from lungseg.report.markup import format_count, format_interval, state_p
-from lungseg.report.numbers.comparisons import collect_pairs, count_comparisons, turn_pair
+from lungseg.report.numbers.comparisons import collect_pairs, turn_pair
 from lungseg.report.numbers.groups import LEVEL
 from lungseg.report.sentences.cautions import FEW
 from lungseg.report.sentences.images import find_unit
@@ -58,7 +58,7 @@ def read_comparisons(contents: Contents) -> list[Comparison]:
     where = "images like these" if final else "the validation images"
     if final and run["data"]["dataset"] == "phantom":
         where = "phantoms like these"
-    family, unit = count_comparisons(contents), find_unit(contents)
+    family, unit = contents.family, find_unit(contents)
     once = contents.trained_once - contents.baselines
     same = ("approach", "other", "low", "high", "p_value", "p_holm")
     # Ranks go by all images of an approach, a pair by those that both have: the two may disagree.

@@ -65,6 +65,6 @@ def describe_seeds(contents: Contents) -> str:
     single = [name for name in once if name in contents.trained_once]
     fewer = [f"{name} with {number}" for name, number in trainings.items() if 1 < number < len(values)]
     text = f"{len(values)} seeds ({', '.join(str(seed) for seed in values)})"
-    text += f", but one training where chance plays no part ({', '.join(fixed)})" if fixed else ""
+    text += f", but one training of what is deterministic ({', '.join(fixed)})" if fixed else ""
     text += f"; trained with fewer seeds: {', '.join(fewer)}" if fewer else ""
     return text + (f"; trained with seed {values[0]} alone: {', '.join(single)}" if single else "")

@@ -22,11 +22,13 @@ from lungseg.report.numbers.ablation import collect_ablation
 from lungseg.report.numbers.comparisons import collect_pairs
 from lungseg.report.numbers.groups import LEVEL, find_equals
 from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.numbers.timing import find_as_fast
 from lungseg.report.sentences.cautions import FEW
 from lungseg.report.sentences.conclusions import NEGLIGIBLE, find_smallest_p, read_comparisons
 from lungseg.report.sentences.images import count_patients, find_unit
 
 MOST_NAMES = 4  # that a sentence lists
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 _REASONS = 2  # of what must not be concluded
 
 
@@ -46,15 +48,15 @@ def write_verdict(contents: Contents) -> list[str]:
         sentences += _say_steps(contents)
     if not of_best:
         return [*sentences, *_say_cost(contents, [best]), _say_limit(contents, [])]
-    least = max(find_smallest_p(one) for one in read_comparisons(contents))
-    if least > LEVEL:
-        group = [best]
-        sentences.append(_say_too_few(contents, least, len(compared)))
+    group = [best]
+    if (least := _find_least_p(contents, best)) > LEVEL:
+        sentences.append(_say_too_few(contents, least))
     else:
-        group = [best, *find_equals(contents, best)]
+        group += find_equals(contents, best)
         sentences += _say_differences(group[1:], of_best)
     sentences += [*_say_price(contents, compared), *_say_cost(contents, group)]
-    return [*sentences, _say_limit(contents, group)]
+    small = [name for name, row in of_best.items() if row["high"] < NEGLIGIBLE]
+    return [*sentences, _say_limit(contents, list(dict.fromkeys([*group, *small])))]
 
 
 def _say_best(contents: Contents, best: str) -> str:
@@ -70,12 +72,21 @@ def _describe_images(contents: Contents, name: str) -> str:
     if run["data"]["dataset"] == "phantom":
         return format_count(images, "generated phantom")
     part = {"test": "test ", "validation": "validation "}.get(run["evaluate_on"], "")
-    return f"{format_count(images, f'{part}image')} of {run['data']['dataset']}"
+    trained = f", trained on {run['training_data']['dataset']}" if run["training_data"] else ""
+    return f"{format_count(images, f'{part}image')} of {run['data']['dataset']}{trained}"
 
 
-def _say_too_few(contents: Contents, least: float, comparisons: int) -> str:
+def _find_least_p(contents: Contents, best: str) -> float:
+    """Return the smallest p that a test of the best approach can give after Holm's correction; 1 if none."""
+    pairs = [one for one in read_comparisons(contents) if best in (one.approach, one.other)]
+    return min((find_smallest_p(one) for one in pairs if pd.notna(one.p_value)), default=1.0)
+
+
+def _say_too_few(contents: Contents, least: float) -> str:
     number = format_count(count_patients(contents), find_unit(contents))
-    more = f" and {comparisons} comparisons" if comparisons > 1 else ""
+    if least >= 1:
+        return f"With {number} no test is possible: nothing can be shown."
+    more = f" and {contents.family} comparisons" if contents.family > 1 else ""
     return f"With {number}{more} no p under {format_p(least)} is possible: nothing can be shown."
 
 
@@ -84,24 +95,23 @@ def _say_differences(equals: Sequence[str], of_best: dict[str, dict[str, Any]]) 
     tested = {name: row for name, row in of_best.items() if name not in equals and pd.notna(row["p_holm"])}
     lower = {name: row for name, row in tested.items() if row["low"] > 0}
     small = {name: row for name, row in lower.items() if row["high"] < NEGLIGIBLE}
+    large = [name for name in lower if name not in small]
+    unclear = [name for name in tested if name not in lower]
     found = []
     if equals:
-        found.append(
-            f"The tests do not separate it from {_join(equals)}; this does not show that they are equal."
-        )
+        text = f"The tests do not separate it from {_join(equals)}"
+        found.append(f"{text}; this does not show {'it' if len(equals) == 1 else 'them'} to be equal.")
     if small:
-        most = max(row["high"] for row in small.values())
-        verb = "is" if len(small) == 1 else "are"
-        found.append(
-            f"{_join(list(small))} {verb} lower: the tests show a difference between these trained models, "
-            f"but a negligible one, of at most {most:.4f} (negligible: under {NEGLIGIBLE})."
-        )
-    large = [name for name in lower if name not in small]
+        by = _join([f"{name} by {row['value']:.4f}" for name, row in small.items()])
+        ends = "interval ends" if len(small) == 1 else "intervals end"
+        found.append(f"It is above {by}: shown by the tests, but negligible (the {ends} below {NEGLIGIBLE}).")
     if large and not (equals and small):
-        row = lower[large[0]]
-        who = f"All others are lower: the nearest, {large[0]}," if len(large) > 1 else f"{large[0]} is lower:"
-        found.append(f"{who} by {_format_difference(row)}, {state_p(row['p_holm'])} after correction.")
-    if len(found) < 2 and (unclear := [name for name in tested if name not in lower]):
+        row, first = lower[large[0]], large[0]
+        complete = len(of_best) == len(equals) + len(lower)
+        who = "All others are" if complete else f"{len(large)} others are"
+        start = f"{who} lower: the nearest, {first}," if len(large) > 1 else f"{first} is lower:"
+        found.append(f"{start} by {_format_difference(row)}, {state_p(row['p_holm'])} after correction.")
+    if unclear and len(found) < 2:
         found.append(f"Whether it is better than {_join(unclear)} stays open: test and interval disagree.")
     return found
 
@@ -143,11 +153,14 @@ def _say_price(contents: Contents, compared: Sequence[dict[str, Any]]) -> list[s
         size = "which is negligible"
     else:
         size = "which the tests show to be a difference"
-    how = "On frozen features" if _learns_in_epochs(contents, frozen) else "Without back-propagation"
-    return [
-        f"{how}, the best is {frozen}: {_format_difference(row)} {relation} the best trained network, "
-        f"{network}, {size}."
-    ]
+    how = "Without a trained network" if _learns_in_epochs(contents, frozen) else "Without back-propagation"
+    text = (
+        f"{how}, on frozen features, the best is {frozen}: {_format_difference(row)} {relation} the best "
+        f"trained network, {network}, {size}"
+    )
+    frame = collect_main_rows(contents).drop_duplicates("approach").set_index("approach")
+    cost = "" if frozen == contents.ranked[0] else _format_cost(frame.loc[frozen])
+    return [f"{text}; it takes {cost}." if cost else f"{text}."]
 
 
 def find_best_of_both(contents: Contents) -> tuple[str | None, str | None]:
@@ -166,27 +179,40 @@ def _learns_in_epochs(contents: Contents, name: str) -> bool:
 
 
 def _say_cost(contents: Contents, group: Sequence[str]) -> list[str]:
-    """Say what the fastest approach of the best group costs, beside the best one itself, which is first."""
-    best = group[0]
-    frame = collect_main_rows(contents).drop_duplicates("approach").set_index("approach")
-    timed = frame.loc[list(group)].dropna(subset=["ms_per_image"])
-    if timed.empty or best not in timed.index:
+    """Say what the fastest approach of the best group costs, beside the best one itself, which is first.
+
+    Times are compared on one device: the first on which the best one was timed.
+    """
+    best, frame = group[0], collect_main_rows(contents)
+    timed = frame[frame["approach"].isin(group) & frame["ms_per_image"].notna()]
+    devices = timed[timed["approach"] == best]["device"]
+    if devices.empty:
         return []
+    timed = timed[timed["device"] == devices.iloc[0]].set_index("approach")
     fastest = timed["ms_per_image"].idxmin()
-    if fastest == best:
-        of = ", and is the fastest of its group" if len(timed) > 1 else ""
-        return [f"{best} takes {_format_cost(timed.loc[best])}{of}."]
-    return [
-        f"The fastest of the best group is {fastest}: {_format_cost(timed.loc[fastest])}; "
-        f"{best} takes {_format_cost(timed.loc[best])}."
-    ]
+    fast = [fastest, *find_as_fast(contents, fastest, devices.iloc[0], timed.index)]
+    if best in fast:
+        alone = "" if len(timed) == 1 else "; none of the best group is faster"
+        return [f"{best} takes {_format_cost(timed.loc[best])}{alone}."]
+    if len(fast) == 1:
+        start = f"The fastest of the best group is {fastest}, with {_format_cost(timed.loc[fastest])}"
+    else:
+        times = " and ".join(format_amount(timed.loc[name, "ms_per_image"]) for name in fast[:MOST_NAMES])
+        start = (
+            f"The fastest of the best group are {_join(fast)}, not distinguishable from one another, with "
+            f"{times} ms an image"
+        )
+    return [f"{start}; {best} takes {_format_cost(timed.loc[best])}."]
 
 
 def _format_cost(row: pd.Series) -> str:
-    time = f"{format_amount(row['ms_per_image'])} ms an image on the {row['device'].upper()}"
-    if pd.isna(row["training_seconds"]):
-        return time
-    return f"{time} and {format_duration(row['training_seconds'])} of training"
+    """Format the time of an image and of a training, as far as they are known."""
+    parts = []
+    if pd.notna(row["ms_per_image"]):
+        parts.append(f"{format_amount(row['ms_per_image'])} ms an image on the {DEVICES[row['device']]}")
+    if pd.notna(row["training_seconds"]):
+        parts.append(f"{format_duration(row['training_seconds'])} of training")
+    return " and ".join(parts)
 
 
 def _say_limit(contents: Contents, group: Sequence[str]) -> str:
@@ -203,6 +229,8 @@ def _say_limit(contents: Contents, group: Sequence[str]) -> str:
     if blind := [name for name in contents.ranked if contents.find_weights(name) == RANDOM]:
         who = "it" if len(blind) == 1 else "they"
         reasons.append(f"how good {_join(blind)} can be: {who} started from random weights")
+    if apart := [name for name in contents.ranked if not _is_compared(contents, name)]:
+        reasons.append(f"how {_join(apart)} compares: scored on other images")
     if 0 < number < FEW:
         count = format_count(number, find_unit(contents))
         reasons.append(f"much from {count}: a rare failure may be missing among so few")
@@ -211,17 +239,24 @@ def _say_limit(contents: Contents, group: Sequence[str]) -> str:
         verb = "was" if len(once) == 1 else "were"
         reasons.append(f"that another training gives this order: {_join(once)} {verb} trained once")
     if not reasons:
-        reasons = ["that images of another hospital give this order: these are of one dataset"]
+        what = "order" if len(contents.ranked) > 1 else "score"
+        reasons = [f"that images of another hospital give this {what}: these are of one dataset"]
     return f"Do not conclude {'; nor '.join(reasons[:_REASONS])}."
 
 
+def _is_compared(contents: Contents, name: str) -> bool:
+    """Return whether an approach was scored on the images of the best one."""
+    images = contents.image_dice
+    return bool((images[name].notna() == images[contents.ranked[0]].notna()).all())
+
+
 def _join(names: Sequence[str]) -> str:
-    """List names: "A", "A and B", "A; B and C", "A; B; C and 7 others"."""
+    """List names: "A", "A and B", "A, B and C", "A, B, C and 7 others"; with ";" if a label has a comma."""
     shown = list(names[:MOST_NAMES])
     if rest := len(names) - len(shown):
         shown.append(format_count(rest, "other"))
-    # Labels may hold commas.
-    return shown[0] if len(shown) == 1 else f"{'; '.join(shown[:-1])} and {shown[-1]}"
+    mark = "; " if any("," in name for name in shown[:-1]) else ", "
+    return shown[0] if len(shown) == 1 else f"{mark.join(shown[:-1])} and {shown[-1]}"
 
 
 def _format_difference(row: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from lungseg.report.markup import (
     format_signed,
     state_p,
 )
-from lungseg.report.numbers.comparisons import collect_pairs, count_comparisons, read_ranking
+from lungseg.report.numbers.comparisons import collect_pairs, read_ranking
 from lungseg.report.numbers.quality import find_distance_unit
 from lungseg.report.sentences.images import find_unit
 
@@ -73,11 +73,10 @@ def _format_of(value: float, n: float) -> str:
 
 
 def _describe_family(contents: Contents) -> str:
-    if size := count_comparisons(contents):
-        return f"Holm's correction is over the family of {format_count(size, 'comparison')} in this table."
-    if contents.other_datasets:
-        return "Holm's correction is over a family that takes in the comparisons on other stored datasets."
-    return ""
+    if not contents.family:
+        return ""
+    where = "of this table and of the other test sets" if contents.other_datasets else "in this table"
+    return f"Holm's correction is over the family of {format_count(contents.family, 'comparison')} {where}."
 
 
 def _describe_ranks(contents: Contents) -> str:

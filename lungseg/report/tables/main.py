@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 
-from lungseg.report.contents import Contents
 from lungseg.report.markup import (
     EMPTY,
     Table,
@@ -19,7 +18,6 @@ from lungseg.report.markup import (
     format_score,
 )
 from lungseg.report.numbers.timing import is_true
-from lungseg.report.sentences.cautions import list_cautions, list_gaps
 
 SHOWN = ("dice", "group", "dice_seed_sd", "iou", "hd95", "training_seconds", "device", "ms_per_image")
 TIMES = {
@@ -41,13 +39,13 @@ _MEANINGS = {
 _DISTANCES = {"hd95": "HD95: 95th percentile", "assd": "ASSD: average", "hausdorff": "Hausdorff: maximum"}
 
 
-def make_main_section(contents: Contents, frame: pd.DataFrame) -> str:
-    """Write `collect_main_rows` in Markdown, with its cautions and gaps; the README shows it too."""
+def make_main_section(frame: pd.DataFrame, notes: Sequence[str]) -> str:
+    """Write `collect_main_rows` in Markdown, and notes of what to be careful about and what is missing."""
     table = "No approach has results yet.\n"
     if len(frame):
         text = escape_markdown(f"Means over patients. {describe_columns(frame)}")
         table = f"{make_main_table(frame).to_markdown()}\n{text}\n"
-    bullets = format_bullets(list_cautions(contents) + list_gaps(contents))
+    bullets = format_bullets(notes)
     return f"{table}\n{bullets}" if bullets else table
 
 
@@ -64,7 +62,7 @@ def describe_columns(frame: pd.DataFrame, columns: Collection[str] = SHOWN) -> s
     sentences = [text for name, text in _MEANINGS.items() if name in found]
     if distances := [text for name, text in _DISTANCES.items() if name in found]:
         sentences.append(f"{', '.join(distances)} of the distance between both boundaries, less is better.")
-        sentences.append("An image where a mask is missed counts with the image's diagonal.")
+        sentences.append("With one mask empty, a distance is the image's diagonal.")
     if TIMES & {*found}:
         sentences.append(_describe_times(frame, found))
     elif TIMES & {*columns}:

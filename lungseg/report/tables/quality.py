@@ -33,8 +33,8 @@ _PIXELS = [
 ]
 _BOUNDARIES_TEXT = (
     "Means over patients, intervals bootstrap-t over patients. HD95 and Hausdorff: the larger of both "
-    "directions, of their 95th percentiles and of their maxima; ASSD: average symmetric surface distance. An "
-    "image where a mask is missed counts with the image's diagonal. Surface Dice: at a tolerance of 1 and 2 "
+    "directions, of their 95th percentiles and of their maxima; ASSD: average symmetric surface distance. "
+    "With one mask empty, a distance is the diagonal. Surface Dice: at a tolerance of 1 and 2 "
     "% of the image's longer side. Left and right are the patient's. Area error: relative to the true area. "
     "Less is better in distances and area error."
 )

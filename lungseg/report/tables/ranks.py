@@ -22,10 +22,10 @@ def make_rank_section(contents: Contents) -> Section | None:
     rows = [
         [
             name,
-            f"{place + 1}",
+            f"{found.rank[place]:g}",
             f"{found.median[place]:g}",
             f"{found.low[place]:g} to {found.high[place]:g}",
-            format_share(found.shares[place, place]),
+            format_share(found.shares[place, int(found.rank[place]) - 1]),
             f"{mean_ranks[name]:.2f}",
         ]
         for place, name in enumerate(found.names)

@@ -8,12 +8,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lungseg.report.contents import Contents
-from lungseg.report.markup import EMPTY, format_amount, format_duration, format_score
-from lungseg.report.numbers.quality import collect_main_rows
+from lungseg.report.findings import Findings
+from lungseg.report.markup import EMPTY, format_amount, format_count, format_duration, format_score
+from lungseg.report.sentences.cautions import list_missing_rows
 from lungseg.report.sentences.images import count_patients, find_unit
 from lungseg.report.sentences.leaks import warn_of_leaks
-from lungseg.report.sentences.verdict import write_verdict
 from lungseg.report.write import Report
 
 LOG_WIDTH = 100  # letters of a line that goes into a file or a pipe
@@ -24,10 +23,12 @@ def print_report(report: Report) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    for sentence in write_verdict(report.contents):
+    for sentence in report.findings.verdict:
         console.print(fill(sentence, console.width, initial_indent="- ", subsequent_indent="  "))
     console.print()
-    console.print(make_short_table(report.contents))
+    console.print(make_short_table(report.findings))
+    for sentence in list_missing_rows(report.contents):
+        console.print(fill(sentence, console.width))
     directory = report.contents.directory
     # Not wrapped, so that a path can be copied.
     look = {"soft_wrap": True}
@@ -36,15 +37,15 @@ def print_report(report: Report) -> None:
     console.print(f"Figures: {directory / 'figures'}", **look)
 
 
-def make_short_table(contents: Contents) -> Table:
+def make_short_table(findings: Findings) -> Table:
     """Make a row per approach and device: Dice with its interval, group, training, ms per image."""
-    count = f"{count_patients(contents):,} {find_unit(contents)}s"
+    contents, frame = findings.contents, findings.frame
+    count = format_count(count_patients(contents), find_unit(contents))
     title = f"{contents.run['name']}: {contents.run['data']['dataset']}, n = {count}"
     table = Table(title=title, title_justify="left")
     table.add_column("approach", overflow="fold")
     for column in ("Dice [95 %]", "group", "HD95", "training", "ms/image"):
         table.add_column(column, justify="left" if column == "group" else "right", no_wrap=True)
-    frame = collect_main_rows(contents)
     for row in frame.to_dict("records"):
         interval = f" [{row['dice_low']:.3f}, {row['dice_high']:.3f}]" if pd.notna(row["dice_low"]) else ""
         device = f" {row['device']}" if pd.notna(row["device"]) and row["device"] != "cpu" else ""

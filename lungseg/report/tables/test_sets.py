@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 from lungseg.report.contents import Contents
-from lungseg.report.markup import (
-    Section,
-    Table,
-    format_amount,
-    format_bullets,
-    format_count,
-    format_interval,
-    format_score,
-)
+from lungseg.report.markup import Section, Table, format_amount, format_count, format_interval, format_score
 from lungseg.report.numbers.quality import collect_main_rows
 from lungseg.report.sentences.images import count_patients
-from lungseg.report.sentences.leaks import warn_of_leaks
-from lungseg.report.sentences.verdict import write_verdict
-
-
-def write_test_set(contents: Contents) -> str:
-    """Write the page's part on one further test set in Markdown: its table, and its verdict."""
-    section = make_test_set_section(contents)
-    return section.to_markdown(warn_of_leaks(contents)) + "\n" + format_bullets(write_verdict(contents))
 
 
 def make_test_set_section(contents: Contents) -> Section:

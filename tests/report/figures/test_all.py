@@ -15,17 +15,6 @@ from matplotlib.figure import Figure
 from lungseg.report.contents import read_contents
 from lungseg.report.figures.accuracy_time import draw_accuracy_time
 from lungseg.report.figures.all import FIGURES, SHOWS_IMAGES, draw_figures
-from lungseg.report.figures.images import (
-    _choose_cases,
-    _choose_features,
-    _find_own_worst,
-    _rank_images,
-    _stretch,
-    _tint_areas,
-    _write_maps_title,
-    draw_cases,
-)
-from lungseg.report.figures.stored import read_prediction
 from lungseg.report.figures.style import (
     AGREES,
     FALSE,
@@ -44,6 +33,16 @@ from lungseg.report.figures.style import (
     use_house_style,
     wrap_name,
 )
+from lungseg.report.figures.xrays.cases import (
+    _choose_cases,
+    _find_own_worst,
+    _rank_images,
+    _tint_areas,
+    draw_cases,
+)
+from lungseg.report.figures.xrays.drawing import stretch
+from lungseg.report.figures.xrays.feature_maps import _choose_features, _write_maps_title
+from lungseg.report.figures.xrays.stored import read_prediction
 from lungseg.results import read_table, write_table
 from lungseg.system.errors import InputError
 from tests.report.results_directory import IDS, read_edited, save_grey
@@ -80,6 +79,24 @@ def test_figures_are_written_in_both_formats(
     with use_house_style():
         for path in paths:
             assert path.read_bytes() == render_figure(drawn["samples"], path.suffix[1:])
+
+
+def test_a_figure_that_is_not_drawn_any_more_is_removed(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {stem: lambda _: None for stem in ("dice", "samples", "throughput")}
+    monkeypatch.setattr("lungseg.report.figures.all.FIGURES", chosen)
+    (results / "figures").mkdir()
+    old = ["dice.pdf", "dice.png", "mine.png", "samples.pdf", "samples.png"]
+    for name in old:
+        (results / "figures" / name).write_bytes(b"old")
+    hidden = (results / "predictions").rename(results / "elsewhere")
+    # A published result lacks the pictures: what shows them can't be drawn again and stays.
+    assert draw_figures(read_edited(results)) == []
+    assert sorted(path.name for path in (results / "figures").iterdir()) == old[2:]
+    hidden.rename(results / "predictions")
+    draw_figures(read_edited(results))
+    assert [path.name for path in (results / "figures").iterdir()] == ["mine.png"]
 
 
 def require_same_pixels(first: Figure, second: Figure) -> None:
@@ -211,7 +228,7 @@ def test_the_last_row_of_cases_has_the_worst_image_of_each_approach(results: Pat
     assert row[0].get_ylabel() == "own worst"
     assert [axes.get_xlabel() for axes in row[2:]] == ["0.125\nimg_3", "0.250\nimg_5", "0.375\nimg_0"]
     assert figure.get_suptitle().startswith(
-        "Best, median and worst image by the mean Dice of the approaches shown, baselines left out\n"
+        "Best, median and worst image by the mean Dice of the approaches shown, ranked without baselines\n"
     )
 
 
@@ -246,12 +263,12 @@ def test_a_prediction_has_the_score_of_its_own_seed_and_threshold(results: Path)
 
 
 def test_constant_sparse_and_infinite_feature_maps_are_shown() -> None:
-    assert _stretch(np.full((4, 4), 3.0)).tolist() == np.full((4, 4), 0.5).tolist()
+    assert stretch(np.full((4, 4), 3.0)).tolist() == np.full((4, 4), 0.5).tolist()
     sparse = np.zeros((20, 20))
     sparse[3, 3] = 7
-    assert _stretch(sparse)[3, 3] == 1
+    assert stretch(sparse)[3, 3] == 1
     broken = np.array([[0.0, 1.0], [np.inf, np.nan]])
-    assert np.isfinite(_stretch(broken)).all()
+    assert np.isfinite(stretch(broken)).all()
 
 
 def test_labels_of_equal_points_do_not_overlap(results: Path) -> None:
@@ -282,12 +299,17 @@ def test_a_colour_belongs_to_what_an_approach_is_and_not_to_its_place() -> None:
         ("e", "some.module:Net", {}),
         ("f", "other.module:Net", {}),
         ("g", "mean-mask", {}),
+        ("tool 10", "masks", {}),
+        ("h", "benchmarks.peers.smp:SmpUnet", {}),
     ]
     palette = colour(*entries)
     assert palette == colour(*reversed(entries))
     assert len(set(palette.values())) == len(entries)
+    alone = {entry[0]: colour(entry)[entry[0]] for entry in entries}
+    # By the first four bytes of SHA-256, both Nets are of the second colour: the later one takes the next.
+    assert (alone.pop("e"), alone["f"], alone["tool 10"]) == (FURTHER[1], FURTHER[1], FURTHER[3])
+    assert palette == alone | {"e": FURTHER[2]}
     assert palette["d"] == colour(entries[3])["d"] == KNOWN_COLOURS["deeplabv3plus-resnet50"]
-    assert [palette["f"], palette["e"]] == list(FURTHER[:2])  # in alphabetical order of their classes
     assert palette["c"] == colour(("c", "vgg19-context", {"regressor": "lightgbm"}))["c"]
 
 
@@ -301,9 +323,11 @@ def test_several_of_the_same_get_tones_of_one_colour_in_the_order_of_their_names
 
 
 def test_folders_of_masks_have_colours_of_their_own_and_more_than_there_are_get_tones() -> None:
-    palette = colour(*((f"tool {number}", "masks", {}) for number in range(7)))
-    assert len(set(palette.values())) == 7
-    assert {palette[f"tool {number}"] for number in range(5)} == set(FURTHER)
+    names = [f"tool {number}" for number in range(len(FURTHER) + 1)]
+    palette = colour(*((name, "masks", {}) for name in names))
+    assert len(set(palette.values())) == len(names)
+    # The first ones in alphabetical order share what there is, the last one has a tone.
+    assert {palette[name] for name in names} > set(FURTHER)
 
 
 def compute_contrast(one: str, other: str) -> float:
@@ -319,6 +343,7 @@ def test_lines_can_be_seen_on_white_and_areas_on_an_x_ray_told_apart() -> None:
     colours = {*PALETTE, *FURTHER, *KNOWN_COLOURS.values()}
     assert min(compute_contrast(colour, "#FFFFFF") for colour in colours) >= 3
     assert len({AGREES, FALSE, MISSED, OUTLINE}) == 4
+    assert not {AGREES, FALSE, MISSED, OUTLINE} & colours
 
 
 def test_text_in_a_pale_colour_is_darkened() -> None:

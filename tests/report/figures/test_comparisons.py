@@ -100,6 +100,23 @@ def test_only_what_is_distinguishable_after_holm_is_filled(drawn: Drawn) -> None
     assert [same_color(line.get_markerfacecolor(), "white") for line in points] == [False, False, True]
 
 
+def test_a_p_value_of_just_the_level_is_distinguishable_as_in_the_tables(results: Path) -> None:
+    statistics = read_table(results, "statistics")
+    for p_value, filled in ((0.05, True), (0.0501, False)):
+        tested = statistics["p_holm"].notna()
+        change(results, "statistics", statistics.assign(p_holm=statistics["p_holm"].mask(tested, p_value)))
+        axes = draw(results, "differences").axes[0]
+        points = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [not same_color(line.get_markerfacecolor(), "white") for line in points] == [filled] * 3
+
+
+def test_a_band_holds_negligible_differences(drawn: Drawn) -> None:
+    figure = drawn["differences"]
+    (band,) = figure.axes[0].patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.005, 0.005))
+    assert legend(figure)[-1] == "negligible: within ±0.005"
+
+
 def test_of_many_approaches_each_is_compared_with_the_best_and_with_the_baseline(results: Path) -> None:
     names = ["mean-mask", *(f"approach-with-quite-a-long-name-{number}" for number in range(7))]
     # Dice 0.6 for the baseline; 0.80, 0.75, ... 0.50 for the others.
@@ -170,7 +187,10 @@ def test_at_most_six_violins_the_best(results: Path) -> None:
     write_json(
         results / "run.json", {**record, "approaches": [*record["approaches"], *map(approach_record, more)]}
     )
-    assert labels(draw(results, "dice-violins").axes[0]) == ["good_net", *reversed(more)]
+    figure = draw(results, "dice-violins")
+    assert labels(figure.axes[0]) == ["good_net", *reversed(more)]
+    assert figure.legends[0].get_title().get_text() == "Best 6 of 8 approaches"
+    assert figure.axes[0].get_xlabel().endswith("24 test images")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +224,7 @@ def test_the_diagram_joins_what_is_not_distinguishable_and_shows_the_critical_di
 def test_the_area_of_a_blob_is_the_share_of_samples_with_that_rank() -> None:
     found = RankStability(
         names=["a", "b", "c"],
+        rank=np.array([1.0, 2.0, 3.0]),
         shares=np.array([[0.75, 0.25, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]),
         median=np.array([1.0, 2.0, 3.0]),
         low=np.array([1.0, 1.0, 2.0]),
@@ -242,10 +263,8 @@ def test_fewer_than_three_approaches_have_no_stable_ranks(results: Path) -> None
 
 def test_lung_area_has_the_bias_and_limits_of_agreement_of_its_counts(drawn: Drawn) -> None:
     figure = drawn["lung-area"]
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "good_net",
-        "pixels",
-    ]  # the baseline is left out
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["good_net", "pixels"]
+    assert figure.get_suptitle() == "Best 2 of 3 approaches, baselines left out"
     # good_net: 0, 1, 0, 1, 0, 1 % of 10,000 pixels too large, in seed 1 0.2 % more: 0.1, 1.1, ... of both.
     bias, spread = 0.6, 1.96 * np.sqrt(6 * 0.5**2 / 5)
     heights = sorted(line.get_ydata()[0] for line in figure.axes[0].lines)
@@ -390,7 +409,7 @@ def test_of_many_curves_the_best_fit_on_a_page(results: Path) -> None:
     figure = draw(results, "curves")
     assert [axes.get_title(loc="left") for axes in figure.axes] == names[2:]
     assert figure.get_figheight() <= 9
-    assert figure.legends[0].get_title().get_text() == "The best 8 approaches; 2 more have a curve"
+    assert figure.legends[0].get_title().get_text() == "Best 8 of 10 approaches with a curve"
 
 
 @pytest.mark.parametrize("stem", [stem for stem in WIDTHS if stem not in ("dice-violins", "throughput")])

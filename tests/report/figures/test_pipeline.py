@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lungseg.report.figures.pipeline import _choose_rows, _write_number, draw_pipeline
-from lungseg.report.figures.stage_maps import draw_stage_maps
-from lungseg.report.figures.stored import _average_cells, read_features_of
 from lungseg.report.figures.style import use_house_style
+from lungseg.report.figures.xrays.pipeline import _choose_rows, _write_number, draw_pipeline
+from lungseg.report.figures.xrays.stage_maps import draw_stage_maps
+from lungseg.report.figures.xrays.stored import _average_cells, read_features_of
 from lungseg.results import read_table, write_table
 from lungseg.system.errors import InputError
 from lungseg.system.files import read_json, write_json
@@ -53,7 +53,7 @@ def test_the_table_has_the_features_of_its_pixels_and_their_share_of_lung(result
     assert figure.get_size_inches().tolist() == pytest.approx([7.2, 2.25])
     texts = list_texts(figure)
     # The fixture's five maps are 48 x 56 pixels; map k has the value (y - k) mod 48 in row y.
-    assert {"5 feature maps", "2,688 rows × 5 maps\nof this image, 8 shown"} <= set(texts)
+    assert {"5 feature maps", "2,688 rows × 5 maps\nof this image, 8 rows shown"} <= set(texts)
     start = texts.index("pixel")
     assert texts[start : start + 7] == ["pixel", "0", "1", "2", "…", "4", "lung"]
     truth = read_truth_of_first()

@@ -7,6 +7,9 @@ from scipy import stats
 from lungseg.report.contents import read_contents
 from lungseg.report.numbers.ranks import resample_ranks
 from lungseg.scoring.comparisons import bootstrap_ranks, compute_kendall_tau
+from lungseg.system.files import read_json
+from lungseg.system.stored import write_record
+from tests.report.results_directory import read_edited
 
 
 def test_what_is_better_on_every_patient_is_first_in_every_sample():
@@ -32,6 +35,16 @@ def test_tau_is_scipys():
     reference = stats.rankdata(rng.integers(0, 4, 6))
     expected = [stats.kendalltau(row, reference).statistic for row in ranks]
     np.testing.assert_allclose(compute_kendall_tau(ranks, reference), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["patient", "source"])
+def test_an_approach_may_have_the_name_of_a_column(results, name):
+    record = read_json(results / "run.json")
+    for entry in record["approaches"]:
+        if entry["name"] == "pixels":
+            entry["label"] = name
+    write_record(results / "run.json", record)
+    assert name in resample_ranks(read_edited(results)).names
 
 
 def test_shares_add_up_and_the_stored_order_is_kept(results):

@@ -121,6 +121,10 @@ def test_cases_are_sorted_found_uncovered_and_opened(open_page):
     assert page.locator("#case-all .case").count() == 4  # the truth and three approaches
     page.keyboard.press("ArrowRight")
     assert page.locator("#case-title").inner_text() != title
+    assert page.locator("dialog :focus").count() == 1  # the keyboard is still in the dialog
+    page.locator("dialog").get_by_label("overlay").uncheck()
+    assert not page.locator("#case-all .over").first.is_visible()
+    page.locator("dialog").get_by_label("overlay").check()
     page.keyboard.press("Escape")
     page.get_by_label("Find").fill("no such image")
     assert cards.count() == 0
@@ -143,10 +147,37 @@ def test_the_theme_can_be_turned(open_page):
     assert page.evaluate(paper) == "rgb(255, 255, 255)" != dark
 
 
-def test_it_fits_a_telephone_and_can_be_printed(open_page):
+def test_it_fits_a_telephone(open_page):
     page = open_page(width=400)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    assert len(page.pdf()) > 10_000
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_it_is_printed_in_dark_ink_on_white(open_page, chosen):
+    page = open_page(scheme="dark")
+    if chosen:  # by the button: dark, light, dark
+        page.get_by_role("button", name="Dark or light").click(click_count=2)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.locator(".controls:visible").count() == 0
+
+
+def test_durations_are_sorted_by_their_length(open_page):
+    page = open_page()
+    page.evaluate(
+        """() => document.querySelectorAll("#times table").forEach((table) => {
+            if (!table.tHead.textContent.includes("Time per fit")) return;
+            ["2 h 48 min", "35 min 12 s", "3.0 s"].forEach((text, row) => {
+                if (table.tBodies[0].rows[row]) table.tBodies[0].rows[row].cells[2].textContent = text;
+            });
+        })"""
+    )
+    page.get_by_role("button", name="Time per fit").click()
+    table = page.locator("#times table", has_text="Time per fit")
+    found = table.locator("tbody tr td:nth-child(3)").all_inner_texts()
+    assert found == sorted(found, key=["3.0 s", "35 min 12 s", "2 h 48 min"].index)
+    assert len(found) > 1
 
 
 def test_every_picture_has_a_text(open_page):

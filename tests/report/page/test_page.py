@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg.report.contents import read_contents
+from lungseg.report.findings import collect_findings
 from lungseg.report.numbers.quality import collect_main_rows
 from lungseg.report.page.cases import collect_cases
 from lungseg.report.page.colours import PAPER, compute_contrast, fit_to_paper
@@ -19,6 +20,10 @@ from lungseg.report.sentences.verdict import write_verdict
 from lungseg.system.files import read_json
 from lungseg.system.stored import write_record
 from tests.report.results_directory import read_edited
+
+
+def draw_page(directory):
+    return write_page(collect_findings(read_edited(directory)))
 
 
 def read_data(page):
@@ -39,7 +44,7 @@ def test_names_are_escaped(results):
     for entry in record["approaches"]:
         entry["label"] = f"<b>{entry['name']}</b></script>&"
     write_record(results / "run.json", record)
-    page = write_page(read_edited(results)).read_text()
+    page = draw_page(results).read_text()
     assert "<b>good_net" not in page
     assert "&lt;b&gt;good_net&lt;/b&gt;" in page
     assert "</script>&" in " ".join(read_data(page)["cases"]["approaches"])
@@ -56,7 +61,7 @@ def test_a_published_page_of_people_has_no_picture(drawn, tmp_path):
     record = read_json(drawn / "run.json")
     record["data"] |= {"real": True, "public": True}
     write_record(drawn / "run.json", record)
-    page = write_page(read_edited(drawn)).read_text()
+    page = draw_page(drawn).read_text()
     assert read_data(page)["cases"]["total"] == 6
     assert "<b>samples</b>" in page
     target, _ = publish(drawn, tmp_path / "reference", tmp_path / "none.md")
@@ -72,10 +77,27 @@ def test_a_published_page_of_phantoms_keeps_its_cases(drawn, tmp_path):
     assert read_data((target / "report.html").read_text())["cases"]["total"] == 6
 
 
+def test_it_keeps_them_when_it_is_made_again_and_not_those_of_another_run(drawn, tmp_path):
+    target, _ = publish(drawn, tmp_path / "reference", tmp_path / "none.md")
+    assert read_data(draw_page(target).read_text())["cases"]["total"] == 6
+    record = read_json(target / "run.json")
+    write_record(target / "run.json", record | {"finished": "2026-05-06T07:08:09"})
+    assert read_data(draw_page(target).read_text())["cases"] is None
+
+
+def test_the_page_of_people_that_is_replaced_gives_no_picture(drawn):
+    draw_page(drawn)
+    shutil.rmtree(drawn / "predictions")
+    record = read_json(drawn / "run.json")
+    record["data"] |= {"real": True, "public": True}
+    write_record(drawn / "run.json", record)
+    assert read_data(draw_page(drawn).read_text())["cases"] is None
+
+
 def test_without_pictures_times_and_scores_parts_are_left_out(results):
     shutil.rmtree(results / "predictions")
     (results / "timings.csv").unlink()
-    page = write_page(read_edited(results)).read_text()
+    page = draw_page(results).read_text()
     assert 'id="cases"' not in page
     assert 'id="speed"' not in page
     assert 'id="images"' in page

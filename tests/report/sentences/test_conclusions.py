@@ -272,7 +272,7 @@ def test_what_was_trained_once_beside_seeds_of_others_is_named(results: Path) ->
     contents = read_edited(results)
     assert [c.one_seed for c in read_comparisons(contents)] == [("pixels",), (), ("pixels",)]
     assert describe_seeds(contents).endswith(
-        "but one training where chance plays no part (mean-mask); trained with seed 0 alone: pixels"
+        "but one training of what is deterministic (mean-mask); trained with seed 0 alone: pixels"
     )
 
 
@@ -323,13 +323,13 @@ def test_patients_are_counted_where_they_have_several_images(results: Path) -> N
     assert {c.unit for c in read_comparisons(read_edited(results))} == {"patient"}
 
 
-def test_other_datasets_make_the_size_of_the_family_unknown(results: Path) -> None:
+def test_comparisons_on_other_datasets_belong_to_the_family(results: Path) -> None:
     table = read_table(results, "statistics")
     rows = [*table.to_dict("records"), *table.assign(dataset="another").to_dict("records")]
     write_table(results / "statistics.csv", "statistics", rows)
     contents = read_edited(results)
-    assert {c.family for c in read_comparisons(contents)} == {0}
-    assert "after Holm's correction;" in list_conclusions(contents)[0]
+    assert {c.family for c in read_comparisons(contents)} == {6}
+    assert "after Holm's correction for 6 comparisons" in list_conclusions(contents)[0]
 
 
 def test_without_comparisons_nothing_is_concluded(results: Path) -> None:

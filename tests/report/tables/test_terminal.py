@@ -3,13 +3,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lungseg.report.findings import collect_findings
 from lungseg.report.tables.terminal import make_short_table
 from tests.report.results_directory import read_edited
 
 
 def print_table(results: Path, width: int) -> str:
     text = StringIO()
-    Console(file=text, width=width, force_terminal=False).print(make_short_table(read_edited(results)))
+    Console(file=text, width=width, force_terminal=False).print(
+        make_short_table(collect_findings(read_edited(results)))
+    )
     return text.getvalue()
 
 

@@ -25,7 +25,10 @@
 
   // Tables are sorted by a click on a title; cells without a number stay last.
   const value = (cell) => {
-    const text = "value" in cell.dataset ? cell.dataset.value : cell.textContent.trim().replace(/,/g, "");
+    const shown = cell.textContent.trim();
+    const time = shown.match(/^(?:(\d+) h )?(?:(\d+) min ?)?(?:([\d.]+) s)?$/);
+    const seconds = time && time[0] ? 3600 * (time[1] || 0) + 60 * (time[2] || 0) + Number(time[3] || 0) : null;
+    const text = "value" in cell.dataset ? cell.dataset.value : seconds !== null ? String(seconds) : shown.replace(/,/g, "");
     const number = parseFloat(text.replace(/^[<>]\s*\./, "0.").replace(/^\./, "0."));
     return { text, number: /^[+\-−<>. ]*\d/.test(text) ? number : NaN };
   };
@@ -70,6 +73,9 @@
         if (shown) names.add(name);
       });
       find("#shown").textContent = `${names.size} of ${every.size} shown`;
+      all("section.board").forEach((board) => {
+        board.toggleAttribute("data-hidden", !find("tbody tr:not([data-hidden])", board));
+      });
     };
     filter.addEventListener("input", apply);
     if (baselines) baselines.addEventListener("change", apply);
@@ -121,16 +127,16 @@
     const approach = find("#case-approach");
     const order = find("#case-order");
     const wanted = find("#case-find");
-    const overlay = find("#case-overlay");
+    const overlays = all(".case-overlay");
     const dialog = find("#case-dialog");
     let shown = [];
     let limit = STEP;
-    const draw = (one, number, name) => {
+    const draw = (one, number, name, tag) => {
       const picture = make("span", { className: "picture" }, [make("img", { src: one.image, alt: `X-ray ${one.id}` })]);
       const over = number < 0 ? one.truth : one.overlays[number];
       if (over) picture.append(make("img", { src: over, alt: "", className: "over" }));
       const text = number < 0 ? "truth" : over ? format(one.dice[number]) : `${format(one.dice[number])}, no map stored`;
-      return make("button", { type: "button", className: "case" }, [picture, make("span", { textContent: name }), make("span", { textContent: text })]);
+      return make(tag, { className: "case" }, [picture, make("span", { textContent: name }), make("span", { textContent: text })]);
     };
     const open = (place) => {
       const one = shown[place];
@@ -138,8 +144,10 @@
       dialog.dataset.place = place;
       const apart = one.disagreement === null ? "" : `, disagreement ${(100 * one.disagreement).toFixed(1)} %`;
       find("#case-title").textContent = `${one.id}${one.source ? `, ${one.source}` : ""}${apart}`;
-      find("#case-all").replaceChildren(draw(one, -1, "truth"), ...cases.approaches.map((name, number) => draw(one, number, name)));
+      const every = cases.approaches.map((name, number) => draw(one, number, name, "figure"));
+      find("#case-all").replaceChildren(draw(one, -1, "truth", "figure"), ...every);
       if (!dialog.open) dialog.showModal();
+      find("#case-title").focus();
       if (images && images.ids.includes(one.id)) {
         choose.value = images.ids.indexOf(one.id);
         mark(images.ids.indexOf(one.id));
@@ -157,7 +165,8 @@
       shown = cases.cases.filter((one) => `${one.id} ${one.source}`.toLowerCase().includes(words));
       shown.sort((a, b) => (order.value === "source" ? a.source.localeCompare(b.source) : by(a) - by(b)));
       find("#case-grid").replaceChildren(...shown.slice(0, limit).map((one, place) => {
-        const card = draw(one, number, one.id);
+        const card = draw(one, number, one.id, "button");
+        card.type = "button";
         card.addEventListener("click", () => open(place));
         return card;
       }));
@@ -167,10 +176,14 @@
     const restart = () => { limit = STEP; list(); };
     [approach, order].forEach((control) => control.addEventListener("change", restart));
     wanted.addEventListener("input", restart);
-    const cover = () => [find("#case-grid"), dialog].forEach((part) => part.classList.toggle("bare", !overlay.checked));
-    overlay.addEventListener("change", cover);
+    const cover = (covered) => {
+      overlays.forEach((box) => { box.checked = covered; });
+      [find("#case-grid"), dialog].forEach((part) => part.classList.toggle("bare", !covered));
+    };
+    overlays.forEach((box) => box.addEventListener("change", () => cover(box.checked)));
     document.addEventListener("keydown", (event) => {
-      if (event.key === "o" && !event.target.matches("input, select")) { overlay.checked = !overlay.checked; cover(); }
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "o" && !event.target.matches("input, select")) cover(!overlays[0].checked);
       if (dialog.open && event.key === "ArrowRight") open(Number(dialog.dataset.place) + 1);
       if (dialog.open && event.key === "ArrowLeft") open(Number(dialog.dataset.place) - 1);
     });

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lungseg.report.contents import Contents
-from lungseg.report.figures.images import _draw_outline, _find_aspect, _hide_axes, _show
-from lungseg.report.figures.stored import (
+from lungseg.report.figures.style import DOUBLE, OUTLINE, make_figure
+from lungseg.report.figures.xrays.drawing import draw_outline, find_aspect, hide_axes, show
+from lungseg.report.figures.xrays.stored import (
     StageMaps,
     find_image_ids,
     read_image,
@@ -17,7 +18,6 @@ from lungseg.report.figures.stored import (
     read_stage_maps,
     read_truth,
 )
-from lungseg.report.figures.style import DOUBLE, OUTLINE, make_figure
 
 COLOURS = "cividis"  # for probabilities: of even steps, also in colour blindness
 MOST_MAPS = 6  # the last ones; with more, tiles are too small to judge
@@ -34,16 +34,16 @@ def draw_stage_maps(contents: Contents) -> Figure | None:
         return None
     columns = min(len(found.maps), MOST_MAPS) + 2
     tile = min(DOUBLE / columns, 1.7)  # inches, the gap included
-    figure = make_figure(DOUBLE, (tile - 0.05) * _find_aspect(image) + 1.15)
+    figure = make_figure(DOUBLE, (tile - 0.05) * find_aspect(image) + 1.15)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.0)
     few = f" (the last {MOST_MAPS} of {len(found.maps)})" if len(found.maps) > MOST_MAPS else ""
     figure.suptitle(f"{found.name}: the map after each stage{few}")
     row = figure.subplots(1, columns, squeeze=False)[0]
-    _show(row[0], image)
+    show(row[0], image)
     _label(row[0], "image", read_size(contents, found.image_id), found.image_id)
-    _draw_maps(figure, row, found, _find_aspect(image))
-    _show(row[-1], np.where(final.mask, 0.8, 0.1))
-    _draw_outline(row[-1], read_truth(contents, found.image_id, image.shape), OUTLINE, 1.0)
+    _draw_maps(figure, row, found, find_aspect(image))
+    show(row[-1], np.where(final.mask, 0.8, 0.1))
+    draw_outline(row[-1], read_truth(contents, found.image_id, image.shape), OUTLINE, 1.0)
     _label(row[-1], "final mask,\ntrue outline", None, f"Dice {final.dice:.3f}")
     return figure
 
@@ -58,12 +58,12 @@ def _draw_maps(figure: Figure, row: np.ndarray, found: StageMaps, aspect: float)
         _label(axes, title, single.shape, f"Dice {dice:.3f}")
     look = {"shrink": 0.5, "aspect": 40, "pad": 0.02, "ticks": [0, 0.5, 1]}
     bar = figure.colorbar(drawn, ax=list(row), location="bottom", **look)
-    bar.set_label("predicted share of lung", fontsize=7, labelpad=1)
+    bar.set_label("predicted probability of lung", fontsize=7, labelpad=1)
     bar.outline.set_visible(False)
 
 
 def _label(axes: Axes, title: str, size: tuple[int, int] | None, below: str) -> None:
     """Write what a tile shows and its height and width in pixels above it, and a line below it."""
-    _hide_axes(axes)
+    hide_axes(axes)
     axes.set_title(f"{title}\n{size[0]} × {size[1]}" if size else title, fontsize=7)
     axes.set_xlabel(below, fontsize=7, labelpad=2)

@@ -6,11 +6,9 @@ All places on the figure are in inches from its lower left corner.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -19,49 +17,17 @@ from matplotlib.ticker import MaxNLocator
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.curves import LABELS, LINES, MEASURES
-from lungseg.report.figures.images import _draw_outline, _hide_axes, _make_mosaic, _show
-from lungseg.report.figures.stored import (
-    Prediction,
-    find_image_ids,
-    read_features_of,
-    read_image,
-    read_lung_shares,
-    read_prediction,
-    read_size,
-    read_truth,
-)
-from lungseg.report.figures.style import DOUBLE, OUTLINE, assign_colours, darken, make_figure
+from lungseg.report.figures.style import DOUBLE, OUTLINE, darken, make_figure
+from lungseg.report.figures.xrays.drawing import draw_outline, hide_axes, make_mosaic, show
+from lungseg.report.figures.xrays.fits import MOST_MAPS, Fit, choose_network, choose_pixels
 
 STRIDES = (4, 8, 16, 16)  # of the four stages of ResNet50, if the output stride isn't less
-NETWORK = "deeplabv3plus-resnet50"
 REGRESSORS = {"lightgbm": "LightGBM", "ridge": "ridge regression", "mlp": "MLP"}
 # In inches: a row of steps with its heading and captions, the middle of its steps, and how wide steps are.
 HEIGHT, MIDDLE = 2.25, 1.1
-PICTURE, GRID, TABLE, CURVES, GAP = 0.95, 1.66, 1.5, 1.2, 0.2
-MOST_MAPS = 64
+PICTURE, GRID, TABLE, CURVES, GAP = 0.95, 1.62, 1.61, 1.2, 0.2
 PIXELS = 8  # rows of the table that are shown
 GREY, LIGHT = "#666666", "#F2F2F2"
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A fitted approach, and one image as it went through it."""
-
-    entry: dict[str, Any]  # of run.json
-    weights: str
-    colour: str
-    history: pd.DataFrame  # of one fold and seed
-    image_id: str
-    size: tuple[int, int]  # of the image
-    image: np.ndarray
-    truth: np.ndarray
-    prediction: Prediction
-    maps: np.ndarray | None  # the image's features, if any: float32 C x h x w
-    shares: np.ndarray | None  # of lung in each pixel of the maps: float32 h x w
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.entry.get("settings") or {}
 
 
 def draw_pipeline(contents: Contents) -> Figure | None:
@@ -70,8 +36,8 @@ def draw_pipeline(contents: Contents) -> Figure | None:
     A is a fit with stored features, preferably of 64 maps, and B one of DeepLabV3+. Without one its row is
     left out.
     """
-    pixels = _choose_pixels(contents)
-    network = _choose_network(contents, pixels.image_id if pixels else None)
+    pixels = choose_pixels(contents)
+    network = choose_network(contents, pixels.image_id if pixels else None)
     fits = [(_draw_pixels, pixels), (_draw_network, network)]
     fits = [(draw, fit) for draw, fit in fits if fit is not None]
     if not fits:
@@ -81,57 +47,6 @@ def draw_pipeline(contents: Contents) -> Figure | None:
     for number, (draw, fit) in enumerate(fits, start=1):
         draw(_Canvas(figure, HEIGHT * (len(fits) - number)), fit)
     return figure
-
-
-def _choose_pixels(contents: Contents) -> _Fit | None:
-    """Choose the best fit with features and a prediction of their image: if possible 64 maps and a curve."""
-    best, fewest = None, (True, True)
-    for name in contents.sort_names(contents.names):
-        stored = read_features_of(contents, name)
-        if stored and (fit := _read_fit(contents, name, *stored)):
-            lacks = len(fit.maps) != MOST_MAPS, len(fit.history) < 2
-            if best is None or lacks < fewest:
-                best, fewest = fit, lacks
-            if not any(fewest):
-                break  # maps are large, and an ablation has dozens of fits
-    return best
-
-
-def _choose_network(contents: Contents, preferred: str | None) -> _Fit | None:
-    """Choose the best DeepLabV3+ with a stored prediction, if possible of the preferred image."""
-    use = {entry["name"]: entry["use"] for entry in contents.run["approaches"]}
-    ids = sorted(find_image_ids(contents), key=lambda image_id: image_id != preferred)
-    for name in contents.sort_names(contents.names):
-        for image_id in ids if use[name] == NETWORK else ():
-            if fit := _read_fit(contents, name, image_id):
-                return fit
-    return None
-
-
-def _read_fit(contents: Contents, name: str, image_id: str, maps: np.ndarray | None = None) -> _Fit | None:
-    """Read what is drawn of an approach; None if the image or its prediction isn't stored."""
-    if image_id not in find_image_ids(contents):
-        return None
-    image = read_image(contents, image_id)
-    prediction = read_prediction(contents, name, image_id, image.shape)
-    if prediction is None:
-        return None
-    entry = next(entry for entry in contents.run["approaches"] if entry["name"] == name)
-    rows = contents.history[contents.history["approach"] == name].sort_values("step")
-    fits = [fit for _, fit in rows.groupby(["fold", "seed"])]
-    return _Fit(
-        entry,
-        contents.find_weights(name).removesuffix(" weights") + " weights",
-        assign_colours(contents)[name],
-        fits[0] if fits else rows,
-        image_id,
-        read_size(contents, image_id),
-        image,
-        read_truth(contents, image_id, image.shape),
-        prediction,
-        maps,
-        None if maps is None else read_lung_shares(contents, image_id, maps.shape[1:]),
-    )
 
 
 class _Canvas:
@@ -163,8 +78,8 @@ class _Canvas:
         scale = width / max(picture.shape)
         height, own = scale * picture.shape[0], scale * picture.shape[1]
         axes = self.add_axes(x + (width - own) / 2, MIDDLE - height / 2, own, height)
-        _hide_axes(axes)
-        _show(axes, picture)
+        hide_axes(axes)
+        show(axes, picture)
         self.name_step(x + width / 2, height / 2, title, caption)
         return axes
 
@@ -183,13 +98,13 @@ class _Canvas:
         self.axes.add_patch(FancyArrowPatch(path=Path(points), arrowstyle=head, **look))
 
 
-def _draw_pixels(canvas: _Canvas, fit: _Fit) -> None:
+def _draw_pixels(canvas: _Canvas, fit: Fit) -> None:
     """Draw A: image, features, table of pixels, regressor, mask."""
     count, height, width = fit.maps.shape
     x = _draw_start(canvas, fit)
     shown = fit.maps[:MOST_MAPS]
     columns = math.ceil(math.sqrt(len(shown)))
-    mosaic, _ = _make_mosaic(shown, columns, math.ceil(len(shown) / columns))
+    mosaic, _ = make_mosaic(shown, columns, math.ceil(len(shown) / columns))
     title = f"{count} feature maps" if count == len(shown) else f"first {len(shown)} of {count} feature maps"
     network = (fit.entry["weights"] or {}).get("network", "").upper()
     source = f"{network}, {fit.weights}\n" if network else ""
@@ -205,7 +120,7 @@ def _draw_pixels(canvas: _Canvas, fit: _Fit) -> None:
     _draw_mask(canvas, x + CURVES + GAP, fit)
 
 
-def _draw_start(canvas: _Canvas, fit: _Fit) -> float:
+def _draw_start(canvas: _Canvas, fit: Fit) -> float:
     """Draw the heading, the image, and the arrow from it; return where the next step starts."""
     canvas.write(
         0.05,
@@ -225,13 +140,13 @@ def _draw_start(canvas: _Canvas, fit: _Fit) -> float:
     return 0.05 + PICTURE + GAP
 
 
-def _draw_mask(canvas: _Canvas, x: float, fit: _Fit) -> None:
+def _draw_mask(canvas: _Canvas, x: float, fit: Fit) -> None:
     picture = np.where(fit.prediction.mask, 0.8, 0.1)
     axes = canvas.show(x, PICTURE, picture, "mask", f"Dice {fit.prediction.dice:.3f}\nline: true outline")
-    _draw_outline(axes, fit.truth, OUTLINE, 0.9)
+    draw_outline(axes, fit.truth, OUTLINE, 0.9)
 
 
-def _draw_table(canvas: _Canvas, x: float, fit: _Fit) -> None:
+def _draw_table(canvas: _Canvas, x: float, fit: Fit) -> None:
     """Draw some rows of the image's table: a pixel's row and column, its values, and its share of lung."""
     count, height, width = fit.maps.shape
     values = fit.maps.reshape(count, -1)
@@ -242,14 +157,14 @@ def _draw_table(canvas: _Canvas, x: float, fit: _Fit) -> None:
         numbers = [_write_number(values[column, place]) for column in (*columns, -1)]
         share = f"{fit.shares.ravel()[place]:.2f}"
         lines.append([f"{place // width}, {place % width}", *numbers[:-1], "…", numbers[-1], share])
-    ends = x + np.cumsum([0.32, *[0.22] * len(columns), 0.12, 0.2, 0.21])
+    ends = x + np.cumsum([0.32, *[0.22] * len(columns), 0.12, 0.2, 0.27])
     pitch, half = 0.15, 0.15 * len(lines) / 2
     for number, cells in enumerate(lines):
         for end, cell in zip(ends, cells, strict=True):
             bold = {"fontweight": "bold"} if number == 0 else {}
             canvas.write(end, MIDDLE + half - (number + 0.5) * pitch, cell, 5.5, ha="right", **bold)
     canvas.axes.plot([x, ends[-1]], [MIDDLE + half - pitch] * 2, color=GREY, linewidth=0.6)
-    caption = f"{height * width:,} rows × {count} maps\nof this image, {len(places)} shown"
+    caption = f"{height * width:,} rows × {count} maps\nof this image, {len(places)} rows shown"
     canvas.name_step(x + TABLE / 2, half, "table of pixels", caption)
 
 
@@ -265,7 +180,7 @@ def _choose_rows(shares: np.ndarray) -> np.ndarray:
     return np.sort(order[spaced[1::2]])
 
 
-def _draw_curves(canvas: _Canvas, x: float, fit: _Fit, title: str) -> None:
+def _draw_curves(canvas: _Canvas, x: float, fit: Fit, title: str) -> None:
     """Draw the training's loss and accuracy in a box, or Dice where one isn't recorded."""
     half = 0.8
     history = fit.history
@@ -288,7 +203,7 @@ def _draw_curves(canvas: _Canvas, x: float, fit: _Fit, title: str) -> None:
     canvas.name_step(x + CURVES / 2, half, title, caption)
 
 
-def _draw_network(canvas: _Canvas, fit: _Fit) -> None:
+def _draw_network(canvas: _Canvas, fit: Fit) -> None:
     """Draw B: image, ResNet50, ASPP, decoder, mask, and the curves of the training of all of it."""
     network = fit.settings.get("network") or {}
     x = _draw_start(canvas, fit)
@@ -303,7 +218,7 @@ def _draw_network(canvas: _Canvas, fit: _Fit) -> None:
     _draw_curves(canvas, DOUBLE - 0.05 - CURVES, fit, "training of all layers")
 
 
-def _draw_backbone(canvas: _Canvas, x: float, fit: _Fit, network: dict[str, Any]) -> float:
+def _draw_backbone(canvas: _Canvas, x: float, fit: Fit, network: dict[str, Any]) -> float:
     """Draw the stages of ResNet50, each as high as its maps are large; return where they end."""
     stages = STRIDES[: 3 if network.get("topology") == "seed" else 4]
     for number, most in enumerate(stages):

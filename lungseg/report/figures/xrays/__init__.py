@@ -1,0 +1,1 @@
+"""Figures that show X-rays; `stored` reads what a run stored for them, `drawing` shows it."""
