@@ -121,6 +121,14 @@ def without_figures(request, monkeypatch):
         monkeypatch.setattr("lungseg.report.write.draw_figures", lambda contents: [])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def rendered_once():
+    """Draw each phantom once for all tests: they make the same few again and again, from seed 0 on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "render", lru_cache(maxsize=256)(phantom.render))
+        yield
+
+
 @pytest.fixture(scope="session")
 def forks() -> BaseContext:
     """Processes forked from one that has done nothing but import the libraries, which takes seconds.

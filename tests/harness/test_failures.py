@@ -111,6 +111,7 @@ def spec_with(spec_file, monkeypatch):
         ("fit", "ran out of memory: lower its size"),
     ],
 )
+@pytest.mark.report
 def test_the_second_of_three_rows_fails_and_the_others_have_their_table(
     spec_with, finished_once, tmp_path, monkeypatch, computed, capsys, where, reason
 ):
@@ -194,6 +195,7 @@ def test_a_row_that_changes_the_process_changes_no_other(spec_with, finished_onc
     torch.set_num_threads(threads)
 
 
+@pytest.mark.report
 def test_a_failed_row_gives_exit_code_1(spec_with, spec_file, tmp_path, monkeypatch, capsys):
     spec_with(("Evil", "evil"))
     words = ["lungseg", "benchmark", str(spec_file), "--out", str(tmp_path / "out")]

@@ -60,6 +60,7 @@ def test_a_leak_ends_the_run_before_anything_is_fitted(leaky, tmp_path):
         benchmark(read_spec(leaky, [*NO_TIMING, "data.patient_pattern=^(.*)$"]), out)
 
 
+@pytest.mark.report
 def test_an_allowed_leak_stands_in_every_table(leaky, tmp_path):
     out = tmp_path / "out"
     summary = (
@@ -124,6 +125,7 @@ def test_the_split_that_one_approach_has_for_itself_is_looked_at(clinic, tmp_pat
     assert audit_plan(make_plan(read_spec(clinic, changes[:2]))).leaks == ()
 
 
+@pytest.mark.report
 def test_look_alikes_are_told_and_end_no_run(clinic, tmp_path, monkeypatch):
     plan = make_plan(read_spec(clinic))
     side = side_of(plan.folds[0])

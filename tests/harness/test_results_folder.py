@@ -69,6 +69,7 @@ def test_without_its_run_json_a_results_directory_goes_on_from_its_trials(spec_f
     assert (out / "scores.csv").read_bytes() == scores
 
 
+@pytest.mark.report
 def test_a_kill_before_run_json_leaves_a_folder_that_can_be_used(spec_file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -28,6 +28,7 @@ def published(finished, tmp_path):
     return publish(finished, tmp_path / "published", tmp_path / "no-readme")[0]
 
 
+@pytest.mark.report
 def test_the_same_trainings_are_taken_over(spec_file, tmp_path, published, computed):
     out = tmp_path / "out"
     summary = (
@@ -98,6 +99,7 @@ def test_the_layout_of_images_counts(spec_file, monkeypatch):
     assert len(set(keys)) == 2
 
 
+@pytest.mark.report
 def test_a_changed_setting_is_trained_anew(spec_file, tmp_path, published, computed):
     changed = [*NO_TIMING, "approach.pixels.size=20"]
     summary = (

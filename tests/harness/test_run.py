@@ -27,6 +27,7 @@ from tests.tiny import NO_TIMING, SPEC
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
+@pytest.mark.report
 def test_a_whole_benchmark_with_timings(spec_file, tmp_path, forks):
     out = tmp_path / "out"
     summary = benchmark(read_spec(spec_file), out).page.with_name("summary.md").read_text()
@@ -81,6 +82,7 @@ def test_the_same_spec_gives_the_same_bytes_and_a_second_run_computes_nothing(
     benchmark(spec, one)
 
 
+@pytest.mark.report
 def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypatch):
     out = tmp_path / "out"
     benchmark(read_spec(spec_file, NO_TIMING), out)
@@ -97,6 +99,7 @@ def test_a_group_changes_nothing_that_is_computed(spec_file, tmp_path, monkeypat
     assert "## Ablation: the pixels" in summary
 
 
+@pytest.mark.report
 def test_what_trees_read_is_stored_for_each_fit(spec_file, tmp_path):
     out = tmp_path / "out"
     changes = [*NO_TIMING, "approach.pixels.regressor=lightgbm", "approach.pixels.boosting={rounds=3}"]
@@ -174,6 +177,7 @@ def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):
     assert len(mean) == mean["image_id"].nunique() == 12
 
 
+@pytest.mark.report
 def test_an_approach_with_a_split_of_its_own(spec_file, tmp_path):
     out = tmp_path / "out"
     changes = [*NO_TIMING, "evaluate_on=validation", "approach.pixels.split=last-fifth", "seeds=[0]"]
@@ -194,6 +198,7 @@ def test_threshold_chosen_on_validation(spec_file, tmp_path):
     assert (chosen == 1).all()
 
 
+@pytest.mark.report
 def test_a_full_disk_is_one_sentence_and_loses_nothing(spec_file, tmp_path, monkeypatch):
     out = tmp_path / "out"
     spec = read_spec(spec_file, NO_TIMING)
@@ -262,6 +267,7 @@ def test_what_would_end_a_later_fit_ends_the_run_before_the_first(spec_file, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.report
 def test_an_error_of_a_fit_names_the_approach_and_the_seed(spec_file, tmp_path, monkeypatch):
     def fail(*_):
         raise InputError("the memory is full: lower its size")

@@ -18,7 +18,7 @@ from lungseg.system.files import read_json
 from tests.refusals import assert_refused
 from tests.tiny import SPEC
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.report]
 OF_MASKS = [
     *("image_id", "threshold", "tp", "fp", "fn", "tn", "dice", "iou", "accuracy", "precision", "recall"),
     *("specificity", "dice_left", "dice_right", "area_error", "distance_unit", "hausdorff", "hd95", "assd"),

@@ -56,6 +56,7 @@ def test_a_finished_run_gets_a_further_test_set_without_training(evaluated, fini
     assert set(read_table(evaluated, "calibration")["dataset"]) == {"phantom", "others"}
 
 
+@pytest.mark.report
 def test_a_further_test_set_has_a_table_of_its_own(evaluated):
     page = (evaluated / "summary.md").read_text()
     assert "## Test set others" in page

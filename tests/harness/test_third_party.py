@@ -15,7 +15,7 @@ from lungseg.system.files import read_json
 from lungseg.system.plugins import Settings
 from tests.tiny import NO_TIMING, SPEC
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.report]
 
 
 class Half(Approach):
