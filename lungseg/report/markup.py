@@ -86,7 +86,8 @@ def format_bullets(lines: Sequence[str]) -> str:
 
 
 def _format_tex_row(cells: Sequence[str]) -> str:
-    # Long names may break at their low lines, and not before a unit. A "[" or "*" right after "\\" would be read as part of it.
+    # Long names may break at their low lines, and not before a unit. A "[" or "*" right after "\\" would be
+    # read as part of it.
     first = re.sub(r"(?<=\d) (?=px\b)", "~", cells[0].replace(r"\_", r"\_\allowbreak{}"))
     first = f"{{{first}}}" if cells[0].startswith(("[", "*")) else first
     return " & ".join([first, *cells[1:]]) + r" \\"
