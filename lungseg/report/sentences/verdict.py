@@ -104,7 +104,8 @@ def _say_differences(equals: Sequence[str], of_best: dict[str, dict[str, Any]]) 
     if small:
         by = _join([f"{name} by {row['value']:.4f}" for name, row in small.items()])
         ends = "interval ends" if len(small) == 1 else "intervals end"
-        found.append(f"It is above {by}: shown by the tests, but negligible (the {ends} below {NEGLIGIBLE}).")
+        text = f"It is above {by}: shown by the tests, but negligible"
+        found.append(f"{text} (the 95 % {ends} below {NEGLIGIBLE}).")
     if large and not (equals and small):
         row, first = lower[large[0]], large[0]
         complete = len(of_best) == len(equals) + len(lower)
@@ -153,14 +154,16 @@ def _say_price(contents: Contents, compared: Sequence[dict[str, Any]]) -> list[s
         size = "which is negligible"
     else:
         size = "which the tests show to be a difference"
-    how = "Without a trained network" if _learns_in_epochs(contents, frozen) else "Without back-propagation"
+    how = "on frozen features"
+    if not _learns_in_epochs(contents, frozen):
+        how = f"without back-propagation ({how})"
     text = (
-        f"{how}, on frozen features, the best is {frozen}: {_format_difference(row)} {relation} the best "
-        f"trained network, {network}, {size}"
+        f"{frozen}, the best {how}, is {_format_difference(row)} {relation} the best trained network, "
+        f"{network}, {size}"
     )
     frame = collect_main_rows(contents).drop_duplicates("approach").set_index("approach")
     cost = "" if frozen == contents.ranked[0] else _format_cost(frame.loc[frozen])
-    return [f"{text}; it takes {cost}." if cost else f"{text}."]
+    return [f"{text}; {frozen} takes {cost}." if cost else f"{text}."]
 
 
 def find_best_of_both(contents: Contents) -> tuple[str | None, str | None]:
@@ -192,16 +195,14 @@ def _say_cost(contents: Contents, group: Sequence[str]) -> list[str]:
     fastest = timed["ms_per_image"].idxmin()
     fast = [fastest, *find_as_fast(contents, fastest, devices.iloc[0], timed.index)]
     if best in fast:
-        alone = "" if len(timed) == 1 else "; none of the best group is faster"
+        alone = "" if len(timed) == 1 else "; nothing that the tests do not separate from it is faster"
         return [f"{best} takes {_format_cost(timed.loc[best])}{alone}."]
+    among = f"Of the {len(timed)} that the tests do not separate, the fastest"
     if len(fast) == 1:
-        start = f"The fastest of the best group is {fastest}, with {_format_cost(timed.loc[fastest])}"
+        start = f"{among} is {fastest}, with {_format_cost(timed.loc[fastest])}"
     else:
         times = " and ".join(format_amount(timed.loc[name, "ms_per_image"]) for name in fast[:MOST_NAMES])
-        start = (
-            f"The fastest of the best group are {_join(fast)}, not distinguishable from one another, with "
-            f"{times} ms an image"
-        )
+        start = f"{among} are {_join(fast)}, not distinguishable from one another, with {times} ms an image"
     return [f"{start}; {best} takes {_format_cost(timed.loc[best])}."]
 
 

@@ -68,7 +68,7 @@ def test_a_small_difference_is_shown_but_negligible(results):
             ends[name] = {pair: -value for pair, value in ends[name].items()}
         ends["low"], ends["high"] = ends["high"], ends["low"]
     text = " ".join(write_verdict(edit(results, swapped, **ends)))
-    assert "It is above pixels by 0.0020: shown by the tests, but negligible (the interval ends below" in text
+    assert "It is above pixels by 0.0020: shown by the tests, but negligible (the 95 % interval ends" in text
 
 
 def test_too_few_images_can_show_nothing(results):
@@ -79,7 +79,7 @@ def test_too_few_images_can_show_nothing(results):
 
 def test_frozen_features_beside_the_best_network(results):
     text = " ".join(write_verdict(edit(results, {NET_PIXELS: 0.2, NET_MASK: 0.01})))
-    assert "the best is pixels:" in text
+    assert "pixels, the best without back-propagation (on frozen features), is" in text
     assert "below the best trained network, good_net, which the tests do not show to be a difference" in text
 
 
