@@ -9,7 +9,7 @@ import typer
 
 from lungseg.cli.output import Words, console, make_set_option, print_rows, say
 
-data_app = typer.Typer(no_args_is_help=True, help="List or check datasets, or make phantoms.")
+data_app = typer.Typer(no_args_is_help=True, help="List, check or fetch datasets, or make phantoms.")
 
 
 @data_app.command("list")
@@ -45,6 +45,24 @@ def check_dataset(
     say(f"{len(found.problems)} problem(s): mend them before training" if found.problems else "sound")
     if found.problems:
         raise typer.Exit(1)
+
+
+@data_app.command("fetch")
+def fetch_dataset(
+    name: Annotated[str, typer.Argument(help="montgomery or shenzhen; for others it says how to get them.")],
+) -> None:
+    """Download a public dataset into LUNGSEG_DATA, check it and unpack it. Run it again to go on."""
+    from lungseg.data import fetch
+    from lungseg.data.loading import find_data_root
+    from lungseg.system.progress import Reporter
+
+    archive = fetch.find_archive(name)
+    say(f"terms: {archive.terms}")
+    say(f"cite:  {archive.citation}")
+    with Reporter(console).bar(f"fetching {name}") as move:
+        folder, sha256 = fetch.fetch_dataset(archive, find_data_root(), move)
+    say(f"{name} is in {folder} (sha256 of the archive: {sha256})")
+    say(f"next: {archive.next}")
 
 
 @data_app.command("phantom")

@@ -48,7 +48,14 @@ def _list_place(place: Path, out: Path) -> Iterator[tuple[Path, str]]:
         raise InputError(f"there is no picture or folder {place}: check the path")
     if place.resolve() == out.resolve():
         raise InputError(f"{place} is the folder of the pictures and --out: choose another --out")
-    files = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, out)]
+    inside = sorted(place.rglob("*"))
+    if raw := [path for path in inside if path.suffix.lower() == ".img"]:
+        # Beside JSRT's images lie their masks as GIF, which would be taken for the X-rays.
+        raise InputError(
+            f"the folder {place} holds {len(raw)} files without a header, such as {raw[0].name}, which aren't "
+            "read here: convert them to PNG and name the folder of those"
+        )
+    files = [path for path in inside if _is_picture(path, place, out)]
     if not files and place.resolve().is_relative_to(out.resolve()):
         raise InputError(f"the folder {place} is inside --out {out}: choose another --out")
     if not files:

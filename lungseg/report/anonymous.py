@@ -18,8 +18,15 @@ LEFT_OUT = "left out, since it may name images"  # in the place of a sentence
 
 def has_private_names(run: dict[str, Any]) -> bool:
     """Return whether images of a run are of people and of a dataset that isn't public."""
-    datasets = [data for data in (run["data"], run["training_data"], *run.get("test_data", [])) if data]
-    return any(data["real"] and not data.get("public", False) for data in datasets)
+    return any(_is_private(data) for data in _list_datasets(run))
+
+
+def _list_datasets(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return [data for data in (run["data"], run["training_data"], *run.get("test_data", [])) if data]
+
+
+def _is_private(data: dict[str, Any]) -> bool:
+    return data["real"] and not data.get("public", False)
 
 
 def write_anonymous(directory: Path, target: Path) -> None:
@@ -56,11 +63,13 @@ def _rename(run: dict[str, Any], images: dict[str, str]) -> dict[str, Any]:
         split | {"ids": {side: [images[name] for name in ids] for side, ids in split["ids"].items()}}
         for split in run["splits"]
     ]
-    # Notes on given masks name files.
-    given = tuple(f"{e['name']}: " for e in run["approaches"] if (e["weights"] or {}).get("kind") == "given")
+    # Notes on given masks and on folders name files.
+    naming = [entry["name"] for entry in run["approaches"] if (entry["weights"] or {}).get("kind") == "given"]
+    naming += [data["dataset"] for data in _list_datasets(run) if _is_private(data)]
+    starts = tuple(f"{name}: " for name in naming)
     return run | {
         "splits": splits,
-        "notes": [LEFT_OUT if note.startswith(given) else note for note in run["notes"]],
+        "notes": [LEFT_OUT if note.startswith(starts) else note for note in run["notes"]],
         "leaks": [LEFT_OUT for _ in run["leaks"]],
         "audit": run["audit"] | {"lookalikes": [LEFT_OUT for _ in run["audit"]["lookalikes"]]},
         "failed": [failure | {"reason": LEFT_OUT} for failure in run["failed"]],

@@ -250,9 +250,13 @@ def test_names_of_what_is_made(model, tmp_path):
 def test_places_without_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.pth").write_bytes(b"pickle")
+    (tmp_path / "jsrt" / "fold1").mkdir(parents=True)
+    (tmp_path / "jsrt" / "JPCLN001.IMG").write_bytes(bytes(8))
+    Image.new("L", (32, 32)).save(tmp_path / "jsrt" / "fold1" / "JPCLN001.gif")  # a mask, no X-ray
     for place, out, words in (
         (tmp_path / "gone", tmp_path / "out", "no picture or folder"),
         (tmp_path / "empty", tmp_path / "out", "holds no picture"),
+        (tmp_path / "jsrt", tmp_path / "out", "1 files without a header, such as JPCLN001.IMG"),
         (tmp_path / "empty", tmp_path / "empty", "choose another --out"),
         (tmp_path / "empty", tmp_path, "is inside --out"),
         (tmp_path / "model.pth", tmp_path / "out", "a model is a folder"),

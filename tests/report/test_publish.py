@@ -68,9 +68,10 @@ def test_names_of_a_dataset_of_ones_own_become_numbers(results, tmp_path, keep_n
     record = set_record(results)
     said = f"Doe-J and {IDS[0]} (folder) may show the same person (look-alike, similarity 0.91)"
     own = {**record["data"], "real": True, "public": False}
+    unread = f"{own['dataset']}: 1 of 7 files in images/ isn't read: 1 .dcm ({IDS[2]}.dcm)"
     failure = {"approach": "gone", "fold": 0, "seed": 0, "reason": f"the map of {IDS[1]} has NaN"}
     sentences = {"leaks": [said], "audit": {**record["audit"], "lookalikes": [said]}, "failed": [failure]}
-    set_record(results, data=own, notes=["3 masks are empty"], **sentences)
+    set_record(results, data=own, notes=["3 masks are empty", unread], **sentences)
     target, _ = publish(results, tmp_path / "reference", tmp_path / "none.md", keep_names)
     texts = {path.name: path.read_text() for path in target.iterdir() if path.is_file()}
     names = [*IDS, "Doe-J", "Roe-K", *read_table(results, "scores")["patient"]]
@@ -85,7 +86,7 @@ def test_names_of_a_dataset_of_ones_own_become_numbers(results, tmp_path, keep_n
     assert copied[same].equals(scores[same])
     assert copied.groupby("image_id").ngroups == scores.groupby("image_id").ngroups
     assert copied["patient"].factorize()[0].tolist() == scores["patient"].factorize()[0].tolist()
-    assert texts["summary.md"].count("left out, since it may name images") == 3
+    assert texts["summary.md"].count("left out, since it may name images") == 4
     assert "3 masks are empty" in texts["summary.md"]
     assert {path.stem for path in (target / "figures").iterdir()} >= {"dice", "differences"}
     assert not {path.stem for path in (target / "figures").iterdir()} & SHOWS_IMAGES

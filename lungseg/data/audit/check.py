@@ -12,6 +12,8 @@ import numpy as np
 
 from lungseg.data.audit.compare import KINDS, Pair, compare_samples
 from lungseg.data.audit.pictures import Progress
+from lungseg.data.audit.sizes import SizePair, describe_sizes, measure_mismatch
+from lungseg.data.audit.unlike import find_unlike, reduce_picture
 from lungseg.data.files.images import SizeMismatch
 from lungseg.data.sample import Dataset, Sample, explain_unsafe_id, is_safe_id
 from lungseg.system.errors import InputError
@@ -34,7 +36,7 @@ class CheckReport:
     masks_without_image: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)  # sentences: two masks for one image, a duplicate id
     unreadable: list[str] = field(default_factory=list)  # sentences: images and masks that can't be used
-    size_mismatches: list[str] = field(default_factory=list)  # sentences
+    size_mismatches: list[SizePair] = field(default_factory=list)
     empty_masks: list[str] = field(default_factory=list)  # ids
     full_masks: list[str] = field(default_factory=list)
     blank_images: list[str] = field(default_factory=list)
@@ -42,12 +44,21 @@ class CheckReport:
     lookalikes: list[Pair] = field(default_factory=list)  # under two patients' names; may show one person
     cautions: list[str] = field(default_factory=list)  # sentences: what somebody should look at
     uncompared: list[str] = field(default_factory=list)  # ids; they show too little to look for copies
+    inverted: list[str] = field(default_factory=list)  # ids
+    turned: list[tuple[str, int]] = field(default_factory=list)  # (id, degrees clockwise)
+    foreign: list[str] = field(default_factory=list)  # ids
 
     @property
     def problems(self) -> list[str]:
         """Sentences: what would stop a training or mislead it."""
         sentences = [] if self.count else ["no image has a mask: check the names of the masks"]
-        sentences += self.ambiguous + self.unreadable + self.size_mismatches
+        if self.count and self._lacks_half:
+            total = self.count + len(self.images_without_mask)
+            sentences.append(
+                f"{len(self.images_without_mask)} of {total} images have no mask: "
+                f"check the names of the masks ({_some(self.images_without_mask)})"
+            )
+        sentences += self.ambiguous + self.unreadable + describe_sizes(self.size_mismatches)
         sentences += [f"the mask of {name} is empty: correct or remove it" for name in self.empty_masks]
         sentences += [f"the mask of {name} is all lung: correct or remove it" for name in self.full_masks]
         sentences += [f"the image {name} is blank: copy it again or remove it" for name in self.blank_images]
@@ -57,7 +68,8 @@ class CheckReport:
     def notes(self) -> list[str]:
         """Sentences: what is left out, and pictures that a split must keep together."""
         sentences = []
-        if names := self.images_without_mask:
+        names = self.images_without_mask
+        if names and not (self.count and self._lacks_half):
             sentences.append(f"{len(names)} images have no mask and are left out: {_some(names)}")
         if names := self.masks_without_image:
             sentences.append(f"{len(names)} masks have no image and are left out: {_some(names)}")
@@ -72,11 +84,31 @@ class CheckReport:
                 f"pictures that may show one person under two names: {_some(names)}; "
                 "look at them, and give the two one patient if they do"
             )
-        sentences += self.cautions
+        sentences += self._describe_unlike() + self.cautions
         if names := self.uncompared:
             sentences.append(
                 f"{len(names)} images are too small, blank or blurred to look for near-duplicates of: "
                 f"{_some(names)}"
+            )
+        return sentences
+
+    @property
+    def _lacks_half(self) -> bool:
+        return len(self.images_without_mask) >= self.count
+
+    def _describe_unlike(self) -> list[str]:
+        """Sentences about pictures that look wrong beside the others."""
+        sentences = []
+        if names := self.inverted:
+            sentences.append(f"{len(names)} images look inverted (light lungs): {_some(names)}")
+        for degrees in (90, 180, 270):
+            if names := [name for name, angle in self.turned if angle == degrees]:
+                way = "upside down" if degrees == 180 else f"turned by {degrees} degrees clockwise"
+                sentences.append(f"{len(names)} images look {way}: {_some(names)}")
+        if names := self.foreign:
+            sentences.append(
+                f"{len(names)} images look unlike the rest: {_some(names)}; "
+                "look at them, and remove what is no frontal chest X-ray"
             )
         return sentences
 
@@ -102,7 +134,7 @@ class CheckReport:
             ("masks without an image", self.masks_without_image),
             ("ambiguous", self.ambiguous),
             ("unusable files", self.unreadable),
-            ("masks of another size", self.size_mismatches),
+            ("masks of another size", [pair.id for pair in self.size_mismatches]),
             ("empty masks", self.empty_masks),
             ("masks that are all lung", self.full_masks),
             ("blank images", self.blank_images),
@@ -134,18 +166,25 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
         unreadable=[explain_unsafe_id(sample.id) for sample in samples if not is_safe_id(sample.id)],
     )
     sound: list[Sample] = []
+    small: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(2) as pool:
         findings = zip(samples, pool.map(_read, samples), strict=True)
         for done, (sample, finding) in enumerate(findings, start=1):
             _enter(report, sample, finding)
             if not finding.error:
                 sound.append(sample)
+            if finding.small is not None:
+                small[sample.id] = finding.small
             if progress:
                 progress(done, len(samples), sample.id)
     found = compare_samples({"": sound}, progress, pictures=dataset.real)
     report.duplicates = [pair for pair in found.pairs if pair.kind != "same patient"]
     report.lookalikes = found.lookalikes
     report.uncompared = [name for _, name in found.uncompared]
+    names, unlike = list(small), find_unlike(list(small.values()))
+    report.inverted = [names[index] for index in unlike.inverted]
+    report.turned = [(names[index], degrees) for index, degrees in unlike.turned.items()]
+    report.foreign = [names[index] for index in unlike.foreign]
     return report
 
 
@@ -155,25 +194,31 @@ class _Finding:
 
     size: tuple[int, int] | None = None
     blank: bool = False
+    small: np.ndarray | None = None  # of `reduce_picture`, of readable images that are not blank
     lung_share: float | None = None
     caution: str | None = None
+    mismatch: SizePair | None = None
     error: InputError | None = None
 
 
 def _read(sample: Sample) -> _Finding:
-    size, blank = None, False
+    size, blank, small = None, False, None
     try:
         image = sample.image()
         size, blank = image.shape, bool(image.min() == image.max())
+        small = None if blank else reduce_picture(image)
         mask = sample.mask()
         if mask.shape != size:
             raise SizeMismatch(
                 f"the mask of {sample.id} has {mask.shape[0]} x {mask.shape[1]} pixels but its image "
                 f"{size[0]} x {size[1]}: give a mask of the image's size"
             )
-        return _Finding(size, blank, float(np.mean(mask)), sample.caution)
+        return _Finding(size, blank, small, float(np.mean(mask)), sample.caution)
+    except SizeMismatch as error:
+        mismatch = measure_mismatch(sample, size, str(error)) if size else None
+        return _Finding(size, blank, small, mismatch=mismatch, error=error)
     except InputError as error:
-        return _Finding(size, blank, error=error)
+        return _Finding(size, blank, small, error=error)
 
 
 def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
@@ -183,8 +228,8 @@ def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
         report.cautions.append(f"{sample.id} {finding.caution}")
     if finding.blank:
         report.blank_images.append(sample.id)
-    if isinstance(finding.error, SizeMismatch):
-        report.size_mismatches.append(str(finding.error))
+    if finding.mismatch:
+        report.size_mismatches.append(finding.mismatch)
     elif finding.error:
         report.unreadable.append(str(finding.error))
     if finding.lung_share is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from lungseg.data.files.matching import normalise_name
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import suggest
 
@@ -18,7 +19,7 @@ LARGEST_SPACING = 100.0  # mm
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The rows of a table, by the name of the image's file, with or without its ending."""
+    """The rows of a table, by the name of the image's file, with or without its ending; texts are in NFC."""
 
     path: Path
     columns: tuple[str, ...]
@@ -31,21 +32,41 @@ class ImageTable:
                 f"{self.path} has the column {column} and the spec sets {key}: remove one of the two"
             )
 
-    def find_row(self, image: Path) -> Mapping[str, str]:
-        """Return the row of an image. Raises InputError if it has none, or several."""
-        names = [name for name in dict.fromkeys((image.name, image.stem)) if name in self.rows]
-        if not names:
-            raise InputError(f"{self.path} has no row for the image {image.name}: add one")
-        if len(names) > 1:
-            raise InputError(f"{self.path} has two rows for the image {image.name}: remove one")
-        return self.rows[names[0]]
+    def find_row(self, image: Path, name: str) -> Mapping[str, str]:
+        """Return the row of an image. Raises InputError if it has none, or several.
 
-    def parse_spacing(self, image: Path) -> tuple[float, float] | None:
-        """Return the (vertical, horizontal) spacing of an image in mm, None for an empty cell.
+        `name` is the image's name for its mask, with the sub-folder, as in "north/p1". A row that has the
+        sub-folder too is preferred to one without.
+        """
+        folder = "".join(name.rpartition("/")[:2])
+        file, stem = normalise_name(image.name), normalise_name(image.stem)
+        for names in ((folder + file, folder + stem, name), (file, stem)):
+            found = [each for each in dict.fromkeys(names) if each in self.rows]
+            if len(found) > 1:
+                raise InputError(f"{self.path} has two rows for the image {folder + file}: remove one")
+            if found:
+                return self.rows[found[0]]
+        raise InputError(f"{self.path} has no row for the image {folder + file}: add one")
+
+    def require_own_rows(self, images: Iterable[tuple[Path, str]]) -> None:
+        """Raise InputError if two images, each with its name as in `find_row`, have one row."""
+        taken: dict[str, str] = {}
+        for image, name in images:
+            row = self.find_row(image, name)["image"]
+            if row in taken:
+                below = name if "/" in name else taken[row]
+                raise InputError(
+                    f"{self.path}: the row {row} fits {taken[row]} and {name}: write the sub-folder too, "
+                    f"as in {below}"
+                )
+            taken[row] = name
+
+    def parse_spacing(self, row: Mapping[str, str]) -> tuple[float, float] | None:
+        """Return the (vertical, horizontal) spacing of a row in mm, None for an empty cell.
 
         Raises InputError for anything but one or two numbers in (0, 100].
         """
-        text = self.find_row(image)["spacing_mm"]
+        text = row["spacing_mm"]
         try:
             numbers = [float(word) for word in text.split()]
         except ValueError:
@@ -54,8 +75,8 @@ class ImageTable:
             return None
         if len(numbers) > 2 or not all(0 < number <= LARGEST_SPACING for number in numbers):
             raise InputError(
-                f"{self.path}: spacing_mm of {image.name} is {text!r}: give a number in mm, such as 0.2, or "
-                "two for vertical and horizontal, such as 0.2 0.18"
+                f"{self.path}: spacing_mm of {row['image']} is {text!r}: give a number in mm, such as 0.2, "
+                "or two for vertical and horizontal, such as 0.2 0.18"
             )
         return numbers[0], numbers[-1]
 
@@ -90,7 +111,11 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+        return [
+            (reader.line_num, [normalise_name(cell.strip()) for cell in cells])
+            for cells in reader
+            if any(cells)
+        ]
     except FileNotFoundError:
         raise InputError(f"the table {path} doesn't exist: check the path") from None
     except OSError as error:

@@ -30,6 +30,12 @@ class TruthDataset(FolderDataset):
 
         images: Literal[""] = ""
         """None. The dataset "folder" has images."""
+        image_suffix: Literal[""] = ""
+        """None, since there are no images."""
+        recursive: Literal[False] = False
+        """Sub-folders aren't read."""
+        resize_masks: Literal[False] = False
+        """No mask is resized, since there are no images."""
         masks: str
         """Folder of the masks. A relative path is below LUNGSEG_DATA."""
 

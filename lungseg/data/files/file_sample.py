@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.data.files.images import read_image, read_mask
+from lungseg.data.files.images import read_image, read_mask, require_size
+from lungseg.data.files.label_maps import read_labels
+from lungseg.data.files.mask_sizes import resize_mask
 from lungseg.data.files.raster import read_orientation, read_size
 from lungseg.data.sample import Sample
 from lungseg.system.errors import InputError
@@ -22,21 +24,36 @@ class FileSample(Sample):
     source: str
     patient: str
     label: str
-    image_path: Path  # PNG, JPEG, TIFF or BMP
+    image_path: Path  # PNG, JPEG, TIFF, BMP or GIF
     mask_paths: tuple[Path, ...]  # likewise, each of the image's size
     spacing: tuple[float, float] | None = None
+    lung_labels: tuple[int, ...] = ()  # if any, masks are maps of labels, and these are lung
+    resize_masks: bool = False  # whether masks of another size are resized to the image's
 
     def image(self) -> np.ndarray:
         """Read the image: float32, H x W, in [0, 1]. Raises InputError as `read_image`."""
         return read_image(self.image_path)
 
     def mask(self) -> np.ndarray:
-        """Read the union of all masks: bool, H x W. Raises InputError as `read_mask`."""
+        """Read the union of all masks: bool, H x W.
+
+        Raises InputError as `read_mask`, `read_labels` and `resize_mask`.
+        """
         shape = read_size(self.image_path)
         union = np.zeros(shape, dtype=bool)
         for path in self.mask_paths:
-            union |= read_mask(path, shape, self.image_path)
+            union |= self._read_mask(path, shape)
         return union
+
+    def _read_mask(self, path: Path, shape: tuple[int, int]) -> np.ndarray:
+        wanted = None if self.resize_masks else shape
+        if not self.lung_labels:
+            mask = read_mask(path, wanted, self.image_path)
+        else:
+            labels = read_labels(path)
+            require_size(labels, wanted, path, self.image_path)
+            mask = np.isin(labels, self.lung_labels)
+        return mask if mask.shape == shape else resize_mask(mask, shape, path, self.image_path)
 
     @property
     def caution(self) -> str | None:
@@ -50,8 +67,12 @@ class FileSample(Sample):
         return None
 
     def content(self) -> bytes:
-        """Return the sha256 of the image's file, then those of the masks' files, 32 bytes each."""
-        return b"".join(_sha256(path) for path in (self.image_path, *self.mask_paths))
+        """Return the sha256 of the image's file, then those of the masks' files, 32 bytes each.
+
+        What changes the masks, but not their files, comes after these.
+        """
+        reading = f"{self.lung_labels}" * bool(self.lung_labels) + "resized" * self.resize_masks
+        return b"".join(_sha256(path) for path in (self.image_path, *self.mask_paths)) + reading.encode()
 
 
 def _sha256(path: Path) -> bytes:

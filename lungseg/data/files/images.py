@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import binary_dilation, label, maximum_filter, minimum_filter
 
 from lungseg.data.files.raster import Raster, read_raster
 from lungseg.system.errors import InputError
@@ -13,7 +13,9 @@ from lungseg.system.errors import InputError
 # Bits of detectors and formats; a 12-bit X-ray is usually stored in a 16-bit file that doesn't say so.
 _BITS = (8, 10, 12, 14, 16, 24, 32)
 
-_LABEL_AREA = 0.01  # a value with at least this share of a mask is a label
+_LABEL_AREA = 0.01  # a value with at least this share of a map is a label
+_SMALL_LABEL_AREA = 0.0005  # likewise of a mask with few values, where a small lung may be one
+_MOST_INDEX = 32  # whole numbers below it count something, and are no brightness
 _LABEL_GAP = 0.05  # values closer than this share of the range may be one label with noise
 _MOST_LABELS = 32  # a mask with more values is soft or compressed, and no label map
 _MOST_BETWEEN = 1 / 3  # with a larger share of pixels between the extremes a file is no mask
@@ -24,7 +26,7 @@ class SizeMismatch(InputError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a radiograph from a PNG, JPEG, TIFF or BMP file of any mode.
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or GIF file of any mode.
 
     Colour becomes luminance (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are
     inverted. The value that becomes 1.0 is:
@@ -70,9 +72,11 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, image: Path | No
 
     A mask may be anti-aliased, blurred or JPEG-compressed, but must have two labels. A label is a value that
     fills at least 1 % of the image with flat areas (3 x 3 neighbourhoods of that value alone; a soft edge has
-    none). The smallest and the largest value are labels too, unless they are within 5 % of the range of
-    another label. In a file of more than 32 values, flat values within 5 % of these two are no labels of
-    their own.
+    none). Smaller ones count too, for a collapsed lung is small. In a file of up to 32 values that is an area
+    of 0.05 % or more that isn't a step between darker and brighter ones, and whose value isn't within 5 % of
+    the range of the smallest or largest one. If all values are below 32, it is any flat area. The smallest
+    and the largest value are labels too, unless they are within 5 % of the range of another label. In a file
+    of more than 32 values, flat values within 5 % of these two are no labels of their own.
 
     Args:
         path: the mask's file.
@@ -88,13 +92,18 @@ def read_mask(path: Path, shape: tuple[int, int] | None = None, image: Path | No
     """
     path = Path(path)
     values = _mask_values(read_raster(path), path)
+    require_size(values, shape, path, image)
+    return _binary(values, path)
+
+
+def require_size(values: np.ndarray, shape: tuple[int, int] | None, path: Path, image: Path | None) -> None:
+    """Raise SizeMismatch if a mask has another (H, W) than `shape`, unless that is None."""
     if shape is not None and values.shape != tuple(shape):
         other = f"its image {image}" if image else "its image"
         raise SizeMismatch(
             f"{path} is {values.shape[1]} x {values.shape[0]} pixels but {other} is {shape[1]} x {shape[0]}: "
             "give a mask of the image's size"
         )
-    return _binary(values, path)
 
 
 def _require_finite(values: np.ndarray, path: Path) -> None:
@@ -153,12 +162,16 @@ def _binary(values: np.ndarray, path: Path) -> np.ndarray:
     if low == high:
         return np.full(values.shape, bool(high))
     if not ((values == low) | (values == high)).all():
-        require_two_labels(values, path)
+        require_two_labels(values, path, _SMALL_LABEL_AREA)
     return values > (low + high) / 2
 
 
-def require_two_labels(values: np.ndarray, path: Path) -> None:
-    """Require that values, float64 H x W, are a mask by the rule of `read_mask`. Raises InputError if not."""
+def require_two_labels(values: np.ndarray, path: Path, least: float = _LABEL_AREA) -> None:
+    """Require that values, float64 H x W, are a mask by the rule of `read_mask`. Raises InputError if not.
+
+    `least` is the share of the image that a label must fill where there are few values. Below 1 %, values
+    under 32 are labels whatever they fill.
+    """
     low, high = values.min(), values.max()
     flat = minimum_filter(values, 3) == maximum_filter(values, 3)
     margin = 0.1 * (high - low)
@@ -168,16 +181,16 @@ def require_two_labels(values: np.ndarray, path: Path) -> None:
             f"{path} looks like a picture, not a mask ({between:.0%} of its pixels are neither dark "
             "nor bright): check that images and masks aren't swapped"
         )
-    labels = _labels(values, flat)
+    labels = _labels(values, flat, least)
     if len(labels) > 2:
         shown = ", ".join(f"{value:g}" for value in labels[:6]) + (", ..." if len(labels) > 6 else "")
         raise InputError(
             f"{path} has {len(labels)} labels ({shown}) and it isn't clear which of them are lung: "
-            "save it with two values, 0 and 255"
+            "save it with two values, 0 and 255, or name them in lung_labels of the dataset"
         )
 
 
-def _labels(values: np.ndarray, flat: np.ndarray) -> list[float]:
+def _labels(values: np.ndarray, flat: np.ndarray, least: float) -> list[float]:
     """The values that are labels by the rule of `read_mask`, ascending.
 
     `flat` is True where a pixel's 3 x 3 neighbourhood has one value.
@@ -185,10 +198,31 @@ def _labels(values: np.ndarray, flat: np.ndarray) -> list[float]:
     low, high = float(values.min()), float(values.max())
     near = _LABEL_GAP * (high - low)
     found, counts = np.unique(values[flat], return_counts=True)
-    labels = found[counts >= _LABEL_AREA * values.size].tolist()
-    if len(np.unique(values)) > _MOST_LABELS:
-        labels = [label for label in labels if low + near < label < high - near]
+    large = counts >= _LABEL_AREA * values.size
+    apart = (found > low + near) & (found < high - near)
+    everything = np.unique(values)
+    if len(everything) > _MOST_LABELS:
+        chosen = large & apart
+    elif least < _LABEL_AREA and high < _MOST_INDEX and (everything == everything.round()).all():
+        chosen = np.ones_like(large)
+    else:
+        chosen = large | apart & [
+            count >= least * values.size and _lies_apart(values, value, least * values.size)
+            for value, count in zip(found, counts, strict=True)
+        ]
+    labels = found[chosen].tolist()
     for extreme in (low, high):
-        if all(abs(extreme - label) > near for label in labels):
+        if all(abs(extreme - other) > near for other in labels):
             labels.append(extreme)
     return sorted(labels)
+
+
+def _lies_apart(values: np.ndarray, value: float, least: float) -> bool:
+    """Whether a value has an area of `least` pixels that is no step between darker and brighter ones."""
+    areas, _ = label(values == value)
+    for number in np.flatnonzero(np.bincount(areas.ravel()) >= least):
+        area = areas == number
+        around = values[binary_dilation(area) & ~area]
+        if number and (around.max() < value or around.min() > value):
+            return True
+    return False

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -42,6 +43,7 @@ _FORMATS: dict[bytes, tuple[str, type[ImageFile]]] = {
     b"II+\x00": ("TIFF", TiffImageFile),  # BigTIFF
     b"MM\x00+": ("TIFF", TiffImageFile),
     b"BM": ("BMP", BmpImageFile),
+    b"GIF8": ("GIF", GifImageFile),
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_LENGTH, _TIFF_STRIPS, _TIFF_SAMPLES, _TIFF_ROWS_PER_STRIP, _TIFF_PLANAR = 257, 273, 277, 278, 284
@@ -100,7 +102,7 @@ class Raster:
 
 
 def read_raster(path: Path) -> Raster:
-    """Decode a PNG, JPEG, TIFF or BMP file of any mode.
+    """Decode a PNG, JPEG, TIFF, BMP or GIF file of any mode.
 
     Raises InputError if the file is missing, empty, no image, truncated, of several frames, smaller than 16
     pixels a side or larger than 64 megapixels. Sizes are checked before anything is decoded.
@@ -175,7 +177,7 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
         raise InputError(f"{path} is empty (0 bytes): copy it again or remove it")
     known = next((entry for magic, entry in _FORMATS.items() if start.startswith(magic)), None)
     if known is None:
-        raise InputError(f"{path} is no PNG, JPEG, TIFF or BMP image: convert or remove it")
+        raise InputError(f"{path} is no PNG, JPEG, TIFF, BMP or GIF image: convert or remove it")
     name, plugin = known
     file.seek(0)
     try:

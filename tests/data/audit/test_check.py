@@ -152,7 +152,34 @@ def test_a_dataset_of_ones_own_with_a_duplicate_id_and_masks_of_another_size(tmp
 
     report = check_dataset(Careless(Careless.Settings(), None))
     assert report.ambiguous == ["the id CHNCXR_0001_0 is used 2 times: rename the images"]
-    assert report.size_mismatches == [
+    assert [pair.sentence for pair in report.size_mismatches] == [
         "the mask of mixed has 40 x 30 pixels but its image 20 x 24: give a mask of the image's size"
     ]
     assert dict(report.rows())["folder"] == "none: made by a generator"
+
+
+def test_half_of_the_images_without_a_mask_is_a_problem(tmp_path, save_pair):
+    for index in range(4):
+        mask = tmp_path / f"masks/{index}.png" if index < 2 else None
+        save_pair(tmp_path / f"images/{index}.png", mask)
+    report = check_folder(tmp_path)
+    assert report.problems[0] == "2 of 4 images have no mask: check the names of the masks (2.png, 3.png)"
+    assert not any("have no mask" in note for note in report.notes)
+
+
+def check_folder(root):
+    return check_dataset(find_dataset("folder", {"images": "images", "masks": "masks"}, root))
+
+
+def test_masks_of_another_size_are_one_sentence_for_each_factor(tmp_path, save_pair):
+    for index in range(5):
+        save_pair(tmp_path / f"images/{index}.png", tmp_path / f"masks/{index}.png")
+        scale = 3 if index < 3 else 2
+        mask = tmp_path / f"masks/{index}.png"
+        with Image.open(mask) as opened:
+            opened.resize((int(opened.width * scale), int(opened.height * scale))).save(mask)
+    assert check_folder(tmp_path).problems == [
+        f"{count} masks are of another size, all {factor} of their image's: "
+        "set resize_masks = true if they are only scaled"
+        for count, factor in ((3, "3"), (2, "2"))
+    ]

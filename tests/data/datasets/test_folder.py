@@ -129,13 +129,10 @@ ROWS = ("7_front,7", "7_later,7", "8_front,8")
         (("image,image", *ROWS), "has the column image twice"),
         (("image,patient", *ROWS[:2], "8_front"), "line 4 has 1 cells, the first line 2"),
         (("image,patient", *ROWS[:2], "8_front,"), "line 4 has an empty cell in patient: fill it in"),
-        (("image,spacing_mm", "7_front,0.2mm", *ROWS[1:]), r"spacing_mm of 7_front\.png is '0\.2mm': give a"),
-        (("image,spacing_mm", "7_front,-1", *ROWS[1:]), r"spacing_mm of 7_front\.png is '-1': give a number"),
-        (
-            ("image,spacing_mm", "7_front,nan", *ROWS[1:]),
-            r"spacing_mm of 7_front\.png is 'nan': give a number",
-        ),
-        (("image,spacing_mm", "7_front,1 1 1", *ROWS[1:]), r"spacing_mm of 7_front\.png is '1 1 1': give"),
+        (("image,spacing_mm", "7_front,0.2mm", *ROWS[1:]), r"spacing_mm of 7_front is '0\.2mm': give a"),
+        (("image,spacing_mm", "7_front,-1", *ROWS[1:]), r"spacing_mm of 7_front is '-1': give a number"),
+        (("image,spacing_mm", "7_front,nan", *ROWS[1:]), r"spacing_mm of 7_front is 'nan': give a number"),
+        (("image,spacing_mm", "7_front,1 1 1", *ROWS[1:]), r"spacing_mm of 7_front is '1 1 1': give"),
         (("image,patient", '"7_front,7'), "is no CSV"),
         ((), "is empty: its first line names the columns"),
     ],
@@ -264,7 +261,7 @@ def test_wrong_options(options, message):
 
 
 def test_unknown_datasets():
-    with pytest.raises(InputError, match="'set7': choose one of cxr704, folder, phantom, truth, or"):
+    with pytest.raises(InputError, match=r"'set7': choose one of .*cxr704, .*folder, .*truth"):
         find_dataset("set7", {}, None)
     with pytest.raises(InputError, match="dataset 'nowhere:Set': can't import 'nowhere'"):
         find_dataset("nowhere:Set", {}, None)

@@ -234,7 +234,7 @@ def test_orientation_of_a_jpeg(tmp_path):
     ("content", "message"),
     [
         (b"", r"x\.png is empty \(0 bytes\)"),
-        (b"<html>not found</html>", r"x\.png is no PNG, JPEG, TIFF or BMP image"),
+        (b"<html>not found</html>", r"x\.png is no PNG, JPEG, TIFF, BMP or GIF image"),
         (b"\x89PNG\r\n\x1a\nrubbish", r"x\.png is no readable PNG image"),
         (b"\xff\xd8\xff", r"x\.png is no readable JPEG image"),
         (b"II*\0\xff\xff\xff\xff", r"x\.png is no readable TIFF image"),
