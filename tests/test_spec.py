@@ -141,7 +141,7 @@ def test_a_nested_unknown_key_lists_that_tables_keys():
         ),
         ("dataset =", "datset =", "the key 'data.dataset' is missing: did you mean it by 'datset'?"),
         ("use =", "uses =", "the key 'approach.0.use' is missing: did you mean it by 'uses'?"),
-        ("phantom", "phantoms", "unknown dataset 'phantoms': did you mean 'phantom'? Choose one of covid19-radiography,"),
+        ("phantom", "phantoms", "unknown dataset 'phantoms': did you mean 'phantom'? Choose one of"),
         ("mean-mask", "mean-masks", "unknown approach 'mean-masks': did you mean 'mean-mask'? Choose one of"),
         ("count", "counts", "unknown key 'counts': did you mean 'count'? The known keys are count,"),
         ("count", "split_sed", "unknown key 'split_sed': did you mean 'split_seed'? The known"),

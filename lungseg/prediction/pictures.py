@@ -52,8 +52,8 @@ def _list_place(place: Path, out: Path) -> Iterator[tuple[Path, str]]:
     if raw := [path for path in inside if path.suffix.lower() == ".img"]:
         # Beside JSRT's images lie their masks as GIF, which would be taken for the X-rays.
         raise InputError(
-            f"the folder {place} holds {len(raw)} files without a header, such as {raw[0].name}, which aren't "
-            "read here: convert them to PNG and name the folder of those"
+            f"the folder {place} holds {len(raw)} files without a header, such as {raw[0].name}, which "
+            "aren't read here: convert them to PNG and name the folder of those"
         )
     files = [path for path in inside if _is_picture(path, place, out)]
     if not files and place.resolve().is_relative_to(out.resolve()):
