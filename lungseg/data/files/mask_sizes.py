@@ -14,10 +14,10 @@ _ASPECT_TOLERANCE = 0.01 + 1e-9  # of width over height: what rounding to whole 
 
 
 def require_sizes(pairs: Iterable[tuple[Path, Path]]) -> None:
-    """Raise one SizeMismatch for all masks of another size, if `resize_masks` could fit them all.
+    """Raise one SizeMismatch for several masks of another size, if `resize_masks` could fit them all.
 
-    Only the headers of the (image, mask) files are read. A mask that could not be fitted is left to
-    `read_mask`, which refuses it by name. Raises InputError as `read_size`.
+    Only the headers of the (image, mask) files are read. A single one, and one that could not be fitted, are
+    left to `read_mask`, which refuses it by name. Raises InputError as `read_size`.
     """
     factors: dict[Path, float] = {}
     for image, mask in pairs:
@@ -26,14 +26,12 @@ def require_sizes(pairs: Iterable[tuple[Path, Path]]) -> None:
             if not _have_one_aspect(size, own):
                 return
             factors[mask] = own[1] / size[1]
-    if factors:
+    if len(factors) > 1:
         found = list(dict.fromkeys(f"{factor:.3g}" for factor in sorted(factors.values())))
-        same = f"all {found[0]}" if len(factors) > 1 else found[0]
-        which = same if len(found) == 1 else f"{found[0]} to {found[-1]}"
-        who, whose = (f"{len(factors)} masks are", "their") if len(factors) > 1 else ("1 mask is", "its")
+        which = f"all {found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
         raise SizeMismatch(
-            f"{who} of another size, {which} of {whose} "
-            f"image's (such as {next(iter(factors))}): set resize_masks = true"
+            f"{len(factors)} masks are of another size, {which} of their image's (such as "
+            f"{next(iter(factors))}): set resize_masks = true if they are only scaled"
         )
 
 
