@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from lungseg.report.contents import Contents
 from lungseg.report.figures.captions import CAPTIONS
@@ -147,12 +149,22 @@ def _read_figures(contents: Contents) -> list[dict[str, Any]]:
         path = contents.directory / "figures" / f"{stem}.png"
         if stem in DRAWN or not path.exists() or (stem in SHOWS_IMAGES and hidden):
             continue
-        data = path.read_bytes()
-        width = int.from_bytes(data[16:20], "big")  # of a PNG
-        picture = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        picture, width = _encode_figure(path)
         shown = round(width / DPI * PIXELS_AN_INCH)
         found.append({"stem": stem, "caption": caption, "picture": picture, "width": shown})
     return found
+
+
+def _encode_figure(path: Path) -> tuple[str, int]:
+    """Return a figure as a data: address, and its width in pixels.
+
+    It is written anew with a palette of 256 colours: to the eye nearly the same, and less than half as large.
+    """
+    buffer = io.BytesIO()
+    with Image.open(path) as figure:
+        reduced = figure.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    reduced.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", reduced.width
 
 
 def _embed_json(data: dict[str, Any]) -> Markup:

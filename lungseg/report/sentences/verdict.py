@@ -127,7 +127,7 @@ def _say_steps(contents: Contents) -> list[str]:
         return ["No row differs from the first row of its group: every interval of a difference holds 0."]
     found = [
         f"{len(sure)} of {format_count(len(rows), 'row')} differ from the first row of their group: their "
-        "interval leaves out 0. The intervals are not corrected for their number."
+        "interval, not corrected for the number of rows, leaves out 0."
     ]
     for word, row in (
         ("gain", sure[sure["first"] > 0].nlargest(1, "first")),
@@ -195,8 +195,8 @@ def _say_cost(contents: Contents, group: Sequence[str]) -> list[str]:
     fastest = timed["ms_per_image"].idxmin()
     fast = [fastest, *find_as_fast(contents, fastest, devices.iloc[0], timed.index)]
     if best in fast:
-        alone = "" if len(timed) == 1 else "; nothing that the tests do not separate from it is faster"
-        return [f"{best} takes {_format_cost(timed.loc[best])}{alone}."]
+        others = f"; none of the {len(timed)} that the tests do not separate is faster"
+        return [f"{best} takes {_format_cost(timed.loc[best])}{others if len(timed) > 1 else ''}."]
     among = f"Of the {len(timed)} that the tests do not separate, the fastest"
     if len(fast) == 1:
         start = f"{among} is {fastest}, with {_format_cost(timed.loc[fastest])}"
