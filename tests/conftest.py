@@ -184,6 +184,14 @@ def finished(finished_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished_once, tmp_path / "finished")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_salt(tmp_path_factory):
+    """Patients' names with a salt of their own, and none in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture
 def lungseg(monkeypatch, capfd):
     """The command line within this process: a function of its words."""

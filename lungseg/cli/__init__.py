@@ -182,8 +182,14 @@ def predict(
     ] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Write probability maps too, as 16-bit PNG.")] = False,
     spacing_mm: Annotated[
-        float | None, typer.Option(min=0.001, max=100, help="Distance of pixels in mm, for areas in cm2.")
+        float | None,
+        typer.Option(
+            min=0.001, max=100, help="Distance of pixels in mm, for areas in cm2. DICOM files say it."
+        ),
     ] = None,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Write masks of DICOM files as DICOM SEG too.")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Find the lungs in X-rays: masks, overlays, cut-outs and a table.
@@ -192,17 +198,20 @@ def predict(
     done. It is for research, not for diagnosis.
     """
     from lungseg.prediction.pictures import divide_words, find_pictures
+    from lungseg.prediction.segmentation import require_dicom
 
     places, words = divide_words(model or [], approach or [], pictures)
     found = find_pictures(words, out)  # before torch is imported, which takes seconds
+    if dicom_seg:
+        require_dicom(found.pictures)
     from lungseg.prediction.models import load_models
     from lungseg.prediction.predict import Wishes, predict_pictures
     from lungseg.system.progress import Reporter
 
     models = load_models(places, device or "auto")
     with Reporter(console).bar("predicting") as move:
-        outcome = predict_pictures(models, found, Wishes(out, maps, spacing_mm), move)
-    for text in outcome.list_sentences(models, out):
+        outcome = predict_pictures(models, found.pictures, Wishes(out, maps, spacing_mm, dicom_seg), move)
+    for text in (*(f"note: {note}" for note in found.notes), *outcome.list_sentences(models, out)):
         say(text)
     if outcome.failures:
         raise typer.Exit(1)

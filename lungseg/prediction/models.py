@@ -13,7 +13,7 @@ import numpy as np
 from lungseg.approaches.base import Approach
 from lungseg.approaches.fitted import describe_fit, load_fitted
 from lungseg.approaches.registry import APPROACHES
-from lungseg.data.files.images import to_unit
+from lungseg.data.files.grey import to_unit
 from lungseg.prediction.pictures import explain_no_folder
 from lungseg.results import read_run, read_table
 from lungseg.scoring.maps import check_map

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungseg.data.files.matching import SUFFIXES
+from lungseg.data.files.film import is_film
+from lungseg.data.files.matching import SUFFIXES, describe_unread, drop_ending, is_image_file
 from lungseg.system.errors import InputError
 
+# Sub-folders of masks, as datasets call them.
+MASK_FOLDERS = ("mask", "masks", "manualmask", "label", "labels", "labelstr", "labelsts")
 MODEL_ENDINGS = (".pt", ".pth", ".pkl", ".joblib", ".onnx", ".safetensors", ".h5", ".ckpt")
 
 
@@ -20,58 +23,76 @@ class Picture:
     name: str
 
 
-def find_pictures(places: Sequence[Path], out: Path) -> list[Picture]:
+@dataclass(frozen=True)
+class Pictures:
+    """What was found: the pictures, and sentences on what is left out."""
+
+    pictures: list[Picture]
+    notes: list[str]
+
+
+def find_pictures(places: Sequence[Path], out: Path) -> Pictures:
     """List the pictures of files and folders, in the order given; those of a folder and of all in it by name.
 
-    Files that are named are taken whatever their ending is, and each file once. Nothing below `out` and
-    nothing hidden is taken from a folder. Two pictures that would have one name get "-2", "-3" and so on.
+    Files that are named are taken whatever their ending is, and each file once. Nothing below `out`, nothing
+    hidden and nothing in a sub-folder of masks is taken from a folder. Two pictures that would have one name
+    get "-2", "-3" and so on.
 
     Raises InputError if a place is missing or a folder holds no picture, or `out` is such a folder.
     """
     found: dict[Path, str] = {}
     taken: set[str] = set()
+    notes: list[str] = []
     for place in places:
-        for file, name in _list_place(place, out):
+        for file, name in _list_file(place) if place.is_file() else _list_folder(place, out, notes):
             if file.resolve() not in found:
                 found[file.resolve()] = _make_unique(name, taken)
-    return [Picture(path, name) for path, name in found.items()]
+    return Pictures([Picture(path, name) for path, name in found.items()], notes)
 
 
-def _list_place(place: Path, out: Path) -> Iterator[tuple[Path, str]]:
-    """A place's files, each with its name."""
-    if place.is_file():
-        if place.suffix.lower() in MODEL_ENDINGS:
-            raise InputError(explain_no_folder(place))
-        yield place, place.stem
-        return
+def _list_file(file: Path) -> list[tuple[Path, str]]:
+    if file.suffix.lower() in MODEL_ENDINGS:
+        raise InputError(explain_no_folder(file))
+    return [(file, drop_ending(file))]
+
+
+def _list_folder(place: Path, out: Path, notes: list[str]) -> Iterator[tuple[Path, str]]:
+    """A folder's pictures, each with its name; sentences on what is left out are added to `notes`."""
     if not place.is_dir():
         raise InputError(f"there is no picture or folder {place}: check the path")
     if place.resolve() == out.resolve():
         raise InputError(f"{place} is the folder of the pictures and --out: choose another --out")
-    inside = sorted(place.rglob("*"))
-    if raw := [path for path in inside if path.suffix.lower() == ".img"]:
-        # Beside JSRT's images lie their masks as GIF, which would be taken for the X-rays.
-        raise InputError(
-            f"the folder {place} holds {len(raw)} files without a header, such as {raw[0].name}, which "
-            "aren't read here: convert them to PNG and name the folder of those"
-        )
-    files = [path for path in inside if _is_picture(path, place, out)]
+    pictures = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, out)]
+    files = [path for path in pictures if not _is_among_masks(path, place)]
     if not files and place.resolve().is_relative_to(out.resolve()):
         raise InputError(f"the folder {place} is inside --out {out}: choose another --out")
     if not files:
-        raise InputError(f"the folder {place} holds no picture ({', '.join(SUFFIXES)}): check the path")
+        held = f"{len(pictures)} masks and no other" if pictures else "no"
+        raise InputError(
+            f"the folder {place} holds {held} picture ({', '.join(SUFFIXES)} or DICOM): check the path"
+        )
+    if masks := len(pictures) - len(files):
+        notes.append(
+            f"{masks} pictures in {place} lie in a sub-folder of masks and are left out: "
+            "name that folder if they are X-rays"
+        )
+    if unread := describe_unread(
+        place, True, pictures, [path for path in place.rglob(out.name) if path.samefile(out)]
+    ):
+        notes.append(unread)
     for path in files:
-        yield path, path.relative_to(place).with_suffix("").as_posix()
+        yield path, (path.relative_to(place).parent / drop_ending(path)).as_posix()
 
 
 def _is_picture(path: Path, place: Path, out: Path) -> bool:
-    inside = path.relative_to(place).parts
-    return (
-        path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in inside)
-        and path.is_file()
-        and not path.resolve().is_relative_to(out.resolve())
-    )
+    hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+    if hidden or path.resolve().is_relative_to(out.resolve()):
+        return False
+    return is_image_file(path) or (is_film(path) and path.is_file())
+
+
+def _is_among_masks(path: Path, place: Path) -> bool:
+    return any(part.lower() in MASK_FOLDERS for part in path.relative_to(place).parts[:-1])
 
 
 def _make_unique(name: str, taken: set[str]) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lungseg.data.files.images import read_image_and_colour
-from lungseg.data.files.raster import read_size
+from lungseg.data.files.dicom import is_dicom, read_header, read_spacing
+from lungseg.data.files.images import read_image_and_colour, read_image_size
 from lungseg.prediction.drawing import COLOURS, cut_out, draw_overlay, write_map, write_picture
+from lungseg.prediction.measures import measure_mask, name_spacing
 from lungseg.prediction.models import Model
 from lungseg.prediction.pictures import Picture
-from lungseg.scoring.lungs import split_lungs
+from lungseg.prediction.segmentation import write_segmentation
 from lungseg.scoring.overlap import binarise, confusion, overlap
 from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.files import make_folder, write_atomically, write_grey
@@ -31,10 +32,9 @@ COLUMNS = [
     *("spacing_mm", "right_cm2", "left_cm2", "lungs_cm2", "threshold", "dice_between_models"),
     *("warnings", "picture_sha256", "model_sha256"),
 ]
-FOLDERS = ("masks", "cutouts", "overlays", "maps")
+FOLDERS = ("masks", "cutouts", "overlays", "maps", "segmentations")
 BATCH, BATCH_AREA = 8, 32_000_000  # pictures and pixels that are in memory at once, but at least one picture
 SHOWN = 5  # warnings
-LITTLE, MUCH = 0.05, 0.6  # share of a chest X-ray: lungs outside of these are worth a look
 
 Progress = Callable[[int, int, str], None]
 
@@ -46,12 +46,14 @@ class Wishes:
     Attributes:
         out: the folder that masks, overlays and the table go to.
         maps: whether the probability maps are written too.
-        spacing_mm: distance of pixels in mm, for areas in cm2; None if unknown.
+        spacing_mm: distance of pixels in mm, for areas in cm2; None for what DICOM files say.
+        dicom_seg: whether masks of DICOM files are written as DICOM SEG, too.
     """
 
     out: Path
     maps: bool = False
     spacing_mm: float | None = None
+    dicom_seg: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class _Read:
     image: np.ndarray | None = None
     sha256: str = ""
     colourful: bool = False
+    spacing: tuple[float, float] | None = None  # (vertical, horizontal), in mm
+    warning: str = ""
     rows: list[dict[str, Any]] | None = None
     failure: str | None = None
 
@@ -128,14 +132,19 @@ def _read_header(path: Path) -> list[str]:
     return []
 
 
-def list_outputs(models: Sequence[Model], name: str, wishes: Wishes) -> dict[str, Path]:
+def list_outputs(models: Sequence[Model], picture: Picture, wishes: Wishes) -> dict[str, Path]:
     """Return the paths of all that is made of a picture, by what it is, such as "mask of starter"."""
+    name = picture.name
     found = {"overlay": wishes.out / "overlays" / f"{name}.png"}
+    segmented = wishes.dicom_seg and is_dicom(picture.file)
     for model in models:
         kinds = {"mask": "masks", "cutout": "cutouts", **({"map": "maps"} if wishes.maps else {})}
         for kind, folder in kinds.items():
             place = wishes.out / folder / (model.name if len(models) > 1 else "")
             found[f"{kind} of {model.name}"] = place / f"{name}.png"
+        if segmented:
+            place = wishes.out / "segmentations" / (model.name if len(models) > 1 else "")
+            found[f"segmentation of {model.name}"] = place / f"{name}.dcm"
     return found
 
 
@@ -148,7 +157,6 @@ class _Run:
         self.rows: dict[str, list[dict[str, Any]]] = {}  # of each picture, by its name
         self.failures: list[str] = []
         self.done_before = 0
-        self._spacing = "" if wishes.spacing_mm is None else f"{wishes.spacing_mm:g}"
 
     def predict(self, pictures: Sequence[Picture], progress: Progress) -> Outcome:
         # Reading and writing take the time in which the device, or the other core, predicts.
@@ -199,7 +207,12 @@ class _Run:
     def _read(self, picture: Picture) -> _Read:
         try:
             sha256 = hashlib.sha256(picture.file.read_bytes()).hexdigest()
-            if (rows := self._find_done(picture, sha256)) is not None:
+            warning, spacing = "", None if self.wishes.spacing_mm is None else (self.wishes.spacing_mm,) * 2
+            if is_dicom(picture.file):
+                spacing = spacing or read_spacing(picture.file)
+                part = read_header(picture.file).body_part.lower()
+                warning = f"a picture of the {part} by its tag" if part else ""
+            if (rows := self._find_done(picture, sha256, spacing)) is not None:
                 return _Read(picture, rows=rows)
             image, colourful = read_image_and_colour(picture.file)
         except InputError as error:
@@ -210,17 +223,19 @@ class _Run:
             )
         except MemoryError:
             return _Read(picture, failure=f"{picture.file} doesn't fit into memory: shrink it first")
-        return _Read(picture, image, sha256, colourful)
+        return _Read(picture, image, sha256, colourful, spacing, warning)
 
-    def _find_done(self, picture: Picture, sha256: str) -> list[dict[str, Any]] | None:
+    def _find_done(
+        self, picture: Picture, sha256: str, spacing: tuple[float, float] | None
+    ) -> list[dict[str, Any]] | None:
         """The rows of a former run of the same picture, models and wishes, if its files are there."""
         rows = self.known.get(picture.name, [])
         wanted = [(model.name, model.sha256) for model in self.models]
         if [(row["model"], row["model_sha256"]) for row in rows] != wanted:
             return None
-        if any((row["picture_sha256"], row["spacing_mm"]) != (sha256, self._spacing) for row in rows):
+        if any((row["picture_sha256"], row["spacing_mm"]) != (sha256, name_spacing(spacing)) for row in rows):
             return None
-        paths = list_outputs(self.models, picture.name, self.wishes).values()
+        paths = list_outputs(self.models, picture, self.wishes).values()
         return rows if all(path.is_file() for path in paths) else None
 
     def _predict(self, ready: Sequence[_Read]) -> list[tuple[_Read, list[np.ndarray]]]:
@@ -243,7 +258,8 @@ class _Run:
         masks = {
             model.name: binarise(each, model.threshold) for model, each in zip(self.models, maps, strict=True)
         }
-        paths = list_outputs(self.models, read.picture.name, replace(self.wishes, maps=True))
+        paths = list_outputs(self.models, read.picture, replace(self.wishes, maps=True, dicom_seg=True))
+        warnings = dict.fromkeys(masks, read.warning)
         for (name, mask), probability in zip(masks.items(), maps, strict=True):
             write_grey(paths[f"mask of {name}"], mask)
             write_picture(paths[f"cutout of {name}"], cut_out(read.image, mask))
@@ -251,6 +267,13 @@ class _Run:
                 write_map(paths[f"map of {name}"], probability)
             else:  # one of a former model must not be taken for this one's
                 paths[f"map of {name}"].unlink(missing_ok=True)
+        for model in self.models:
+            path = paths.get(f"segmentation of {model.name}")
+            if path and self.wishes.dicom_seg:
+                told = write_segmentation(path, read.picture.file, masks[model.name], model, read.sha256)
+                warnings[model.name] = "; ".join(filter(None, (read.warning, told)))
+            elif path:
+                path.unlink(missing_ok=True)
         write_picture(paths["overlay"], draw_overlay(read.image, masks))
         between = _compare(*masks.values()) if len(masks) > 1 else ""
         return [
@@ -258,12 +281,12 @@ class _Run:
                 "file": str(read.picture.file),
                 "name": read.picture.name,
                 "model": model.name,
-                "spacing_mm": self._spacing,
+                "spacing_mm": name_spacing(read.spacing),
                 "threshold": model.threshold,
                 "dice_between_models": between,
                 "picture_sha256": read.sha256,
                 "model_sha256": model.sha256,
-                **_measure(masks[model.name], self.wishes.spacing_mm, read.colourful),
+                **measure_mask(masks[model.name], read.spacing, read.colourful, warnings[model.name]),
             }
             for model in self.models
         ]
@@ -284,7 +307,7 @@ def _group(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
     for picture in pictures:
         height = width = 0
         with suppress(InputError):  # told when it is read
-            height, width = read_size(picture.file)
+            height, width = read_image_size(picture.file)
         if group and (len(group) == BATCH or area + height * width > BATCH_AREA):
             yield group
             group, area = [], 0
@@ -292,29 +315,6 @@ def _group(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
         area += height * width
     if group:
         yield group
-
-
-def _measure(mask: np.ndarray, spacing_mm: float | None, colourful: bool) -> dict[str, Any]:
-    """Sizes, areas and warnings of a mask, as columns of the table."""
-    left, right = (int(np.count_nonzero(lung)) for lung in split_lungs(mask))
-    areas = {"right": right, "left": left, "lungs": left + right}
-    found: dict[str, Any] = {"height": mask.shape[0], "width": mask.shape[1]}
-    found |= {f"{name}_px": area for name, area in areas.items()}
-    for name, area in areas.items():
-        found[f"{name}_cm2"] = "" if spacing_mm is None else f"{area * (spacing_mm / 10) ** 2:.6g}"
-    return found | {"warnings": "; ".join(_list_warnings(areas, mask.size, colourful))}
-
-
-def _list_warnings(areas: dict[str, int], pixels: int, colourful: bool) -> Iterator[str]:
-    if colourful:
-        yield "a picture in colour, and no X-ray"
-    share = areas["lungs"] / pixels
-    if areas["lungs"] == 0:
-        yield "no lung was found"
-    elif not (areas["left"] and areas["right"]):
-        yield "one lung alone was found"
-    if 0 < share < LITTLE or share > MUCH:
-        yield f"the lungs fill {share:.0%} of the picture"
 
 
 def _compare(first: np.ndarray, second: np.ndarray) -> str:

@@ -22,7 +22,7 @@ def read_table(out):
 
 
 def run(models, places, out, **wishes):
-    return predict_pictures(models, find_pictures(places, out), Wishes(out, **wishes), silent)
+    return predict_pictures(models, find_pictures(places, out).pictures, Wishes(out, **wishes), silent)
 
 
 def test_what_is_made_of_a_picture(model, ward, tmp_path):
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_goes_on(model, ward, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
-    pictures = find_pictures([ward], out)
+    pictures = find_pictures([ward], out).pictures
     with pytest.raises(KeyboardInterrupt):
         predict_pictures([model], pictures, Wishes(out), stop)
     outcome = predict_pictures([model], pictures, Wishes(out), silent)
@@ -160,7 +160,7 @@ def test_masks_of_a_run_that_was_stopped_are_not_taken_for_another_models(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_pictures([other], find_pictures([ward], out), Wishes(out), stop)
+        predict_pictures([other], find_pictures([ward], out).pictures, Wishes(out), stop)
     run([model], [ward], out)
     assert (out / "masks" / file.name).read_bytes() == former
 
@@ -240,23 +240,24 @@ def test_names_of_what_is_made(model, tmp_path):
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(b"")
-    pictures = find_pictures([tmp_path / "a", tmp_path / "b", tmp_path / "a/x.png"], tmp_path / "a/out")
+    pictures = find_pictures(
+        [tmp_path / "a", tmp_path / "b", tmp_path / "a/x.png"], tmp_path / "a/out"
+    ).pictures
     assert [picture.name for picture in pictures] == ["deep/y.v2", "x", "x-2"]
     assert (
-        list_outputs([model], "deep/y.v2", Wishes(tmp_path))["overlay"] == tmp_path / "overlays/deep/y.v2.png"
+        list_outputs([model], pictures[0], Wishes(tmp_path))["overlay"] == tmp_path / "overlays/deep/y.v2.png"
     )
 
 
 def test_places_without_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.pth").write_bytes(b"pickle")
-    (tmp_path / "jsrt" / "fold1").mkdir(parents=True)
-    (tmp_path / "jsrt" / "JPCLN001.IMG").write_bytes(bytes(8))
-    Image.new("L", (32, 32)).save(tmp_path / "jsrt" / "fold1" / "JPCLN001.gif")  # a mask, no X-ray
+    (tmp_path / "labels" / "labelsTr").mkdir(parents=True)
+    Image.new("L", (32, 32)).save(tmp_path / "labels" / "labelsTr" / "a.gif")
     for place, out, words in (
         (tmp_path / "gone", tmp_path / "out", "no picture or folder"),
         (tmp_path / "empty", tmp_path / "out", "holds no picture"),
-        (tmp_path / "jsrt", tmp_path / "out", "1 files without a header, such as JPCLN001.IMG"),
+        (tmp_path / "labels", tmp_path / "out", "holds 1 masks and no other picture"),
         (tmp_path / "empty", tmp_path / "empty", "choose another --out"),
         (tmp_path / "empty", tmp_path, "is inside --out"),
         (tmp_path / "model.pth", tmp_path / "out", "a model is a folder"),
@@ -299,6 +300,6 @@ def test_the_command_as_typed(lungseg, exported_once, ward, tmp_path):
 
 def test_a_picture_is_named_once(ward, tmp_path):
     file = sorted(ward.iterdir())[0]
-    assert find_pictures([file, ward / ".." / "images" / file.name], tmp_path) == [
+    assert find_pictures([file, ward / ".." / "images" / file.name], tmp_path).pictures == [
         Picture(file.resolve(), file.stem)
     ]

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from lungseg.data.datasets.image_table import ImageTable, read_image_table
 from lungseg.data.datasets.layout import name_layout
+from lungseg.data.files.dicom import is_dicom, read_header, read_spacing
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.label_maps import require_labels
 from lungseg.data.files.mask_sizes import require_sizes
@@ -22,6 +23,7 @@ from lungseg.data.files.matching import (
     name_file,
     normalise_name,
 )
+from lungseg.data.files.pseudonym import name_patient
 from lungseg.data.sample import Dataset, Inventory, Sample
 from lungseg.system.errors import InputError
 from lungseg.system.files import expand_user
@@ -46,7 +48,11 @@ class FolderInventory(Inventory):
 
 
 class FolderDataset(Dataset):
-    """`images/STEM + image_suffix.*` with `masks/STEM + suffix.*`; a note says what isn't read."""
+    """`images/STEM + image_suffix.*` with `masks/STEM + suffix.*`; a note says what isn't read.
+
+    Images may be DICOM. Their pixel spacing and patients are then what the files say. A patient's name is a
+    salted hash of PatientID, which is stored nowhere.
+    """
 
     class Settings(Settings):
         """Keys in a spec."""
@@ -75,13 +81,15 @@ class FolderDataset(Dataset):
         the name has the sub-folders too, as in "north/p1"."""
         patient_pattern: str | None = None
         """Regular expression with one group, which is the patient in the name of an image. With `recursive`
-        the name has the sub-folders too. Without a pattern each image is a patient of its own."""
+        the name has the sub-folders too. Without a pattern DICOM files say who the patient is, and any other
+        image is a patient of its own."""
         table: str | None = None
         """CSV file about the images. Its column image has the names of files, with or without ending. It may
         have the columns patient, source, label and spacing_mm. A spacing_mm is one number, or vertical and
         horizontal as in "0.2 0.18". A relative path is below LUNGSEG_DATA."""
         spacing_mm: Millimetres | tuple[Millimetres, Millimetres] | None = None
-        """Distance of pixels in mm, or [vertical, horizontal]. Without it distances are in pixels."""
+        """Distance of pixels in mm, or [vertical, horizontal]. Without it DICOM files say it, and for
+        other images distances are in pixels."""
 
         @field_validator("masks")
         @classmethod
@@ -172,7 +180,12 @@ class FolderDataset(Dataset):
 
     def _note_patients(self, samples: list[FileSample]) -> str | None:
         count = len(samples)
-        alone = len({sample.patient for sample in samples}) == count
+        patients = {sample.patient for sample in samples}
+        if len(patients) == 1 and count > 1 and is_dicom(samples[0].image_path):
+            return (
+                f"all {count} images are of one patient, by what names them: check it, or set patient_pattern"
+            )
+        alone = len(patients) == count
         if not alone or count < 2 or self._table_names_patients:
             return None
         remedy = "check" if self.settings.patient_pattern else "set"
@@ -202,10 +215,12 @@ class FolderDataset(Dataset):
         if self._table:
             row = dict(self._table.find_row(image, name))
             spacing = self._table.parse_spacing(row) if "spacing_mm" in row else spacing
+        if spacing is None and is_dicom(image):
+            spacing = read_spacing(image)
         return FileSample(
             id=name.replace("/", "_"),
             source=row.get("source") or self._find_source(name),
-            patient=row.get("patient") or self._find_patient(name),
+            patient=row.get("patient") or self._find_patient(name, image),
             label=row.get("label", ""),
             image_path=image,
             mask_paths=masks,
@@ -237,9 +252,12 @@ class FolderDataset(Dataset):
             path = self.data_root / path
         return path.resolve()
 
-    def _find_patient(self, name: str) -> str:
+    def _find_patient(self, name: str, image: Path) -> str:
         pattern = self.settings.patient_pattern
-        return name if pattern is None else _search("patient_pattern", pattern, "patient", name)
+        if pattern is not None:
+            return _search("patient_pattern", pattern, "patient", name)
+        known = read_header(image).patient_id if is_dicom(image) else ""
+        return name_patient(known) if known else name
 
     def _find_source(self, name: str) -> str:
         pattern = self.settings.source_pattern

@@ -10,21 +10,15 @@ and have a spacing of 0.35 mm.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from lungseg.data.datasets.layout import find_layout, list_files
 from lungseg.data.files.file_sample import FileSample
-from lungseg.data.files.images import read_mask
+from lungseg.data.files.film import SPACING, SUFFIX
 from lungseg.data.files.matching import match_by_stem
-from lungseg.data.files.raw import read_raw_density
 from lungseg.data.sample import Dataset, Inventory
 from lungseg.system.errors import InputError
 
-SIDE, BITS = 2048, 12
-SPACING = 2 * 0.175  # mm, of a halved image
 FOLDERS = ("JSRT", ".")
 IMAGES = (".", "All247images", "Nodule154images", "NonNodule93images")
 MASKS = (".", "scratch", "SCR")
@@ -35,27 +29,6 @@ HOW_TO_GET_IT = (
 )
 
 _NAME = re.compile(r"JPC([LN])N\d{3}")
-
-
-@dataclass(frozen=True)
-class JsrtSample(FileSample):
-    """An `.IMG` file, halved, and a GIF for each lung."""
-
-    def image(self) -> np.ndarray:
-        """Read the image: float32, 1024 x 1024, in [0, 1], white is dense. Raises InputError if it can't."""
-        half = SIDE // 2
-        return read_raw_density(self.image_path, SIDE, BITS).reshape(half, 2, half, 2).mean(axis=(1, 3))
-
-    def mask(self) -> np.ndarray:
-        """Read both lungs: bool, 1024 x 1024. Raises InputError if they can't be read."""
-        shape = SIDE // 2, SIDE // 2
-        left, right = (read_mask(path, shape, self.image_path) for path in self.mask_paths)
-        return left | right
-
-    @property
-    def caution(self) -> None:
-        """Neither format can be turned."""
-        return None
 
 
 class JsrtDataset(Dataset):
@@ -90,7 +63,7 @@ class JsrtDataset(Dataset):
                 )
             else:
                 samples.append(
-                    JsrtSample(stem, "jsrt", stem, LABELS[named[1]], image, masks, (SPACING, SPACING))
+                    FileSample(stem, "jsrt", stem, LABELS[named[1]], image, masks, (SPACING, SPACING))
                 )
         alone = found.images_without_mask, found.masks_without_image
         return Inventory(root, samples, *alone, found.ambiguous)
@@ -98,7 +71,7 @@ class JsrtDataset(Dataset):
 
 def _list_images(root: Path) -> list[Path]:
     """The images of a folder, or else of the first folder in it as the archives unpack."""
-    lists = [list_files(root / folder, (".img",)) for folder in IMAGES]
+    lists = [list_files(root / folder, (SUFFIX,)) for folder in IMAGES]
     whole = lists[0] or lists[1]
     return whole or [path for files in lists[2:] for path in files]
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.data.files.images import read_image, read_mask, require_size
+from lungseg.data.files.dicom import is_dicom, read_header
+from lungseg.data.files.film import is_film
+from lungseg.data.files.images import read_image, read_image_size, read_mask, require_size
 from lungseg.data.files.label_maps import read_labels
 from lungseg.data.files.mask_sizes import resize_mask
 from lungseg.data.files.raster import read_orientation, read_size
@@ -24,8 +26,8 @@ class FileSample(Sample):
     source: str
     patient: str
     label: str
-    image_path: Path  # PNG, JPEG, TIFF, BMP or GIF
-    mask_paths: tuple[Path, ...]  # likewise, each of the image's size
+    image_path: Path  # of a kind that `read_image` reads
+    mask_paths: tuple[Path, ...]  # PNG, JPEG, TIFF, BMP or GIF, each of the image's size
     spacing: tuple[float, float] | None = None
     lung_labels: tuple[int, ...] = ()  # if any, masks are maps of labels, and these are lung
     resize_masks: bool = False  # whether masks of another size are resized to the image's
@@ -39,7 +41,7 @@ class FileSample(Sample):
 
         Raises InputError as `read_mask`, `read_labels` and `resize_mask`.
         """
-        shape = read_size(self.image_path)
+        shape = read_image_size(self.image_path)
         union = np.zeros(shape, dtype=bool)
         for path in self.mask_paths:
             union |= self._read_mask(path, shape)
@@ -57,7 +59,16 @@ class FileSample(Sample):
 
     @property
     def caution(self) -> str | None:
-        """Say that the image is turned (EXIF) and a mask isn't, where both would fit."""
+        """Say that the image is turned (EXIF) and a mask isn't, where both would fit, or is of no chest."""
+        if is_dicom(self.image_path):
+            part = read_header(self.image_path).body_part
+            return (
+                f"is of the {part.lower()} by its tag BodyPartExamined: look whether it shows lungs"
+                if part
+                else None
+            )
+        if is_film(self.image_path):
+            return None
         turned = read_orientation(self.image_path)
         height, width = read_size(self.image_path)
         fits_both_ways = turned in (2, 3, 4) or (turned != 1 and height == width)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import binary_dilation, label, maximum_filter, minimum_filter
 
-from lungseg.data.files.raster import Raster, read_raster
+from lungseg.data.files.dicom import is_dicom, read_header
+from lungseg.data.files.dicom_pixels import read_dicom
+from lungseg.data.files.film import film_size, is_film, read_film
+from lungseg.data.files.grey import to_unit
+from lungseg.data.files.raster import Raster, read_raster, read_size
 from lungseg.system.errors import InputError
-
-# Bits of detectors and formats; a 12-bit X-ray is usually stored in a 16-bit file that doesn't say so.
-_BITS = (8, 10, 12, 14, 16, 24, 32)
 
 _LABEL_AREA = 0.01  # a value with at least this share of a map is a label
 _SMALL_LABEL_AREA = 0.0005  # likewise of a mask with few values, where a small lung may be one
@@ -26,10 +27,11 @@ class SizeMismatch(InputError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a radiograph from a PNG, JPEG, TIFF, BMP or GIF file of any mode.
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or GIF file of any mode, DICOM, or a film of JSRT.
 
-    Colour becomes luminance (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are
-    inverted. The value that becomes 1.0 is:
+    DICOM is shown as `read_dicom` says, a film as `read_film`. Of the others colour becomes luminance
+    (ITU-R 601). Transparent pixels are black, as air is. White-is-zero TIFFs are inverted. The value that
+    becomes 1.0 is:
     - 8 bits and fewer: 255 (the format's white).
     - 16 bits: 2^b - 1, where b is what TIFF BitsPerSample or PNG sBIT states if that is under 16 (but 16 if
       the maximum is above 2^b - 1: PNG wants such samples scaled up); else the smallest of 8, 10, 12, 14 and
@@ -42,14 +44,25 @@ def read_image(path: Path) -> np.ndarray:
         float32, H x W, in [0, 1], upright.
 
     Raises:
-        InputError: as `read_raster`, and for values that are not finite.
+        InputError: as `read_raster`, `read_dicom` or `read_film`, and for values that are not finite.
     """
     return read_image_and_colour(path)[0]
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of what `read_image` gives, from the file's header. Raises as that does."""
+    if is_dicom(path):
+        return read_header(path).size
+    return film_size() if is_film(path) else read_size(path)
 
 
 def read_image_and_colour(path: Path) -> tuple[np.ndarray, bool]:
     """Return what `read_image` does, and whether the file is colourful, as a photograph is."""
     path = Path(path)
+    if is_dicom(path):
+        return read_dicom(path)
+    if is_film(path):
+        return read_film(path), False
     raster = read_raster(path)
     _require_finite(raster.values, path)
     image = to_unit(raster.values, raster.bits)
@@ -111,24 +124,6 @@ def _require_finite(values: np.ndarray, path: Path) -> None:
         raise InputError(
             f"{path} has values that are not finite (NaN or infinity): replace them with numbers"
         )
-
-
-def to_unit(values: np.ndarray, bits: int | None) -> np.ndarray:
-    """Scale stored values of any type to float32 in [0, 1] by the rule of `read_image`.
-
-    `bits` are those of a sample where they are known (8 for uint8), else None.
-    """
-    low, high = float(values.min()), float(values.max())
-    if low < 0:
-        return ((values - np.float64(low)) / max(high - low, np.finfo(float).tiny)).astype(np.float32)
-    if values.dtype.kind == "f" and high <= 1:
-        return values.astype(np.float32)
-    if bits is None or bits >= 16:
-        bits = next((b for b in _BITS if high <= 2**b - 1), None)
-    elif high > 2**bits - 1:
-        bits = 16  # PNG wants samples of fewer bits scaled up to the file's own
-    top = high if bits is None else float(2**bits - 1)
-    return (values / np.float64(top)).astype(np.float32)
 
 
 def _mask_values(raster: Raster, path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.data.files.images import SizeMismatch
+from lungseg.data.files.images import SizeMismatch, read_image_size
 from lungseg.data.files.raster import read_size
 
 _ASPECT_TOLERANCE = 0.01 + 1e-9  # of width over height: what rounding to whole pixels may change
@@ -21,7 +21,7 @@ def require_sizes(pairs: Iterable[tuple[Path, Path]]) -> None:
     """
     factors: dict[Path, float] = {}
     for image, mask in pairs:
-        size, own = read_size(image), read_size(mask)
+        size, own = read_image_size(image), read_size(mask)
         if size != own:
             if not _have_one_aspect(size, own):
                 return

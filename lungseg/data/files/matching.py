@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lungseg.data.files import dicom
 from lungseg.system.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 _LINK = "link"  # to nothing; no ending is called so, for it starts with a dot
-_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # which Windows puts into folders
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "dicomdir")  # which Windows, and DICOM's discs, put into folders
 
 
 @dataclass
@@ -35,7 +36,22 @@ def normalise_name(name: str) -> str:
 def name_file(path: Path, folder: Path) -> str:
     """Return a file's path below a folder: NFC, with "/", without its ending."""
     below = path.relative_to(folder)
-    return normalise_name((below.parent / below.stem).as_posix())
+    return normalise_name((below.parent / drop_ending(below)).as_posix())
+
+
+def drop_ending(path: Path) -> str:
+    """Return a file's name without its ending; a number, as in "1.2.840.7", is no ending."""
+    return path.name if path.suffix[1:].isdigit() else path.stem
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether a file is visible and has an image's ending, or is DICOM without an ending."""
+    suffix = path.suffix.lower()
+    if path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS or not path.is_file():
+        return False
+    if suffix in SUFFIXES or suffix in dicom.SUFFIXES:
+        return True
+    return (suffix == "" or suffix[1:].isdigit()) and dicom.is_dicom(path)
 
 
 def list_image_files(folder: Path, recursive: bool = False) -> list[Path]:
@@ -46,7 +62,7 @@ def list_image_files(folder: Path, recursive: bool = False) -> list[Path]:
     """
     try:
         inside = sorted(folder.iterdir())
-        files = [path for path in _list_visible(folder, recursive) if _is_image(path)]
+        files = [path for path in _list_visible(folder, recursive) if is_image_file(path)]
     except FileNotFoundError:
         raise InputError(f"the folder {folder} doesn't exist: check the path") from None
     except OSError as error:
@@ -54,7 +70,7 @@ def list_image_files(folder: Path, recursive: bool = False) -> list[Path]:
     if not files:
         held = _count_kinds(inside)
         more = f", but {held}: convert them, or check the path" if held else ": check the path"
-        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)}){more}")
+        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)} or DICOM){more}")
     return files
 
 
@@ -78,10 +94,10 @@ def describe_unread(
         if path in read or not skipped.isdisjoint(places[: places.index(folder)]):
             continue
         if path.is_dir():  # what is linked isn't searched: a link may lead back to where it lies
-            linked = path.is_symlink() and any(map(_is_image, path.glob("*")))
+            linked = path.is_symlink() and any(map(is_image_file, path.glob("*")))
             kind = "linked folder" if linked else None
         elif not recursive and not inside:
-            kind = "in sub-folders: set recursive = true" if _is_image(path) else None
+            kind = "in sub-folders: set recursive = true" if is_image_file(path) else None
         else:
             kind = _name_kind(path)
         if kind is not None and path.name.lower() not in _OF_SYSTEMS:
@@ -95,7 +111,8 @@ def describe_unread(
     )
     more = f" and {count - 3} more" if count > 3 else ""
     verb = "aren't" if count > 1 else "isn't"
-    return f"{count} of {total} files in {folder.name}/ {verb} read: {which} ({', '.join(names[:3])}{more})"
+    shown = ", ".join(names[:3]) + more
+    return f"{count} of {total} files in {folder.resolve().name}/ {verb} read: {which} ({shown})"
 
 
 def match_by_stem(
@@ -187,10 +204,6 @@ def _clash(files: Sequence[Path], what: str) -> str:
         elif normalise_name(first.name).casefold() == normalise_name(second.name).casefold():
             what += ", for their names differ only by case"
     return f"{first} and {second} {what}: remove or rename one of them"
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _is_dangling(path: Path) -> bool:

@@ -157,25 +157,31 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile, BinaryIO]]:
         raise InputError(f"{path} can't be read ({error.strerror}): check the file and its rights") from error
     with file:
         image = _header(path, file)
-        width, height = image.size
-        if min(width, height) < SMALLEST_SIDE:
-            raise InputError(
-                f"{path} is {width} x {height} pixels, too small for an X-ray: "
-                f"remove it or give one of at least {SMALLEST_SIDE} pixels a side"
-            )
-        if width * height > LARGEST_AREA:
-            raise InputError(
-                f"{path} claims {width} x {height} pixels, more than the {LARGEST_AREA // 10**6} megapixels "
-                "that are read: shrink it first"
-            )
+        require_picture_size(path, *image.size)
         yield image, file
 
 
+def require_picture_size(path: Path, width: int, height: int) -> None:
+    """Raise InputError if a picture is smaller than 16 pixels a side or larger than 64 megapixels."""
+    if min(width, height) < SMALLEST_SIDE:
+        raise InputError(
+            f"{path} is {width} x {height} pixels, too small for an X-ray: "
+            f"remove it or give one of at least {SMALLEST_SIDE} pixels a side"
+        )
+    if width * height > LARGEST_AREA:
+        raise InputError(
+            f"{path} claims {width} x {height} pixels, more than the {LARGEST_AREA // 10**6} megapixels "
+            "that are read: shrink it first"
+        )
+
+
 def _header(path: Path, file: BinaryIO) -> ImageFile:
-    start = file.read(8)
+    start = file.read(132)
     if not start:
         raise InputError(f"{path} is empty (0 bytes): copy it again or remove it")
     known = next((entry for magic, entry in _FORMATS.items() if start.startswith(magic)), None)
+    if known is None and start[128:] == b"DICM":
+        raise InputError(f"{path} is a DICOM file, and masks are PNG, JPEG, TIFF, BMP or GIF: convert it")
     if known is None:
         raise InputError(f"{path} is no PNG, JPEG, TIFF, BMP or GIF image: convert or remove it")
     name, plugin = known
@@ -285,10 +291,11 @@ def _eight_bits(image: Image.Image) -> Raster:
     colourful = False
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
-        colourful = _is_colourful(image)
+        colourful = is_colourful(image)
     return Raster(np.asarray(image.convert("L")), alpha, indices, palette, bits=8, colourful=colourful)
 
 
-def _is_colourful(image: Image.Image) -> bool:
+def is_colourful(image: Image.Image) -> bool:
+    """Return whether at least a twentieth of an RGB picture's pixels are clearly coloured."""
     colours = np.asarray(image.resize((128, 128), Image.Resampling.BOX))
     return bool(np.mean(np.ptp(colours.astype(np.int16), axis=2) > COLOUR_SPREAD) >= COLOUR_SHARE)

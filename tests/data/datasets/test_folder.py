@@ -230,10 +230,10 @@ def test_missing_and_empty_folders(pairs):
     with pytest.raises(InputError, match=r"the folder .*empty holds no image"):
         find_dataset("folder", {**OPTIONS, "images": "empty"}, pairs).samples()
     (pairs / "empty/inner").mkdir()
-    for name in ("a.dcm", "b.DCM", "README", ".hidden"):
+    for name in ("a.nii", "b.NII", "README", ".hidden"):
         (pairs / "empty" / name).write_text("")
     with pytest.raises(
-        InputError, match=r"but 2 \.dcm files, 1 file, 1 folder: convert them, or check the path"
+        InputError, match=r"but 2 \.nii files, 1 file, 1 folder: convert them, or check the path"
     ):
         find_dataset("folder", {**OPTIONS, "images": "empty"}, pairs).samples()
 

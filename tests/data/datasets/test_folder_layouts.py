@@ -72,14 +72,14 @@ def test_names_that_differ_only_by_case_clash_where_the_disk_is_blind_to_it(fold
 def test_what_is_not_read_is_counted_and_named(folder, tmp_path):
     dataset = folder(("a.png", "a.png"), ("sub/b.png", "b.png"))
     images = tmp_path / "images"
-    for name in ("c.dcm", "d.DCM", "scan", ".hidden", "Thumbs.db"):
+    for name in ("c.nii", "d.NII", "scan", ".hidden", "Thumbs.db"):
         (images / name).write_text("x")
     (images / "e.png").symlink_to("gone/e.png")
     (images / "f").symlink_to(tmp_path / "masks")
     (note,) = notes_of(dataset)
     assert note == (
-        "6 of 7 files in images/ aren't read: 2 .dcm, 1 link to nothing, 1 linked folder, "
-        "1 without an ending, 1 in sub-folders: set recursive = true (c.dcm, d.DCM, e.png and 3 more)"
+        "6 of 7 files in images/ aren't read: 2 .nii, 1 link to nothing, 1 linked folder, "
+        "1 without an ending, 1 in sub-folders: set recursive = true (c.nii, d.NII, e.png and 3 more)"
     )
 
 

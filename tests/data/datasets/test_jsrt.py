@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungseg.data.datasets import jsrt
+from lungseg.data.files import film
 from lungseg.data.loading import find_dataset, load_dataset
 from lungseg.system.errors import InputError
 from tests.data.datasets.layouts import enlarge, make_jsrt, make_montgomery, phantom
@@ -13,7 +13,7 @@ from tests.data.datasets.layouts import enlarge, make_jsrt, make_montgomery, pha
 @pytest.fixture
 def small(monkeypatch):
     """Films of 128 pixels: 256 times fewer than the originals."""
-    monkeypatch.setattr(jsrt, "SIDE", 128)
+    monkeypatch.setattr(film, "SIDE", 128)
 
 
 def test_a_film_of_the_original_size_is_turned_over_and_halved(tmp_path):
