@@ -20,6 +20,7 @@ from lungseg.data.datasets import covid19_radiography, jsrt, shenzhen
 from lungseg.data.datasets.registry import DATASETS
 from lungseg.system.errors import InputError
 from lungseg.system.files import explain_write_error, remove, write_json
+from lungseg.system.lock import hold_folder
 from lungseg.system.plugins import suggest
 
 Progress = Callable[[int, int, str], None]
@@ -103,8 +104,9 @@ def fetch_dataset(archive: Archive, root: Path | None, progress: Progress) -> tu
         The folder of the dataset, and the archive's sha256, hex.
 
     Raises:
-        InputError: no folder is named, the dataset is there already, the server can't be reached, the
-            download is cut or changed, or the archive is damaged or would write elsewhere.
+        InputError: no folder is named, another process writes there, the dataset is there already, the server
+            can't be reached, the download is cut or changed, or the archive is damaged or would write
+            elsewhere.
     """
     if root is None:
         raise InputError("LUNGSEG_DATA isn't set: set it to the folder that datasets shall be put into")
@@ -113,15 +115,16 @@ def fetch_dataset(archive: Archive, root: Path | None, progress: Progress) -> tu
         raise InputError(f"{target} is there already: remove it to fetch it again")
     known = _read_record(root / RECORD)
     expected = archive.sha256 or known.get(archive.address)
-    try:
-        file = _download(archive, root, expected, progress)
-        found = pooch.file_hash(str(file))
-        _unpack(file, archive, target, progress)
-        if expected is None:
-            write_json(root / RECORD, {**known, archive.address: found})
-        file.unlink()
-    except OSError as error:
-        raise explain_write_error(root, error) from error
+    with hold_folder(root):
+        try:
+            file = _download(archive, root, expected, progress)
+            found = pooch.file_hash(str(file))
+            _unpack(file, archive, target, progress)
+            if expected is None:
+                write_json(root / RECORD, {**known, archive.address: found})
+            file.unlink()
+        except OSError as error:
+            raise explain_write_error(root, error) from error
     return target, found
 
 

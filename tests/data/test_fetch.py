@@ -10,11 +10,13 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from filelock import FileLock
 
 from lungseg.data import fetch
 from lungseg.data.fetch import ARCHIVES, RECORD, fetch_dataset, find_archive
 from lungseg.data.loading import find_dataset
 from lungseg.system.errors import InputError
+from lungseg.system.lock import LOCK
 from tests.data.datasets.layouts import make_montgomery
 from tests.refusals import assert_refused
 
@@ -108,7 +110,7 @@ def get(archive, tmp_path):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
 
 
 def test_a_whole_download_is_a_dataset(get, server, tmp_path, original):
@@ -121,6 +123,13 @@ def test_a_whole_download_is_a_dataset(get, server, tmp_path, original):
     assert downloaded[-1][:2] == (len(original), len(original))
     with pytest.raises(InputError, match="MontgomerySet is there already: remove it"):
         get()
+
+
+def test_two_do_not_fetch_into_one_folder_at_once(get, tmp_path):
+    holder = FileLock(tmp_path / LOCK, is_singleton=False)
+    with holder, pytest.raises(InputError, match="is in use"):
+        get()
+    assert names(tmp_path) == []
 
 
 def test_a_cut_download_goes_on(get, server, tmp_path, original):
