@@ -24,7 +24,6 @@ IMPORTED = [
     "lungseg.harness.run",
     "lungseg.timing.measure",
     "lungseg.approaches.deeplabv3plus.approach",
-    "lungseg.approaches.vgg19_pixels.cluster",
     "benchmarks.studies.deeplab.ways",
 ]
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from benchmarks.studies.images import find_images
-from lungseg.approaches.vgg19_pixels.codes import build_range_table, list_image_ranges, sample_bins
-from lungseg.approaches.vgg19_pixels.sampling import build_table
+from lungseg.approaches.vgg19_pixels.sampling import IMAGES_A_BATCH, build_table
 from lungseg.data.sample import Sample
 from lungseg.learning.regressors.base import PixelTable
 from lungseg.learning.regressors.boosting import BoostingSettings, make_boosting_parameters
-from lungseg.learning.trees.table import CodeWriter, open_codes
+from lungseg.learning.trees.bins import Bins
+from lungseg.learning.trees.table import SAMPLE_IMAGES, SAMPLE_PIXELS, CodeWriter, open_codes
 from lungseg.learning.trees.training import CodedRows, train_on_codes
 from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures
 from lungseg.system.hashing import hash_code
@@ -43,6 +43,35 @@ STEPS = ("features", "encoding", "dataset", "training")
 def hash_own_code() -> str:
     """Return the sha256 of the code that a point depends on."""
     return hash_code(MODULE)
+
+
+def list_image_ranges(count: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges in which `count` images are read: first and last index, the last exclusive."""
+    for start in range(0, count, IMAGES_A_BATCH):
+        yield start, min(start + IMAGES_A_BATCH, count)
+
+
+def build_range_table(
+    samples: Sequence[Sample],
+    start: int,
+    network: PixelFeatures,
+    runtime: Runtime,
+    size: int,
+    pixels_per_image: int,
+    seed: int,
+) -> PixelTable:
+    """Build the table of a range of images; the first one's index and the seed determine the sample."""
+    own_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
+    return build_table(samples, network, runtime, size, pixels_per_image, own_seed)
+
+
+def sample_bins(
+    samples: Sequence[Sample], network: PixelFeatures, runtime: Runtime, size: int, seed: int
+) -> Bins:
+    """Find bins of the features from at most 64 evenly spaced images and 4096 pixels of each."""
+    places = np.unique(np.linspace(0, len(samples) - 1, SAMPLE_IMAGES).astype(int))
+    chosen = [samples[place] for place in places]
+    return Bins.from_sample(build_table(chosen, network, runtime, size, SAMPLE_PIXELS, seed).features)
 
 
 class PeakAnonymous:

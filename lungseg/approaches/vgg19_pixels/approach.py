@@ -1,8 +1,6 @@
 """Approach A: a regressor predicts each pixel of the mask from 64 feature maps of a frozen VGG19.
 
-The package: `sampling` builds tables of sampled pixels. `codes` builds them as codes in files, for more rows
-than fit the memory. `cluster` trains on a Dask cluster, and `worker_watch` ends that training if a worker
-dies.
+`sampling` builds tables of sampled pixels.
 """
 
 from __future__ import annotations
@@ -24,9 +22,13 @@ from lungseg.learning.images.resize import to_batch
 from lungseg.learning.regressors.base import PixelTable, Regressor, as_rows
 from lungseg.learning.regressors.boosting import BoostingSettings
 from lungseg.learning.regressors.mlp import MlpSettings
-from lungseg.learning.regressors.registry import require_known_regressor, resolve_regressor
+from lungseg.learning.regressors.registry import (
+    list_regressor_hints,
+    require_known_regressor,
+    resolve_regressor,
+)
 from lungseg.learning.regressors.ridge import RidgeSettings
-from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures, extract_features
+from lungseg.learning.vgg19.features import CHANNELS, PixelFeatures, describe_precision, extract_features
 from lungseg.learning.weights import WeightsChoice, WeightsInfo, describe_weights, find_weights
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
@@ -72,6 +74,11 @@ class Vgg19Pixels(Approach):
         self.network.to(memory_format=runtime.memory_format)
         regressor_class, own = settings.resolve_regressor()
         self.regressor = regressor_class(own, runtime)
+
+    @classmethod
+    def hints(cls, settings: Vgg19PixelsSettings, runtime: Runtime) -> list[str]:
+        """List what a user should know before a fit on a GPU, a sentence each."""
+        return describe_precision(runtime) + list_regressor_hints(settings.regressor, runtime.device)
 
     @classmethod
     def depends_on_seed(cls, settings: Vgg19PixelsSettings) -> bool:

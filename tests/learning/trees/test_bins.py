@@ -3,14 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from lungseg.approaches.vgg19_pixels.codes import sample_bins, write_pixel_codes
-from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.learning.trees.bins import Bins
 from lungseg.learning.trees.table import CodeWriter, open_codes
 from lungseg.learning.trees.training import CodedRows, boost, train_on_codes
-from lungseg.learning.vgg19.features import PixelFeatures
 from lungseg.system.errors import InputError
-from lungseg.system.runtime import Runtime
 
 PARAMETERS = {"num_leaves": 15, "learning_rate": 0.2, "min_data_in_leaf": 10, "num_threads": 1}
 
@@ -221,16 +217,3 @@ def test_features_that_are_all_constant_are_refused(features, targets):
 def test_rows_that_dont_belong_together_are_refused(wrong):
     with pytest.raises(ValueError, match=r"rows|uint8"):
         wrong(np.zeros((5, 2), np.uint8), np.zeros(5, np.float32))
-
-
-def test_codes_of_images_are_those_of_their_feature_rows(discs, tmp_path):
-    samples, network, runtime = discs(10, size=24), PixelFeatures("random"), Runtime(torch.device("cpu"))
-    bins = sample_bins(samples, network, runtime, 24, seed=0)
-    path, done = tmp_path / "codes.npy", []
-    targets = write_pixel_codes(
-        path, samples, bins, network, runtime, 24, 24 * 24, 0, lambda *steps: done.append(steps)
-    )
-    rows = build_table(samples, network, runtime, 24, 24 * 24, seed=0)
-    np.testing.assert_array_equal(open_codes(path), bins.encode(rows.features))
-    np.testing.assert_array_equal(targets, rows.targets)
-    assert done == [(8, 10), (10, 10)]
