@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import lzma
 import os
 import shutil
 import stat
@@ -28,6 +30,8 @@ Progress = Callable[[int, int, str], None]
 RECORD = "fetched.json"  # in the folder of datasets: the sha256 of each archive by its address
 CHUNK = 1 << 20  # bytes
 TIMEOUT_S = 60
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_NAMES = (RuntimeError, EOFError, ValueError, NotImplementedError)  # of a name or method it can't have
 
 _CITE = "Jaeger et al., Quant Imaging Med Surg 4(6), 2014, pages 475 to 477"
 _TERMS = (
@@ -133,7 +137,7 @@ def _read_record(path: Path) -> dict[str, str]:
         return {}
     try:
         record = json.loads(path.read_bytes())
-        if isinstance(record, dict):
+        if isinstance(record, dict) and all(isinstance(each, str) for each in record.values()):
             return record
     except (OSError, ValueError):
         pass
@@ -193,7 +197,8 @@ def _resume(address: str, part: Path, progress: Progress) -> None:
             part.unlink(missing_ok=True)
             if version := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
                 tag.write_text(version, "utf-8")
-        total = done + int(answer.headers.get("Content-Length", 0))
+        length = answer.headers.get("Content-Length", "")
+        total = done + (int(length) if length.isdigit() else 0)
         with part.open("ab") as file:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
@@ -235,9 +240,13 @@ def _unpack(file: Path, archive: Archive, target: Path, progress: Progress) -> N
             for number, entry in enumerate(wanted, start=1):
                 opened.extract(entry, work)  # which checks its CRC
                 progress(number, len(wanted), "unpacking")
+        if not (work / archive.folder).is_dir():
+            raise _Refused(f"its {archive.folder} is no folder")
         os.replace(work / archive.folder, target)
-    except (_Refused, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        file.unlink()
+    except (OSError, _Refused, zipfile.BadZipFile, zlib.error, lzma.LZMAError, *_OF_NAMES) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise
+        file.unlink()  # else the next run would take it again
         raise InputError(f"{archive.address} can't be used, for {error}: get the set by hand") from error
     finally:
         remove(work)

@@ -85,7 +85,7 @@ def load_dataset(name: str, options: Mapping[str, Any], also: Iterable[str] = ()
         raise InputError(f"dataset {name!r}: {explain_unsafe_id(unusable[0])}")
     sha256 = fingerprint(samples)
     missing = len(inventory.images_without_mask)
-    notes = [f"{missing} images have no mask and are left out"] if missing else []
+    notes = [f"images without a mask, left out: {missing}"] if missing else []
     notes += inventory.notes
     kept = samples if dataset.real else remember(samples)
     if dataset.real or isinstance(kept[0], RememberedSample):  # cheap to read

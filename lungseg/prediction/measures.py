@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,30 +17,33 @@ def name_spacing(spacing: tuple[float, float] | None) -> str:
     return " ".join(f"{value:g}" for value in dict.fromkeys(spacing or ()))
 
 
+def divide_lungs(mask: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left and the right lung as `split_lungs` does, exchanged in a mirrored picture."""
+    left, right = split_lungs(mask)
+    return (right, left) if mirrored else (left, right)
+
+
 def measure_mask(
-    mask: np.ndarray, spacing: tuple[float, float] | None, colourful: bool, warning: str
+    mask: np.ndarray, spacing: tuple[float, float] | None, mirrored: bool, warnings: Sequence[str]
 ) -> dict[str, Any]:
     """Return sizes, areas and warnings of a mask as columns of the table.
 
     Args:
         mask: bool, H x W.
         spacing: (vertical, horizontal) distance of pixels in mm; None if unknown, so that cells stay empty.
-        colourful: whether the picture is in colour.
-        warning: what is known to be wrong already, or "".
+        mirrored: whether the patient's right side is at the right of the picture.
+        warnings: what is known already.
     """
-    left, right = (int(np.count_nonzero(lung)) for lung in split_lungs(mask))
+    left, right = (int(np.count_nonzero(lung)) for lung in divide_lungs(mask, mirrored))
     areas = {"right": right, "left": left, "lungs": left + right}
     found: dict[str, Any] = {"height": mask.shape[0], "width": mask.shape[1]}
     found |= {f"{name}_px": area for name, area in areas.items()}
     for name, area in areas.items():
         found[f"{name}_cm2"] = "" if spacing is None else f"{area * spacing[0] * spacing[1] / 100:.6g}"
-    warnings = [warning] if warning else []
-    return found | {"warnings": "; ".join([*warnings, *_list_warnings(areas, mask.size, colourful)])}
+    return found | {"warnings": "; ".join([*warnings, *_list_warnings(areas, mask.size)])}
 
 
-def _list_warnings(areas: dict[str, int], pixels: int, colourful: bool) -> Iterator[str]:
-    if colourful:
-        yield "a picture in colour, and no X-ray"
+def _list_warnings(areas: dict[str, int], pixels: int) -> Iterator[str]:
     share = areas["lungs"] / pixels
     if areas["lungs"] == 0:
         yield "no lung was found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from lungseg.system.errors import InputError
 
 # Sub-folders of masks, as datasets call them.
 MASK_FOLDERS = ("mask", "masks", "manualmask", "label", "labels", "labelstr", "labelsts")
+_MASK_NAME = re.compile(r"[_-](mask|label|seg)$", re.IGNORECASE)  # of a mask beside its image
+TABLE = "predictions.csv"  # in a folder of what was predicted
 MODEL_ENDINGS = (".pt", ".pth", ".pkl", ".joblib", ".onnx", ".safetensors", ".h5", ".ckpt")
 
 
@@ -62,7 +65,12 @@ def _list_folder(place: Path, out: Path, notes: list[str]) -> Iterator[tuple[Pat
         raise InputError(f"there is no picture or folder {place}: check the path")
     if place.resolve() == out.resolve():
         raise InputError(f"{place} is the folder of the pictures and --out: choose another --out")
-    pictures = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, out)]
+    # What was predicted before, into --out or elsewhere below, is no X-ray.
+    apart = [
+        out.resolve(),
+        *(table.parent.resolve() for table in place.rglob(TABLE) if table.parent != place),
+    ]
+    pictures = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, apart)]
     files = [path for path in pictures if not _is_among_masks(path, place)]
     if not files and place.resolve().is_relative_to(out.resolve()):
         raise InputError(f"the folder {place} is inside --out {out}: choose another --out")
@@ -71,22 +79,33 @@ def _list_folder(place: Path, out: Path, notes: list[str]) -> Iterator[tuple[Pat
         raise InputError(
             f"the folder {place} holds {held} picture ({', '.join(SUFFIXES)} or DICOM): check the path"
         )
-    if masks := len(pictures) - len(files):
-        notes.append(
-            f"{masks} pictures in {place} lie in a sub-folder of masks and are left out: "
-            "name that folder if they are X-rays"
-        )
-    if unread := describe_unread(
-        place, True, pictures, [path for path in place.rglob(out.name) if path.samefile(out)]
-    ):
-        notes.append(unread)
+    notes += _list_notes(
+        place, pictures, files, [path for path in place.rglob("*") if path.resolve() in apart]
+    )
     for path in files:
         yield path, (path.relative_to(place).parent / drop_ending(path)).as_posix()
 
 
-def _is_picture(path: Path, place: Path, out: Path) -> bool:
+def _list_notes(place: Path, pictures: list[Path], files: list[Path], apart: list[Path]) -> Iterator[str]:
+    """Say what is left out of a folder, and what looks like a mask and isn't left out."""
+    if masks := len(pictures) - len(files):
+        yield (
+            f"{masks} of the pictures in {place} are in a sub-folder of masks and left out: name that folder "
+            "if they are X-rays"
+        )
+    if unread := describe_unread(place, True, pictures, apart):
+        yield unread
+    stems = {drop_ending(path) for path in files}
+    alike = [
+        path.name for path in files if _MASK_NAME.sub("", drop_ending(path)) in stems - {drop_ending(path)}
+    ]
+    if alike:
+        yield f"masks are predicted as if they were X-rays: {len(alike)} by their names, such as {alike[0]}"
+
+
+def _is_picture(path: Path, place: Path, apart: Sequence[Path]) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
-    if hidden or path.resolve().is_relative_to(out.resolve()):
+    if hidden or any(path.resolve().is_relative_to(folder) for folder in apart):
         return False
     return is_image_file(path) or (is_film(path) and path.is_file())
 

@@ -13,20 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lungseg.data.files.dicom import is_dicom, read_header, read_spacing
+from lungseg.data.files.dicom import find_spacing, is_dicom, read_header
 from lungseg.data.files.images import read_image_and_colour, read_image_size
 from lungseg.prediction.drawing import COLOURS, cut_out, draw_overlay, write_map, write_picture
 from lungseg.prediction.measures import measure_mask, name_spacing
 from lungseg.prediction.models import Model
-from lungseg.prediction.pictures import Picture
-from lungseg.prediction.segmentation import write_segmentation
+from lungseg.prediction.pictures import TABLE, Picture
+from lungseg.prediction.segmentation import NO_SEGMENTATION, write_segmentation
 from lungseg.scoring.overlap import binarise, confusion, overlap
 from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.files import make_folder, write_atomically, write_grey
 from lungseg.system.lock import hold_folder
 from lungseg.system.machine import count_usable_cores
 
-TABLE = "predictions.csv"
 COLUMNS = [
     *("file", "name", "model", "width", "height", "right_px", "left_px", "lungs_px"),
     *("spacing_mm", "right_cm2", "left_cm2", "lungs_cm2", "threshold", "dice_between_models"),
@@ -88,7 +87,8 @@ class _Read:
     sha256: str = ""
     colourful: bool = False
     spacing: tuple[float, float] | None = None  # (vertical, horizontal), in mm
-    warning: str = ""
+    mirrored: bool = False
+    warnings: tuple[str, ...] = ()  # by its tags
     rows: list[dict[str, Any]] | None = None
     failure: str | None = None
 
@@ -207,12 +207,8 @@ class _Run:
     def _read(self, picture: Picture) -> _Read:
         try:
             sha256 = hashlib.sha256(picture.file.read_bytes()).hexdigest()
-            warning, spacing = "", None if self.wishes.spacing_mm is None else (self.wishes.spacing_mm,) * 2
-            if is_dicom(picture.file):
-                spacing = spacing or read_spacing(picture.file)
-                part = read_header(picture.file).body_part.lower()
-                warning = f"a picture of the {part} by its tag" if part else ""
-            if (rows := self._find_done(picture, sha256, spacing)) is not None:
+            tagged = self._read_tags(picture)
+            if (rows := self._find_done(picture, sha256, tagged.spacing)) is not None:
                 return _Read(picture, rows=rows)
             image, colourful = read_image_and_colour(picture.file)
         except InputError as error:
@@ -223,7 +219,21 @@ class _Run:
             )
         except MemoryError:
             return _Read(picture, failure=f"{picture.file} doesn't fit into memory: shrink it first")
-        return _Read(picture, image, sha256, colourful, spacing, warning)
+        return replace(tagged, image=image, sha256=sha256, colourful=colourful)
+
+    def _read_tags(self, picture: Picture) -> _Read:
+        """What is known of a picture before it is read."""
+        given = self.wishes.spacing_mm
+        spacing = None if given is None else (given, given)
+        if not is_dicom(picture.file):
+            return _Read(picture, spacing=spacing)
+        header = read_header(picture.file)
+        warnings = list(header.cautions)
+        try:
+            spacing = spacing or find_spacing(header, picture.file)
+        except InputError:
+            warnings.append("has a pixel spacing that can't be true, so no areas: give --spacing-mm")
+        return _Read(picture, spacing=spacing, mirrored=header.mirrored, warnings=tuple(warnings))
 
     def _find_done(
         self, picture: Picture, sha256: str, spacing: tuple[float, float] | None
@@ -235,8 +245,14 @@ class _Run:
             return None
         if any((row["picture_sha256"], row["spacing_mm"]) != (sha256, name_spacing(spacing)) for row in rows):
             return None
-        paths = list_outputs(self.models, picture, self.wishes).values()
-        return rows if all(path.is_file() for path in paths) else None
+        # One that could have no segmentation has none; without the wish the row must not speak of it.
+        lacking = any(NO_SEGMENTATION in row["warnings"] for row in rows)
+        if lacking and not self.wishes.dicom_seg:
+            return None
+        paths = list_outputs(
+            self.models, picture, replace(self.wishes, dicom_seg=self.wishes.dicom_seg > lacking)
+        )
+        return rows if all(path.is_file() for path in paths.values()) else None
 
     def _predict(self, ready: Sequence[_Read]) -> list[tuple[_Read, list[np.ndarray]]]:
         """Each picture with its maps, one for each model; without one that doesn't fit into memory."""
@@ -259,7 +275,8 @@ class _Run:
             model.name: binarise(each, model.threshold) for model, each in zip(self.models, maps, strict=True)
         }
         paths = list_outputs(self.models, read.picture, replace(self.wishes, maps=True, dicom_seg=True))
-        warnings = dict.fromkeys(masks, read.warning)
+        known = [*read.warnings, *(["a picture in colour, and no X-ray"] if read.colourful else [])]
+        warnings = {name: list(known) for name in masks}
         for (name, mask), probability in zip(masks.items(), maps, strict=True):
             write_grey(paths[f"mask of {name}"], mask)
             write_picture(paths[f"cutout of {name}"], cut_out(read.image, mask))
@@ -271,7 +288,7 @@ class _Run:
             path = paths.get(f"segmentation of {model.name}")
             if path and self.wishes.dicom_seg:
                 told = write_segmentation(path, read.picture.file, masks[model.name], model, read.sha256)
-                warnings[model.name] = "; ".join(filter(None, (read.warning, told)))
+                warnings[model.name] += [told] if told else []
             elif path:
                 path.unlink(missing_ok=True)
         write_picture(paths["overlay"], draw_overlay(read.image, masks))
@@ -286,7 +303,7 @@ class _Run:
                 "dice_between_models": between,
                 "picture_sha256": read.sha256,
                 "model_sha256": model.sha256,
-                **measure_mask(masks[model.name], read.spacing, read.colourful, warnings[model.name]),
+                **measure_mask(masks[model.name], read.spacing, read.mirrored, warnings[model.name]),
             }
             for model in self.models
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lungseg.data.files.dicom import is_dicom, read_tags
+from lungseg.data.files.dicom import is_dicom, make_header, read_tags
+from lungseg.prediction.measures import divide_lungs
 from lungseg.prediction.pictures import Picture
-from lungseg.scoring.lungs import split_lungs
 from lungseg.system.errors import InputError
 from lungseg.system.files import write_atomically
 from lungseg.system.machine import describe_version
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from lungseg.prediction.models import Model
 
 SERIES_NUMBER = 900  # beyond those that devices give
+NO_SEGMENTATION = "no DICOM SEG"  # so a warning begins
+
+# Tags that every object must have, though they may be empty; programs that remove names remove some of them.
+_MAY_BE_EMPTY = {
+    **dict.fromkeys(("PatientID", "PatientName", "PatientSex", "AccessionNumber", "StudyID"), ".*"),
+    "ReferringPhysicianName": ".*",
+    **dict.fromkeys(("PatientBirthDate", "StudyDate"), r"\d{8}"),
+    "StudyTime": r"\d{2,6}(\.\d{1,6})?",
+}
 
 
 def require_dicom(pictures: Sequence[Picture]) -> None:
@@ -54,27 +64,34 @@ def write_segmentation(path: Path, picture: Path, mask: np.ndarray, model: Model
     Raises:
         InputError: the picture or `path` can't be read or written.
     """
-    source = read_tags(picture, with_pixels=False)
+    path.unlink(missing_ok=True)
     if not mask.any():
-        path.unlink(missing_ok=True)
-        return "no DICOM SEG, which can't be empty"
-    try:
-        made = _segment(source, mask, model, (sha256, model.sha256, str(model.threshold)))
-    except (AttributeError, KeyError, ValueError, TypeError):
-        # The texts of these errors may hold what the file says of a person.
-        path.unlink(missing_ok=True)
-        missing = [
-            tag for tag in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID") if tag not in source
-        ]
-        why = f"lacks {missing[0]}" if missing else "lacks tags that it must repeat, or has wrong ones"
-        return f"no DICOM SEG, for the picture {why}"
+        return f"{NO_SEGMENTATION}, which can't be empty"
+    source = read_tags(picture, with_pixels=False)
+    mirrored = make_header(source, picture).mirrored
     buffer = io.BytesIO()
-    made.save_as(buffer)
+    try:
+        _fill_in(source)
+        made = _segment(source, mask, mirrored, model, (sha256, model.sha256, str(model.threshold)))
+        made.save_as(buffer)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a dozen types, with texts that may hold what the file says of a person
+        lacking = re.search(r"has no attribute '([A-Za-z]+)'", str(error))
+        why = f"lacks {lacking[1]}" if lacking else "has a tag with a wrong value, or lacks one"
+        return f"{NO_SEGMENTATION}, for the picture {why}"
     write_atomically(path, buffer.getvalue())
     return ""
 
 
-def _segment(source: Any, mask: np.ndarray, model: Model, origin: tuple[str, ...]) -> Any:
+def _fill_in(source: Any) -> None:
+    """Give a picture that was read the tags that may be empty, and empty those that are no date or time."""
+    for tag, form in _MAY_BE_EMPTY.items():
+        if tag not in source or not re.fullmatch(form, str(source.get(tag) or "")):
+            setattr(source, tag, "")
+
+
+def _segment(source: Any, mask: np.ndarray, mirrored: bool, model: Model, origin: tuple[str, ...]) -> Any:
     """The object, not written yet."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -83,7 +100,7 @@ def _segment(source: Any, mask: np.ndarray, model: Model, origin: tuple[str, ...
     algorithm = hd.AlgorithmIdentificationSequence(
         name=model.name[:64], family=codes.DCM.ArtificialIntelligence, version=version[:64]
     )
-    left, right = split_lungs(mask)
+    left, right = divide_lungs(mask, mirrored)
     lungs = {
         "Right lung": (right, hd.sr.CodedConcept("3341006", "SCT", "Right lung")),
         "Left lung": (left, hd.sr.CodedConcept("44029006", "SCT", "Left lung")),

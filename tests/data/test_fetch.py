@@ -58,15 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def pack(files, links=()):
+def pack(files, links=(), method=zipfile.ZIP_STORED):
     """A ZIP file of names and contents."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    with zipfile.ZipFile(packed, "w", method) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name)
             mode = stat.S_IFLNK if name in links else stat.S_IFREG
             entry.external_attr = (mode | 0o644) << 16
-            archive.writestr(entry, content)
+            archive.writestr(entry, content, method)
     return packed.getvalue()
 
 
@@ -193,11 +193,24 @@ def test_a_hostile_archive_writes_nothing(get, server, tmp_path, name, reason):
     assert not (tmp_path.parent / "outside.txt").exists()
 
 
+def damage(method):
+    """An archive whose compressed data were overwritten."""
+    whole = bytearray(pack({"MontgomerySet/a": bytes(range(256)) * 8}, method=method))
+    at = whole.index(b"MontgomerySet/a") + len(b"MontgomerySet/a")
+    whole[at + 12 : at + 40] = b"\xff" * 28
+    return bytes(whole)
+
+
 def test_files_that_are_no_archive_of_the_set(get, server, tmp_path, original):
     for body, reason in (
         (b"<html>maintenance</html>", "File is not a zip file"),
         (pack({"other/a.txt": b"a"}), "it has no folder MontgomerySet"),
         (original.replace(b"normal", b"abnorm", 1), "Bad CRC-32"),
+        (damage(zipfile.ZIP_LZMA), ""),
+        (damage(zipfile.ZIP_BZIP2), "Invalid data stream"),
+        (pack({"MontgomerySet/" + 300 * "a": b"a"}), ".*too long"),
+        (pack({"MontgomerySet": b"a"}), "its MontgomerySet is no folder"),
+        (pack({"MontgomerySet/a": b"a", "MontgomerySet/a/b": b"b"}), ".*"),
     ):
         server.body = body
         with pytest.raises(InputError, match=f"can't be used, for {reason}"):

@@ -1,5 +1,7 @@
 """Pictures become masks, overlays, cut-outs and a table; a bad one ends nothing, and nothing is redone."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -247,6 +249,22 @@ def test_names_of_what_is_made(model, tmp_path):
     assert (
         list_outputs([model], pictures[0], Wishes(tmp_path))["overlay"] == tmp_path / "overlays/deep/y.v2.png"
     )
+
+
+def test_what_lies_beside_the_pictures(model, ward, tmp_path, monkeypatch):
+    place = tmp_path / "ward"  # with images/ and masks/
+    (place / "images/phantom-0000_mask.png").write_bytes((place / "masks/phantom-0000.png").read_bytes())
+    for out in (place / "out[1]", tmp_path / "elsewhere"):
+        for _ in range(2):  # the second time with what the first has made
+            found = find_pictures([place], out)
+            assert len(found.pictures) == 11
+            assert [note.partition(":")[0] for note in found.notes] == [
+                f"10 of the pictures in {place} are in a sub-folder of masks and left out",
+                "masks are predicted as if they were X-rays",
+            ]
+            predict_pictures([model], found.pictures[:1], Wishes(out), silent)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_pictures([Path("ward")], Path("masks")).pictures) == 11  # a name that a sub-folder has
 
 
 def test_places_without_pictures(tmp_path):

@@ -1,5 +1,7 @@
 """Masks of DICOM pictures: equal to those of the same picture as PNG, and as DICOM SEG that lies on it."""
 
+import warnings
+
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -86,13 +88,42 @@ def test_a_segmentation_lies_on_its_picture(model, other, phantom, tmp_path, mon
     assert not path.exists()
 
 
+def test_a_mirrored_picture_has_its_sides_exchanged(other, phantom, tmp_path, monkeypatch):
+    drawn = np.zeros((64, 64), np.float32)
+    drawn[10:50, 8:17] = drawn[10:50, 50:53] = 1
+    monkeypatch.setattr(type(other), "predict_all", lambda self, images: [drawn] * len(images))
+    make_dicom(tmp_path / "ward/a.dcm", phantom, PatientOrientation=["R", "F"], PixelSpacing=[0, 0])
+    predict(other, tmp_path / "ward", tmp_path / "out", dicom_seg=True)
+    row = read_table(tmp_path / "out").iloc[0]
+    assert (row["right_px"], row["left_px"], row["lungs_cm2"]) == (120, 360, "")
+    assert "is mirrored by its tag PatientOrientation" in row["warnings"]
+    assert "has a pixel spacing that can't be true" in row["warnings"]
+    right = pydicom.dcmread(tmp_path / "out/segmentations/a.dcm").pixel_array[0]
+    np.testing.assert_array_equal(right > 0, (drawn > 0) & (np.arange(64) >= 32))
+
+
+def test_tags_that_were_removed_or_are_odd(other, phantom, tmp_path, capfd):
+    removed = dict.fromkeys(("PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "AccessionNumber"))
+    make_dicom(tmp_path / "ward/a.dcm", phantom, **removed)
+    make_dicom(tmp_path / "ward/b.dcm", phantom, PatientName="Richard Roe", StudyDate="long ago")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        predict(other, tmp_path / "ward", tmp_path / "out", dicom_seg=True)
+    assert {path.name for path in (tmp_path / "out/segmentations").iterdir()} == {"a.dcm", "b.dcm"}
+    assert "Roe" not in "".join([*capfd.readouterr(), *(str(one.message) for one in told)])
+    assert predict(other, tmp_path / "ward", tmp_path / "out", dicom_seg=True).done_before == 2
+
+
 def test_a_picture_that_gets_no_segmentation(other, phantom, tmp_path, monkeypatch):
     make_dicom(tmp_path / "ward/a.dcm", phantom, StudyInstanceUID=None, BodyPartExamined="KNEE")
     out = tmp_path / "out"
     predict(other, tmp_path / "ward", out, dicom_seg=True)
-    warnings = read_table(out).iloc[0]["warnings"]
-    assert "a picture of the knee by its tag" in warnings
-    assert "no DICOM SEG, for the picture lacks StudyInstanceUID" in warnings
+    said = read_table(out).iloc[0]["warnings"]
+    assert "is of the knee by its tag" in said
+    assert "no DICOM SEG, for the picture lacks StudyInstanceUID" in said
+    assert predict(other, tmp_path / "ward", out, dicom_seg=True).done_before == 1
+    assert predict(other, tmp_path / "ward", out).done_before == 0  # the row must not speak of it any more
+    assert "DICOM SEG" not in read_table(out).iloc[0]["warnings"]
     empty = np.zeros((64, 64), np.float32)
     monkeypatch.setattr(type(other), "predict_all", lambda self, images: [empty] * len(images))
     make_dicom(tmp_path / "ward/a.dcm", phantom)

@@ -13,7 +13,7 @@ import numpy as np
 from lungseg.data.audit.compare import KINDS, Pair, compare_samples
 from lungseg.data.audit.pictures import Progress
 from lungseg.data.audit.sizes import SizePair, describe_sizes, measure_mismatch
-from lungseg.data.audit.unlike import find_unlike, reduce_picture
+from lungseg.data.audit.unlike import describe_picture, find_unlike
 from lungseg.data.files.images import SizeMismatch
 from lungseg.data.sample import Dataset, Sample, explain_unsafe_id, is_safe_id
 from lungseg.system.errors import InputError
@@ -70,9 +70,9 @@ class CheckReport:
         sentences = []
         names = self.images_without_mask
         if names and not (self.count and self._lacks_half):
-            sentences.append(f"{len(names)} images have no mask and are left out: {_some(names)}")
+            sentences.append(f"images without a mask, left out: {len(names)} ({_some(names)})")
         if names := self.masks_without_image:
-            sentences.append(f"{len(names)} masks have no image and are left out: {_some(names)}")
+            sentences.append(f"masks without an image, left out: {len(names)} ({_some(names)})")
         for kind in KINDS:
             if names := _format_pairs([pair for pair in self.duplicates if pair.kind == kind]):
                 sentences.append(
@@ -166,22 +166,22 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> CheckRe
         unreadable=[explain_unsafe_id(sample.id) for sample in samples if not is_safe_id(sample.id)],
     )
     sound: list[Sample] = []
-    small: dict[str, np.ndarray] = {}
+    described: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(2) as pool:
         findings = zip(samples, pool.map(_read, samples), strict=True)
         for done, (sample, finding) in enumerate(findings, start=1):
             _enter(report, sample, finding)
             if not finding.error:
                 sound.append(sample)
-            if finding.small is not None:
-                small[sample.id] = finding.small
+            if finding.description is not None:
+                described[sample.id] = finding.description
             if progress:
                 progress(done, len(samples), sample.id)
     found = compare_samples({"": sound}, progress, pictures=dataset.real)
     report.duplicates = [pair for pair in found.pairs if pair.kind != "same patient"]
     report.lookalikes = found.lookalikes
     report.uncompared = [name for _, name in found.uncompared]
-    names, unlike = list(small), find_unlike(list(small.values()))
+    names, unlike = list(described), find_unlike(list(described.values()))
     report.inverted = [names[index] for index in unlike.inverted]
     report.turned = [(names[index], degrees) for index, degrees in unlike.turned.items()]
     report.foreign = [names[index] for index in unlike.foreign]
@@ -194,7 +194,7 @@ class _Finding:
 
     size: tuple[int, int] | None = None
     blank: bool = False
-    small: np.ndarray | None = None  # of `reduce_picture`, of readable images that are not blank
+    description: np.ndarray | None = None  # of `describe_picture`, of readable images that are not blank
     lung_share: float | None = None
     caution: str | None = None
     mismatch: SizePair | None = None
@@ -202,23 +202,23 @@ class _Finding:
 
 
 def _read(sample: Sample) -> _Finding:
-    size, blank, small = None, False, None
+    size, blank, description = None, False, None
     try:
         image = sample.image()
         size, blank = image.shape, bool(image.min() == image.max())
-        small = None if blank else reduce_picture(image)
+        description = None if blank else describe_picture(image)
         mask = sample.mask()
         if mask.shape != size:
             raise SizeMismatch(
                 f"the mask of {sample.id} has {mask.shape[0]} x {mask.shape[1]} pixels but its image "
                 f"{size[0]} x {size[1]}: give a mask of the image's size"
             )
-        return _Finding(size, blank, small, float(np.mean(mask)), sample.caution)
+        return _Finding(size, blank, description, float(np.mean(mask)), sample.caution)
     except SizeMismatch as error:
         mismatch = measure_mismatch(sample, size, str(error)) if size else None
-        return _Finding(size, blank, small, mismatch=mismatch, error=error)
+        return _Finding(size, blank, description, mismatch=mismatch, error=error)
     except InputError as error:
-        return _Finding(size, blank, small, error=error)
+        return _Finding(size, blank, description, error=error)
 
 
 def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:

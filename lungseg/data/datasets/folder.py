@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from lungseg.data.datasets.image_table import ImageTable, read_image_table
 from lungseg.data.datasets.layout import name_layout
-from lungseg.data.files.dicom import is_dicom, read_header, read_spacing
+from lungseg.data.files.dicom import find_spacing, is_dicom, read_header
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.files.label_maps import require_labels
 from lungseg.data.files.mask_sizes import require_sizes
@@ -144,7 +144,7 @@ class FolderDataset(Dataset):
             self._table.require_own_rows((image, name) for name, image, _ in found.pairs)
         if self.settings.lung_labels:
             require_labels(self.settings.lung_labels, [mask for *_, own in found.pairs for mask in own])
-        samples = [self._sample(*pair) for pair in found.pairs]
+        samples = self._list_samples(found)
         notes = [self._describe_unread(folder, listed[folder], every) for folder in dict.fromkeys(every)]
         notes.append(_note_misnamed(image_folder, set(candidates) - set(images), candidates, image_suffix))
         for folder, group in zip(mask_folders, groups, strict=True):
@@ -160,6 +160,29 @@ class FolderDataset(Dataset):
             found.ambiguous,
             [note for note in notes if note],
         )
+
+    def _list_samples(self, found: Matches) -> list[FileSample]:
+        """A sample of each pair. DICOM images that can't be used are added to what is ambiguous."""
+        samples = []
+        for name, image, masks in found.pairs:
+            facts = ("", None)
+            if is_dicom(image):
+                try:
+                    facts = self._read_facts(image)
+                except InputError as error:
+                    found.ambiguous.append(str(error))
+                    continue
+            samples.append(self._sample(name, image, masks, *facts))
+        return samples
+
+    def _read_facts(self, image: Path) -> tuple[str, tuple[float, float] | None]:
+        """The patient and the spacing by a DICOM file, unless the spec or its table say the spacing."""
+        header = read_header(image)
+        said = self.settings.spacing_mm is not None or (
+            self._table is not None and "spacing_mm" in self._table.columns
+        )
+        patient = name_patient(header.patient_id) if header.patient_id else ""
+        return patient, None if said else find_spacing(header, image)
 
     def _list(self, folder: Path, every: list[Path]) -> list[Path]:
         """The image files of a folder, without those of the dataset's other folders that lie in it."""
@@ -186,6 +209,8 @@ class FolderDataset(Dataset):
                 f"all {count} images are of one patient, by what names them: check it, or set patient_pattern"
             )
         alone = len(patients) == count
+        if all(is_dicom(sample.image_path) and sample.patient != sample.id for sample in samples):
+            return None
         if not alone or count < 2 or self._table_names_patients:
             return None
         remedy = "check" if self.settings.patient_pattern else "set"
@@ -205,7 +230,14 @@ class FolderDataset(Dataset):
             table.require_no_other(self.settings.model_fields_set, column, key)
         return table
 
-    def _sample(self, name: str, image: Path, masks: tuple[Path, ...]) -> FileSample:
+    def _sample(
+        self,
+        name: str,
+        image: Path,
+        masks: tuple[Path, ...],
+        known_patient: str,
+        known_spacing: tuple[float, float] | None,
+    ) -> FileSample:
         settings = self.settings
         spacing = (
             (settings.spacing_mm,) * 2 if isinstance(settings.spacing_mm, float) else settings.spacing_mm
@@ -215,16 +247,14 @@ class FolderDataset(Dataset):
         if self._table:
             row = dict(self._table.find_row(image, name))
             spacing = self._table.parse_spacing(row) if "spacing_mm" in row else spacing
-        if spacing is None and is_dicom(image):
-            spacing = read_spacing(image)
         return FileSample(
             id=name.replace("/", "_"),
             source=row.get("source") or self._find_source(name),
-            patient=row.get("patient") or self._find_patient(name, image),
+            patient=row.get("patient") or self._find_patient(name, known_patient),
             label=row.get("label", ""),
             image_path=image,
             mask_paths=masks,
-            spacing=spacing,
+            spacing=spacing or known_spacing,
             lung_labels=tuple(settings.lung_labels or ()),
             resize_masks=settings.resize_masks,
         )
@@ -252,12 +282,11 @@ class FolderDataset(Dataset):
             path = self.data_root / path
         return path.resolve()
 
-    def _find_patient(self, name: str, image: Path) -> str:
+    def _find_patient(self, name: str, known: str) -> str:
         pattern = self.settings.patient_pattern
         if pattern is not None:
             return _search("patient_pattern", pattern, "patient", name)
-        known = read_header(image).patient_id if is_dicom(image) else ""
-        return name_patient(known) if known else name
+        return known or name
 
     def _find_source(self, name: str) -> str:
         pattern = self.settings.source_pattern

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from lungseg.data.files.dicom import explain_encryption, read_header, read_tags
+from lungseg.data.files.dicom import DicomHeader, explain_missing_pixels, make_header, read_tags, say_damaged
 from lungseg.data.files.grey import apply_window, signed_to_unit, to_unit
 from lungseg.data.files.raster import is_colourful
 from lungseg.system.errors import InputError
@@ -36,28 +36,28 @@ def read_dicom(path: Path) -> tuple[np.ndarray, bool]:
         InputError: as `read_header`; the file is truncated, encrypted or compressed in a way that isn't read;
             a window has no width or shows nothing.
     """
-    size = read_header(path).size
     dataset = read_tags(path, with_pixels=True)
+    header = make_header(dataset, path)
     values = _decode(dataset, path)
-    if values.shape[:2] != size or values.ndim > 3:
+    if values.shape[:2] != header.size or values.ndim > 3:
         raise InputError(f"{path} has pixels of another size than its tags say: export it again")
-    photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     if values.ndim == 3 and values.dtype == np.uint8 and values.shape[2] == 3:
         picture = Image.fromarray(values)
         return np.asarray(picture.convert("L"), np.float32) / 255, is_colourful(picture)
-    if values.ndim == 3 or photometric not in _GREY:
+    if values.ndim == 3 or header.photometric not in _GREY:
         raise InputError(f"{path} is a picture in colours that aren't read: export it as grey (MONOCHROME2)")
+    padded = _find_padding(values, header)
+    if padded.any() and not padded.all():  # else it would widen the range of what is shown
+        values = np.where(padded, values[~padded].min(), values)
     try:
-        image = _show(values, dataset, path)
+        image = _show(values, dataset, header, path)
     except (InputError, MemoryError):
         raise
-    except Exception:  # of a table or number that can't be read; its text may hold a person's name
-        raise InputError(
-            f"{path} has a window or look-up table that can't be read: correct or remove it"
-        ) from None
-    if photometric == "MONOCHROME1":
+    except Exception:  # of a table that can't be read; its text may hold a person's name
+        raise InputError(f"{path} has a look-up table that can't be read: correct or remove it") from None
+    if header.photometric == "MONOCHROME1":
         image = 1 - image
-    image[_find_padding(values, dataset)] = 0
+    image[padded] = 0
     return image, False
 
 
@@ -66,11 +66,11 @@ def _decode(dataset: FileDataset, path: Path) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     if "PixelData" not in dataset:
-        raise explain_encryption(dataset, path)
+        raise explain_missing_pixels(dataset, path)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
         missing = not get_decoder(syntax).is_available
-    except (NotImplementedError, ValueError, TypeError):
+    except Exception:  # it raises a few types for what it doesn't know
         shown = getattr(syntax, "name", None) or "no transfer syntax"
         raise InputError(f"{path} is stored as {shown}, which isn't read: export it uncompressed") from None
     if missing:
@@ -83,7 +83,7 @@ def _decode(dataset: FileDataset, path: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception:  # decoders raise a dozen types
-        raise InputError(f"{path} is a truncated or damaged DICOM file: copy it again or remove it") from None
+        raise say_damaged(path) from None
 
 
 def _name_codec(syntax: str) -> str:
@@ -91,49 +91,34 @@ def _name_codec(syntax: str) -> str:
     return "pylibjpeg-openjpeg" if syntax.startswith((_JPEG_2000, _HIGH_THROUGHPUT)) else "pylibjpeg-libjpeg"
 
 
-def _show(values: np.ndarray, dataset: FileDataset, path: Path) -> np.ndarray:
+def _show(values: np.ndarray, dataset: FileDataset, header: DicomHeader, path: Path) -> np.ndarray:
     """Stored values as the file says they are shown: float32 in [0, 1]; high values are light."""
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     if dataset.get("VOILUTSequence"):
         shown = apply_voi(apply_modality_lut(values, dataset), dataset)
         return to_unit(shown, _count_bits(dataset.VOILUTSequence[0]))
-    if (window := _read_window(dataset, path)) is not None:
-        shown = apply_window(apply_modality_lut(values, dataset), *window)
-        if shown.min() == shown.max() and values.min() != values.max():
-            raise InputError(
-                f"{path} has a window ({window[0]:g}, {window[1]:g}) that shows nothing of it: correct the "
-                "tags WindowCenter and WindowWidth, or remove them"
-            )
-        return shown
+    if header.window is not None:
+        return _show_window(values, apply_modality_lut(values, dataset), header, path)
     if dataset.get("ModalityLUTSequence"):
         return to_unit(apply_modality_lut(values, dataset), _count_bits(dataset.ModalityLUTSequence[0]))
     # A rescaling keeps the order of the values, unless it turns them over.
-    bits = int(dataset.BitsStored)
-    image = signed_to_unit(values) if values.dtype.kind == "i" else to_unit(values, bits)
-    return 1 - image if float(dataset.get("RescaleSlope") or 1) < 0 else image
+    image = signed_to_unit(values) if values.dtype.kind == "i" else to_unit(values, header.bits)
+    return 1 - image if header.slope < 0 else image
 
 
-def _read_window(dataset: FileDataset, path: Path) -> tuple[float, float, str] | None:
-    """The first window: centre, width and function; None if the file has none."""
-    centre, width = (_take_first(dataset.get(tag)) for tag in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if not width >= (1 if function == "LINEAR" else np.finfo(float).tiny):
+def _show_window(stored: np.ndarray, rescaled: np.ndarray, header: DicomHeader, path: Path) -> np.ndarray:
+    """The first window on rescaled values. Raises InputError if it has no width or shows nothing."""
+    centre, width = header.window
+    least = 1 if header.function == "LINEAR" else np.finfo(float).tiny
+    sound = least <= width < np.inf and abs(centre) < np.inf
+    shown = apply_window(rescaled, centre, width, header.function) if sound else np.zeros(1)
+    if shown.min() == shown.max() and not (sound and stored.min() == stored.max()):
         raise InputError(
-            f"{path} has a window of width {width:g}, which shows nothing: correct the tag WindowWidth, or "
-            "remove it"
+            f"{path} has a window of width {width:g} around {centre:g}, which shows nothing: correct the "
+            "tags WindowCenter and WindowWidth, or remove them"
         )
-    return centre, width, function
-
-
-def _take_first(value: Any) -> float | None:
-    """The first number of a tag with one or several."""
-    if value is None or value == "":
-        return None
-    several = not isinstance(value, str | int | float)
-    return float(value[0]) if several and len(value) else None if several else float(value)
+    return shown
 
 
 def _count_bits(table: Any) -> int:
@@ -141,11 +126,9 @@ def _count_bits(table: Any) -> int:
     return int(table.LUTDescriptor[2])
 
 
-def _find_padding(values: np.ndarray, dataset: FileDataset) -> np.ndarray:
+def _find_padding(values: np.ndarray, header: DicomHeader) -> np.ndarray:
     """Where a picture was filled up: bool, H x W."""
-    padding = dataset.get("PixelPaddingValue")
-    if not isinstance(padding, int):
+    if header.padding is None:
         return np.zeros(values.shape, bool)
-    other = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((padding, other if isinstance(other, int) else padding))
+    low, high = header.padding
     return (values >= low) & (values <= high)

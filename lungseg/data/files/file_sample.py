@@ -59,14 +59,10 @@ class FileSample(Sample):
 
     @property
     def caution(self) -> str | None:
-        """Say that the image is turned (EXIF) and a mask isn't, where both would fit, or is of no chest."""
+        """Say that the image is turned (EXIF) and a mask isn't, where both would fit, or what DICOM says."""
         if is_dicom(self.image_path):
-            part = read_header(self.image_path).body_part
-            return (
-                f"is of the {part.lower()} by its tag BodyPartExamined: look whether it shows lungs"
-                if part
-                else None
-            )
+            found = "; ".join(read_header(self.image_path).cautions)
+            return f"{found}: look at it" if found else None
         if is_film(self.image_path):
             return None
         turned = read_orientation(self.image_path)

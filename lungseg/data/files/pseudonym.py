@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ def name_patient(identifier: str) -> str:
     The salt is a secret of this user, made at the first call. With another salt the names are others. Raises
     InputError if it can't be stored.
     """
-    digest = hmac.new(_read_salt(find_salt()), identifier.strip().encode(), hashlib.sha256)
+    known = unicodedata.normalize("NFC", identifier.strip())
+    digest = hmac.new(_read_salt(find_salt()), known.encode(errors="replace"), hashlib.sha256)
     return f"patient-{digest.hexdigest()[:12]}"
 
 

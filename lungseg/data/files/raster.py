@@ -179,7 +179,7 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
     start = file.read(132)
     if not start:
         raise InputError(f"{path} is empty (0 bytes): copy it again or remove it")
-    known = next((entry for magic, entry in _FORMATS.items() if start.startswith(magic)), None)
+    known = _find_format(start)
     if known is None and start[128:] == b"DICM":
         raise InputError(f"{path} is a DICOM file, and masks are PNG, JPEG, TIFF, BMP or GIF: convert it")
     if known is None:
@@ -192,6 +192,15 @@ def _header(path: Path, file: BinaryIO) -> ImageFile:
         raise InputError(
             f"{path} is no readable {name} image ({error}): convert it or copy it again"
         ) from error
+
+
+def has_known_start(start: bytes) -> bool:
+    """Return whether a file with these first bytes is PNG, JPEG, TIFF, BMP or GIF."""
+    return _find_format(start) is not None
+
+
+def _find_format(start: bytes) -> tuple[str, type[ImageFile]] | None:
+    return next((entry for magic, entry in _FORMATS.items() if start.startswith(magic)), None)
 
 
 def _require_whole(image: ImageFile, file: BinaryIO) -> None:

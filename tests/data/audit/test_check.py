@@ -29,7 +29,7 @@ def test_a_sound_set(tmp_path, make_cxr704):
     report = check_dataset(dataset, lambda done, total, text: seen.append((done, total, text)))
     assert report.ok
     assert report.problems == []
-    assert report.notes[0] == "1 images have no mask and are left out: CHNCXR_0025_0.png"
+    assert report.notes[0] == "images without a mask, left out: 1 (CHNCXR_0025_0.png)"
     assert (report.count, report.patients) == (5, 5)
     assert report.sources == {"shenzhen": 3, "montgomery": 2}
     assert report.labels == {"normal": 3, "tuberculosis": 2}
@@ -119,7 +119,7 @@ def test_two_masks_for_one_image_are_a_problem_and_an_orphan_is_a_note(tmp_path,
     report = check(tmp_path)
     assert len(report.problems) == 1
     assert "are both masks of MCUCXR_0001_0.png" in report.problems[0]
-    assert report.notes[1] == "1 masks have no image and are left out: MCUCXR_0002_1.png"
+    assert report.notes[1] == "masks without an image, left out: 1 (MCUCXR_0002_1.png)"
     assert report.count == 3
 
 

@@ -21,7 +21,7 @@ def test_the_original_layout_is_read(tmp_path, monkeypatch, folder):
     image, mask = phantom(1)
     np.testing.assert_array_equal(second.image(), image / np.float32(255))
     np.testing.assert_array_equal(second.mask(), mask > 0)
-    assert loaded.notes == ("shenzhen: 1 images have no mask and are left out",)
+    assert loaded.notes == ("shenzhen: images without a mask, left out: 1",)
 
 
 def test_masks_a_folder_deeper(tmp_path):

@@ -1,16 +1,17 @@
 """DICOM files are shown as they say, and what is no frontal radiograph is refused by its tags."""
 
 import sys
+import unicodedata
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.pixels import apply_windowing
-from pydicom.uid import MPEG4HP41, JPEG2000Lossless, JPEGLosslessSV1
+from pydicom.uid import MPEG4HP41, CTImageStorage, JPEG2000Lossless, JPEGLosslessSV1
 
-from lungseg.data.files import dicom, pseudonym
-from lungseg.data.files.dicom import is_dicom, read_header, read_spacing
+from lungseg.data.files import pseudonym
+from lungseg.data.files.dicom import find_spacing, is_dicom, read_header
 from lungseg.data.files.grey import apply_window
 from lungseg.data.files.images import read_image, read_image_and_colour, read_image_size, read_mask
 from lungseg.data.loading import find_dataset
@@ -63,6 +64,13 @@ def show(tmp_path, values, bits=12, **tags):
 )  # fmt: skip
 def test_values_are_shown_as_the_file_says(tmp_path, values, tags, shown):
     np.testing.assert_allclose(show(tmp_path, np.array(values, "<u2"), **tags), shown, atol=1e-4)
+
+
+def test_padding_does_not_widen_the_range(tmp_path):
+    shown = show(tmp_path, np.array([65535, 2048, 4095], "<u2"), 16, PixelPaddingValue=65535)
+    np.testing.assert_allclose(shown, [0, 2048 / 4095, 1], atol=1e-6)
+    shown = show(tmp_path, np.array([-32768, 0, 4000], "<i2"), 16, PixelPaddingValue=-32768)
+    np.testing.assert_allclose(shown, [0, 0, 4000 / 4095], atol=1e-6)
 
 
 def test_signed_values_without_a_window(tmp_path):
@@ -125,8 +133,14 @@ REFUSED = {
     "is encrypted and shows no picture": {"PixelData": None, "EncryptedAttributesSequence": make_code("x")},
     "holds no pixels, as if it were truncated": {"PixelData": None},
     "window of width 0": {"WindowCenter": 100, "WindowWidth": 0},
-    "shows nothing of it": {"WindowCenter": 100000, "WindowWidth": 10},
-    "window or look-up table that can't be read": {"WindowCenter": [], "VOILUTSequence": make_code("x")},
+    "shows nothing: correct": {"WindowCenter": 100000, "WindowWidth": 10},
+    "window of width inf": {"WindowCenter": 100, "WindowWidth": "inf"},
+    "around nan": {"WindowCenter": "nan", "WindowWidth": 100},
+    "look-up table that can't be read": {"WindowCenter": [], "VOILUTSequence": make_code("x")},
+    "CT slice by its tags": {"Modality": "OT", "SOPClassUID": CTImageStorage},
+    "lateral view by its": {"ViewPosition": "LLAT"},
+    "12 bits up to bit 15": {"BitsStored": 12, "HighBit": 15, "BitsAllocated": 16, "PixelData": bytes(8192)},
+    "lacks the tag BitsStored": {"BitsStored": None},
     "in colours that aren't read": {"PhotometricInterpretation": "PALETTE COLOR"},
     "pixels, too small for an X-ray": {"Rows": 4, "Columns": 4},
     "megapixels that are read": {"Rows": 60000, "Columns": 60000},
@@ -233,7 +247,8 @@ def test_a_list_of_files_is_no_picture(tmp_path):
     ],
 )
 def test_pixel_spacing(tmp_path, tags, spacing):
-    found = read_spacing(make_dicom(tmp_path / "a.dcm", GREYS, **tags))
+    path = make_dicom(tmp_path / "a.dcm", GREYS, **tags)
+    found = find_spacing(read_header(path), path)
     assert found == (spacing if spacing is None else pytest.approx(spacing))
 
 
@@ -241,7 +256,7 @@ def test_pixel_spacing(tmp_path, tags, spacing):
 def test_a_spacing_that_cannot_be_true(tmp_path, spacing):
     path = make_dicom(tmp_path / "a.dcm", GREYS, PixelSpacing=spacing)
     with pytest.raises(InputError, match=r"a\.dcm has a PixelSpacing of .* give spacing_mm"):
-        read_spacing(path)
+        find_spacing(read_header(path), path)
 
 
 def test_what_is_dicom(tmp_path):
@@ -251,6 +266,56 @@ def test_what_is_dicom(tmp_path):
     (tmp_path / "notes").write_text("no picture")
     assert not is_dicom(tmp_path / "a.png")
     assert not is_dicom(tmp_path / "notes")
+
+
+def test_a_png_that_is_called_dicom_is_read_as_png(tmp_path):
+    Image.new("L", (32, 32), 51).save(tmp_path / "a.png")
+    path = (tmp_path / "a.png").rename(tmp_path / "a.dcm")
+    assert read_image(path)[0, 0] == np.float32(0.2)
+
+
+@pytest.mark.parametrize(
+    ("tags", "mirrored", "caution"),
+    [
+        ({"PatientOrientation": ["L", "F"]}, False, ""),
+        ({"PatientOrientation": ["R", "F"]}, True, "is mirrored by"),
+        ({"PatientOrientation": ["F", "L"]}, False, "is turned by"),
+        ({"ViewPosition": "RAO"}, False, "is an oblique view"),
+        ({"BodyPartExamined": "Hand"}, False, "is of the hand"),
+        ({"BodyPartExamined": "CHEST"}, False, ""),
+    ],
+)
+def test_what_to_look_at(tmp_path, tags, mirrored, caution):
+    header = read_header(make_dicom(tmp_path / "a.dcm", GREYS, **tags))
+    assert header.mirrored == mirrored
+    assert " ".join(header.cautions).startswith(caution)
+    assert bool(header.cautions) == bool(caution)
+
+
+def test_tags_of_a_wrong_kind_end_in_one_sentence(tmp_path):
+    """Every tag in turn gets another type of value, and every byte of the tags another value."""
+    whole = make_dicom(tmp_path / "a.dcm", GREYS, WindowCenter=1, WindowWidth=5, BodyPartExamined="HAND",
+                       PixelPaddingValue=3, ViewCodeSequence=make_code("x")).read_bytes()  # fmt: skip
+    end = whole.index(b"\xe0\x7f\x10\x00")
+    broken = [whole[:at] + b"FD" + whole[at + 2 :] for at in range(132, end) if whole[at : at + 2].isupper()]
+    rng = np.random.default_rng(0)
+    for at in rng.integers(132, end, 150).tolist():
+        broken.append(whole[:at] + rng.bytes(1) + whole[at + 1 :])
+    path = tmp_path / "broken.dcm"
+    said = []
+    for data in broken:
+        path.write_bytes(data)
+        try:
+            assert np.isfinite(read_image(path)).all()
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert all("broken.dcm" in text and PATIENT not in text for text in said)
+
+
+def test_a_patients_name_is_one_in_both_unicode_forms():
+    names = {pseudonym.name_patient(unicodedata.normalize(form, " Müller 7")) for form in ("NFC", "NFD")}
+    assert len(names) == 1
 
 
 def test_a_patients_name_needs_the_salt(tmp_path, monkeypatch):
@@ -313,8 +378,13 @@ def test_a_folder_of_dicom_files(series):
 
 def test_keys_go_before_what_files_say(series):
     make_dicom(series / "images/a.dcm", GREYS, PixelSpacing=[0, 0])
-    with pytest.raises(InputError, match="PixelSpacing of 0 x 0 mm"):
-        open_series(series).samples()
+    make_dicom(series / "images/d.dcm", GREYS, Modality="CT")
+    inventory = open_series(series).inventory()
+    assert len(inventory.samples) == 2  # the others are named, and don't hide one another
+    assert ["PixelSpacing of 0 x 0 mm" in inventory.conflicts[0], "a CT slice" in inventory.conflicts[1]] == [
+        True, True,
+    ]  # fmt: skip
+    make_dicom(series / "images/d.dcm", GREYS)
     samples = open_series(series, spacing_mm=0.3, patient_pattern="^(.)").samples()
     assert {sample.spacing for sample in samples} == {(0.3, 0.3)}
     assert [sample.patient for sample in samples] == ["1", "I", "a", "d"]
@@ -328,4 +398,3 @@ def test_one_patient_in_all_files_is_noted(series):
     assert NAME not in note
     assert read_header(series / "images/a.dcm").patient_id == PATIENT
     assert PATIENT not in repr(read_header(series / "images/a.dcm"))
-    assert dicom.is_lateral(read_header(series / "images/a.dcm").dataset) is False
