@@ -235,8 +235,8 @@ class FolderDataset(Dataset):
         name: str,
         image: Path,
         masks: tuple[Path, ...],
-        known_patient: str,
-        known_spacing: tuple[float, float] | None,
+        known_patient: str = "",
+        known_spacing: tuple[float, float] | None = None,
     ) -> FileSample:
         settings = self.settings
         spacing = (
