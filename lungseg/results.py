@@ -1,6 +1,7 @@
 """The files of a results directory, and the columns of its tables; tables are written and read here.
 
-Another column is another FORMAT: results of the former one have to be made again.
+A column that changes its meaning is another FORMAT: results of the former one have to be made again. A new
+column is empty in results that were made before it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ TIMING_COLUMNS = [
     *("approach", "stage", "device", "precision", "layout", "compiled", "copies", "height", "width"),
     *("batch_size", "median_ms", "iqr_ms", "p90_ms", "images_per_s", "peak_memory_mib", "joules_per_image"),
     *("gflops", "peak_gflops_per_s", "peak_share", "compile_s", "repeats"),
+    *("tuned", "graph", "folded", "deterministic", "device_images_per_s", "reserved_memory_mib"),
+    *("process_memory_mib", "host_memory_mib", "host_joules_per_image", "sm_clock_mhz", "power_w"),
+    *("temperature_c", "throttle", "void_rounds"),
 ]
 # Ratios of two approaches' times, each taken within a round, so that a drift of the machine cancels.
 PAIR_COLUMNS = [
@@ -46,7 +50,8 @@ CALIBRATION_COLUMNS = [
 ]
 TRAINING_COLUMNS = [
     *("approach", "fold", "seed", "seconds", "unit", "items", "items_per_s", "parameters", "best_step"),
-    *("peak_memory_mib", "wait_share"),
+    *("peak_memory_mib", "wait_share", "reserved_memory_mib", "process_memory_mib", "host_memory_mib"),
+    *("busy_share", "accumulation_steps"),
 ]
 # Which columns a fitted approach uses most, if it can tell; a column without any gain has a row too.
 IMPORTANCE_COLUMNS = ["approach", "fold", "seed", "stage", "column", "share"]
@@ -72,8 +77,9 @@ FILES = (
     *("datapackage.json", *(f"{table}.csv" for table in TABLES)),
 )
 TEXT_COLUMNS = {
-    "approach", "column", "dataset", "device", "distance_unit", "image_id", "kind", "layout",
-    "metric", "other", "patient", "source", "stage", "train_set", "unit",
+    "approach", "column", "dataset", "deterministic", "device", "distance_unit", "folded", "graph",
+    "image_id", "kind", "layout", "metric", "other", "patient", "source", "stage", "throttle",
+    "train_set", "unit",
 }  # fmt: skip
 
 
@@ -128,7 +134,10 @@ def write_table(path: Path, table: str, rows: list[dict[str, Any]] | pd.DataFram
 
 
 def read_table(directory: Path, table: str) -> pd.DataFrame:
-    """Read the CSV file of a key of `TABLES` from a results directory; an empty table if it is missing."""
+    """Read the CSV file of a key of `TABLES` from a results directory; an empty table if it is missing.
+
+    Columns that an older version did not write are added, without values.
+    """
     path = directory / f"{table}.csv"
     if not path.exists():
         return pd.DataFrame(columns=TABLES[table])
@@ -138,4 +147,5 @@ def read_table(directory: Path, table: str) -> pd.DataFrame:
     header = pd.read_csv(path, nrows=0).columns
     numbers = {name: [""] for name in header if name not in text}
     types = {name: str for name in header if name in text}
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=numbers)
+    frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=numbers)
+    return frame.reindex(columns=list(dict.fromkeys([*TABLES[table], *frame.columns])))

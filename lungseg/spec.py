@@ -104,6 +104,10 @@ class VariantSpec(Settings):
     """Use the memory layout NHWC."""
     compiled: bool | None = None
     """Use `torch.compile`."""
+    tuned: bool | None = None
+    """False runs networks as they are: no batch norm is folded, no CUDA graph is replayed."""
+    deterministic: bool | None = None
+    """False lets torch choose any algorithm, its default. Scores are made with deterministic ones."""
     approaches: tuple[Name, ...] | None = None
     """Names of the rows to time. Without it all rows are timed."""
 
@@ -131,12 +135,14 @@ class TimingSpec(Settings):
     throughput_repeats: Repeats = 30
     """Timed calls of each larger batch size. Each round has at least ten."""
     warmup: Annotated[int, Field(ge=1, le=10_000)] = 3
-    """Untimed calls at the start of each round."""
+    """Untimed calls at the start of each round. A GPU is warmed up until its clock is steady before them."""
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     """The approaches take turns, A B, then B A. The calls are divided over so many rounds."""
     twice: bool = True
     """Time each approach in two processes at batch size 1. The A/A rows show the noise. All processes are in
     memory at once, each with 0.6 to 1 GiB on a CPU."""
+    cpu_latency: bool = True
+    """On a GPU, time one image on the CPU too, at the end. False leaves it out."""
     variants: tuple[VariantSpec, ...] = ()
     """Further runtimes to time in."""
 

@@ -13,6 +13,7 @@ from lungseg.spec import RuntimeSpec
 from lungseg.system.errors import shorten_paths
 from lungseg.system.files import write_atomically
 from lungseg.system.machine import count_usable_cores, describe_cpu, list_versions
+from lungseg.system.nvml import describe_gpu, format_gpu
 from lungseg.system.runtime import Runtime
 from lungseg.system.usable_runtime import resolve_runtime
 
@@ -52,7 +53,9 @@ def _make_page(title: str, table: pd.DataFrame, notes: list[str]) -> str:
     rows = [[_format_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
     markdown = Table([str(name) for name in table.columns], rows, text=text).to_markdown()
     used = ", ".join(f"{name} {number}" for name, number in list_versions().items())
-    lines = [*notes, f"Measured on {describe_cpu()}, with {used}."]
+    gpu = describe_gpu()
+    beside = f" and {gpu['name']} ({format_gpu(gpu)})" if gpu else ""
+    lines = [*notes, f"Measured on {describe_cpu()}{beside}, with {used}."]
     items = format_bullets([shorten_paths(line) for line in lines])
     return f"# {escape_markdown(shorten_paths(title))}\n\n{markdown}\n{items}"
 
@@ -84,7 +87,8 @@ def make_parser(description: str, out: str) -> argparse.ArgumentParser:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options --device and --threads, which `resolve_runtimes` takes."""
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: both")
+    devices = ["auto", "cpu", "cuda"]
+    parser.add_argument("--device", choices=devices, default="auto", help="auto: a GPU, else the CPU")
     parser.add_argument("--threads", type=int, default=count_usable_cores())
 
 
@@ -92,13 +96,13 @@ def resolve_runtimes(device: str, threads: int) -> tuple[list[Runtime], list[dic
     """Return the runtimes to measure, and a table row for a GPU that is missing.
 
     Args:
-        device: "cpu", "cuda", or "auto" for the CPU and, if there is one, the GPU.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one, else the CPU.
         threads: of the CPU.
 
     Raises:
         InputError: "cuda" is asked for and there is none.
     """
-    devices, missing = ["cpu", "cuda"] if device == "auto" else [device], []
+    missing = []
     if device == "auto" and not torch.cuda.is_available():
-        devices, missing = ["cpu"], [{"device": "cuda", "why empty": NO_CUDA}]
-    return [resolve_runtime(RuntimeSpec(threads=threads), one) for one in devices], missing
+        missing = [{"device": "cuda", "why empty": NO_CUDA}]
+    return [resolve_runtime(RuntimeSpec(threads=threads), device)], missing

@@ -46,7 +46,7 @@ def list_hints(plan: Plan) -> list[str]:
     """List what a user may want to change before hours are spent, a sentence each."""
     hints = []
     for entry in plan.entries:
-        if entry.is_network and not entry.skipped:
+        if hasattr(entry.approach_class, "hints") and not entry.skipped:
             with name_errors(f"approach {entry.name!r}"):
                 own = entry.approach_class.hints(entry.settings, plan.runtime)
             hints += [f"{entry.name}: {hint}" for hint in own]

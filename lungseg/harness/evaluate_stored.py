@@ -33,6 +33,7 @@ from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME, make_folder, write_atomically
 from lungseg.system.hashing import hash_code, hash_value
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
+from lungseg.system.nvml import describe_gpu
 from lungseg.system.plugins import load_class
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime, keep_process_state
@@ -200,6 +201,7 @@ def _make_record(
         "evaluated_from": {key: run[key] for key in ("name", "git", "finished")},
         "versions": list_versions(),
         "devices": {"cpu": describe_cpu(), "cuda": find_gpu_name()},
+        "gpu": describe_gpu(),
         "device": runtime.device.type,
         "precision": runtime.precision,
         "threads": runtime.threads,

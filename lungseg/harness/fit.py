@@ -69,6 +69,7 @@ def fit_trial(trial: Trial, directory: Path, progress: Progress) -> None:
         "trial": trial.label,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(row["seconds"], 1),
+        "accumulation_steps": row["accumulation_steps"],
         "model": describe_files(trial.model(directory)),
         "tables": describe_files(folder, TABLES_OF_FIT),
     }
@@ -143,7 +144,7 @@ def _fit(
     with PeakMemory(trial.entry.runtime.device) as peak:
         report = approach.fit(trial.fold.train, trial.fold.validation, context)
     seconds = time.perf_counter() - start + report.seconds_before
-    measured = {"seconds": seconds, "items_per_s": report.items / seconds, "peak_memory_mib": peak.mib}
+    measured = {"seconds": seconds, "items_per_s": report.items / seconds, **peak.list_cells()}
     return {**trial.row, **measured, **asdict(report)}, history
 
 

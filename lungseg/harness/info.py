@@ -21,6 +21,7 @@ from lungseg.learning.weights import find_weights
 from lungseg.spec import RuntimeSpec, Spec, find_spec, parse_changes, read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
+from lungseg.system.nvml import describe_gpu, format_gpu
 from lungseg.system.plugins import CLASS_NAME, load_class
 from lungseg.system.usable_runtime import resolve_runtime
 
@@ -39,6 +40,7 @@ def list_facts() -> list[tuple[str, str]]:
         ),
         ("CPU", describe_cpu()),
         ("CUDA", find_gpu_name() or "no device"),
+        *(("GPU", format_gpu(gpu)) for gpu in [describe_gpu()] if gpu),
         ("runs on", f"{runtime.device.type}, {runtime.precision}, {runtime.threads} threads"),
         ("trees on CPU", _trees_text("cpu")),
         *([("trees on CUDA", _trees_text("cuda"))] if find_gpu_name() else []),

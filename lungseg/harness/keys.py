@@ -88,4 +88,5 @@ def _class_names(value: Any) -> Iterator[str]:
 
 
 def _machine(runtime: Runtime) -> Any:
-    return find_gpu_name() if runtime.device.type == "cuda" else [describe_cpu(), get_cpu_capability()]
+    cpu = [describe_cpu(), get_cpu_capability()]  # trees are trained on it beside a GPU, too
+    return [find_gpu_name(), *cpu] if runtime.device.type == "cuda" else cpu

@@ -17,6 +17,7 @@ from lungseg.system.distributed import world_size
 from lungseg.system.errors import shorten_paths
 from lungseg.system.hashing import find_libraries
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
+from lungseg.system.nvml import describe_gpu
 from lungseg.system.stored import read_record
 
 NOT_MEASURED = {"share of training time spent waiting": "it is measured for networks only"}
@@ -50,6 +51,7 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "spec": _without_folders(plan.spec.model_dump(mode="json")),
         "versions": list_versions(_other_libraries(plan)),
         "devices": {"cpu": describe_cpu(), "cuda": find_gpu_name()},
+        "gpu": describe_gpu(),
         "device": plan.runtime.device.type,
         "precision": plan.runtime.precision,
         "threads": plan.runtime.threads,

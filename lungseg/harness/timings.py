@@ -20,20 +20,14 @@ from lungseg.spec import TimingSpec, VariantSpec
 from lungseg.system.errors import shorten_paths
 from lungseg.system.hashing import hash_code, hash_value
 from lungseg.system.machine import describe_cpu, find_gpu_name
+from lungseg.system.nvml import describe_gpu
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
 from lungseg.system.stored import DamagedError, describe_files, find_damage, read_record, write_record
 from lungseg.system.usable_runtime import usable_runtime
 from lungseg.timing.measure import Candidate
-from lungseg.timing.turns import (
-    TIMING_IMAGES,
-    Timings,
-    choose_images,
-    expect_seconds,
-    list_batch_sizes,
-    name_layout,
-    time_approaches,
-)
+from lungseg.timing.pace import expect_seconds, list_batch_sizes
+from lungseg.timing.turns import TIMING_IMAGES, Timings, choose_images, name_layout, time_approaches
 
 CODE = "lungseg.timing.turns"
 STORED = "trials/timings.json"
@@ -54,8 +48,11 @@ class _Phase:
         device = self.runtime.device.type
         if not self.variant:
             return device
-        compiled = ", compiled" if self.runtime.compiled else ""
-        return f"{device}, {self.runtime.precision}, {name_layout(self.runtime)}{compiled}"
+        words = [device, self.runtime.precision, name_layout(self.runtime)]
+        words += ["compiled"] if self.runtime.compiled else []
+        words += [] if self.runtime.tuned else ["not tuned"]
+        words += [] if self.runtime.deterministic else ["not deterministic"]
+        return ", ".join(words)
 
     def described(self) -> list[object]:
         """All that its timings depend on, for their key."""
@@ -89,7 +86,7 @@ def time_plan(plan: Plan, trials: Sequence[Trial], directory: Path, reporter: Re
             [(trial.entry.name, trial.keys.fit) for trial in fitted],
             [plan.evaluated.sha256, plan.folds[0].sha256, TIMING_IMAGES],
             [phase.described() for phase in phases],
-            [hash_code(CODE), describe_cpu(), find_gpu_name()],
+            [hash_code(CODE), describe_cpu(), describe_gpu()],
         ]
     )
     former = _read_stored(directory)
@@ -102,7 +99,8 @@ def time_plan(plan: Plan, trials: Sequence[Trial], directory: Path, reporter: Re
         failed, empty = _reasons(phases, found)
         empty |= problems
         seconds = time.perf_counter() - start
-        former = {"key": key, "seconds": seconds, "failed": failed, "empty": empty}
+        rounds = [one.rounds for one in found]
+        former = {"key": key, "seconds": seconds, "failed": failed, "empty": empty, "rounds": rounds}
         write_record(stored, former | {"tables": describe_files(directory, TABLES_OF_TIMING)})
     return former["failed"] | former["empty"] | _why_no_cuda(plan)
 
@@ -196,7 +194,7 @@ def _phases(plan: Plan) -> tuple[list[_Phase], dict[str, str]]:
         phase = _Phase(replace(own, **changes), once, variant.approaches, True)
         if phase.runtime != own:  # what "auto" chose on this machine may be the variant already
             phases.append(phase)
-    if own.device.type == "cuda":
+    if own.device.type == "cuda" and timing.cpu_latency:
         # The CPU's throughput would cost more than all the rest.
         latency = timing.model_copy(update={"batch_sizes": (1,), "repeats": min(timing.repeats, 30)})
         runtime, problem = usable_runtime(plan.spec.runtime, "cpu")

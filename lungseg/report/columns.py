@@ -13,6 +13,12 @@ NO_LUNG = "The true mask has no such lung."
 NOT_TIMED = "The approach was not timed."
 NOT_AT_ONE = "The approach was not timed at batch size 1."
 NOT_WHOLE = 'The stage is not "whole".'
+ON_CPU = "The device is a CPU."
+NO_NVML_HERE = f"{ON_CPU} Or NVML doesn't tell, as of the memory in most containers."
+NO_NVML = f"{NOT_WHOLE} {NO_NVML_HERE}"
+NO_COUNTER = "Or the device shows no counter."
+OLDER = "An older version wrote the table."
+NOT_SAID = f"The approach doesn't say. Or {OLDER[0].lower()}{OLDER[1:]}"
 OF_DISTANCE = "as in `distance_unit`"
 NO_DISTANCES = "Some images have distances in px, others in mm."
 
@@ -109,6 +115,19 @@ TRAINING: dict[str, Column] = {
         "Share of the time that was spent waiting for images.",
         "The approach is no network.",
     ),
+    "reserved_memory_mib": ("MiB", "Largest memory that PyTorch held on a GPU.", ON_CPU),
+    "process_memory_mib": ("MiB", "Memory of the process on a GPU after the training.", NO_NVML_HERE),
+    "host_memory_mib": ("MiB", "Largest memory of the process on the host.", OLDER),
+    "busy_share": (
+        SHARE,
+        "Share of the time in which a GPU computed, as its driver counts it.",
+        NO_NVML_HERE,
+    ),
+    "accumulation_steps": (
+        "",
+        "Parts of a batch whose gradients are added up before a step, so that it fits into memory.",
+        "The approach is no network.",
+    ),
 }
 TIMINGS: dict[str, Column] = {
     "approach": APPROACH,
@@ -127,7 +146,7 @@ TIMINGS: dict[str, Column] = {
     "peak_memory_mib": ("MiB", "Largest memory: of the process on a CPU, of PyTorch on a GPU.", NOT_WHOLE),
     "joules_per_image": (
         "J",
-        "Energy of the device for an image.",
+        "Energy of the device for an image. On a GPU: of the whole board, also what it takes at rest.",
         f"{NOT_WHOLE} Or the device shows no counter.",
     ),
     "gflops": (
@@ -147,6 +166,20 @@ TIMINGS: dict[str, Column] = {
         f"{NOT_WHOLE} Or nothing was compiled.",
     ),
     "repeats": ("", "Timed calls.", ""),
+    "tuned": ("", "False if networks ran as they are: no folding, no CUDA graph.", OLDER),
+    "graph": ("", 'CUDA graph: "replayed", "none", or "failed" if it could not be recorded.', NOT_SAID),
+    "folded": ("", 'Whether batch norms were folded into convolutions: "yes" or "no".', NOT_SAID),
+    "deterministic": ("", '"yes" with deterministic algorithms, as scores are made, else "no".', OLDER),
+    "device_images_per_s": ("images/s", 'Throughput without "prepare" and "finish".', NOT_WHOLE),
+    "reserved_memory_mib": ("MiB", "Largest memory that PyTorch held on a GPU.", f"{NOT_WHOLE} {ON_CPU}"),
+    "process_memory_mib": ("MiB", "Memory of the process on a GPU, with its CUDA context.", NO_NVML),
+    "host_memory_mib": ("MiB", "Largest memory of the process on the host.", NOT_WHOLE),
+    "host_joules_per_image": ("J", "Energy of the processors for an image.", f"{NOT_WHOLE} {NO_COUNTER}"),
+    "sm_clock_mhz": ("MHz", "Clock of the GPU's multiprocessors: the median over rounds.", NO_NVML),
+    "power_w": ("W", "Power of the GPU: the median over rounds.", NO_NVML),
+    "temperature_c": ("°C", "Highest temperature of the GPU.", NO_NVML),
+    "throttle": ("", "What held the GPU's clock down in any round.", f"{NO_NVML} Or nothing did."),
+    "void_rounds": ("", "Rounds measured again: the clock was below 95 % of its median.", NO_NVML),
 }
 TIMING_PAIRS: dict[str, Column] = {
     **SETTING,

@@ -19,9 +19,9 @@ PROFILES = "https://datapackage.org/profiles/2.0/"
 INTEGERS = {
     *("fold", "seed", "n_train", "tp", "fp", "fn", "tn", "step", "items", "parameters", "best_step", "bin"),
     *("count", "height", "width", "batch_size", "repeats", "rounds", "n", "seeds", "better", "worse", "tied"),
-    *("best_batch_size", "leaks"),
+    *("best_batch_size", "leaks", "void_rounds"),
 }
-BOOLEANS = {"compiled", "copies", "primary", "distinguishable"}
+BOOLEANS = {"compiled", "copies", "tuned", "primary", "distinguishable"}
 TEXTS = TEXT_COLUMNS | {"weights", "group", "compute_precision"}
 NUMBER_FORMATS = {"timings", "timing_pairs"}  # where "precision" is one; elsewhere it is a metric
 # What no two rows of a table share. Other tables have empty cells where rows differ.

@@ -28,8 +28,12 @@ class UnwritableError(InputError):
 _LETTER = r"""(?:[^/\\\s:;'"<>|]|(?<=\w)'(?=\w))"""
 _FOLDER = rf"[/\\]{_LETTER}+(?: {_LETTER}+)*"
 _ABSOLUTE = re.compile(rf"(?<![\w./:~-])(?:[A-Za-z]:)?~?(?:{_FOLDER}(?=[/\\]))+[/\\][\w.+@-]*")
-# A CPU's full memory is a plain RuntimeError of torch's allocator, a GPU's may be one of a library's codes.
-_FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+# A CPU's full memory is a plain RuntimeError of torch's allocator, a GPU's may be one of a library's codes:
+# cuBLAS can't make its handle then, and cuDNN finds no algorithm whose workspace fits.
+_FULL = (
+    *("out of memory", "can't allocate memory", "ALLOC_FAILED", "ALLOCATION_FAILED"),
+    *("CUBLAS_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -56,7 +56,7 @@ def find_gpu_name() -> str | None:
 def list_versions(modules: Sequence[str] = ()) -> dict[str, str]:
     """Return versions by name: of Python, this program, `PACKAGES`, and further packages by import name."""
     names = dict.fromkeys((*PACKAGES, *(IMPORTED_AS.get(module, module) for module in modules)))
-    own = {"python": platform.python_version(), "lungseg": version("lungseg")}
+    own = {"python": platform.python_version(), "lungseg": _version("lungseg")}
     return own | {name: _version(name) for name in names}
 
 
@@ -74,10 +74,9 @@ def describe_version() -> str:
     """Return name, version and, in a checkout, the Git revision of this program."""
     found = find_git_revision()
     if found is None:
-        return f"lungseg {version('lungseg')}"
-    return (
-        f"lungseg {version('lungseg')} (revision {found['revision']}{', changed' if found['dirty'] else ''})"
-    )
+        return f"lungseg {_version('lungseg')}"
+    changed = ", changed" if found["dirty"] else ""
+    return f"lungseg {_version('lungseg')} (revision {found['revision']}{changed})"
 
 
 def find_git_revision() -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ class Runtime:
     channels_last: bool = False  # memory layout NHWC for convolutions
     compiled: bool = False  # use torch.compile for inference
     threads: int = 1  # of the CPU
+    tuned: bool = True  # fold batch norms and replay CUDA graphs for inference
+    deterministic: bool = True  # time with torch's deterministic algorithms, as fits and scores are made
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,6 +49,41 @@ def use_threads(threads: int) -> None:
     """Set the threads of torch, BLAS and OpenMP. Rounding, and so the result, depends on their number."""
     torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits(threads)
+
+
+def _read_older_precision() -> str | None:
+    """The precision by torch's older interface; None for a mixture of both, which it refuses to read."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def keep_float32_precision() -> Iterator[None]:
+    """Put back how float32 is multiplied (IEEE, TF32, bfloat16) after a `with` block.
+
+    Torch's `fp32_precision` is read, because its older `allow_tf32` can't be read once the newer one is set.
+    """
+    # The outermost first: those that were never set themselves follow it, and have to go on doing so.
+    places = (
+        torch.backends,
+        *(
+            operation
+            for backend in (torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn)
+            for name in ("matmul", "conv", "rnn")
+            if hasattr(operation := getattr(backend, name, None), "fp32_precision")
+        ),
+    )
+    before, older = [place.fp32_precision for place in places], _read_older_precision()
+    try:
+        yield
+    finally:
+        if _read_older_precision() != older:
+            torch.set_float32_matmul_precision(older or "highest")
+        for place, precision in zip(places, before, strict=True):
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
 
 
 def be_deterministic() -> None:
@@ -74,7 +111,7 @@ def keep_process_state(threads: int) -> Iterator[None]:
     seeds of Python, numpy and torch; and the working directory, the environment's variables, the folders of
     modules, what signals do and the filters of warnings as they were.
     """
-    before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_float32_matmul_precision()
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
     environment, places, handlers = dict(os.environ), list(sys.path), read_handlers()
     folder = _find_working_folder()
     use_threads(threads)
@@ -86,16 +123,15 @@ def keep_process_state(threads: int) -> Iterator[None]:
     np.random.seed(0)  # noqa: NPY002 - plug-ins may draw from it
     torch.manual_seed(0)
     try:
-        with np.errstate(), warnings.catch_warnings():
+        with np.errstate(), warnings.catch_warnings(), keep_float32_precision():
             yield
     finally:
-        dtype, grad, precision = before
+        dtype, grad = before
         if folder is not None:
             os.chdir(folder)
         torch.set_default_dtype(dtype)
         torch.set_default_device(None)
         torch.set_grad_enabled(grad)
-        torch.set_float32_matmul_precision(precision)
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:] = places

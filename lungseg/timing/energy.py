@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+
+from lungseg.system.nvml import Gpu, NoNvmlError
 
 RAPL = Path("/sys/class/powercap")
 
@@ -68,37 +70,26 @@ def _text(file: Path) -> str:
 class NvmlCounter(EnergyCounter):
     """NVML's total energy of one GPU (nvmlDeviceGetTotalEnergyConsumption, Volta and newer).
 
-    It counts the whole board with its memory, whoever uses it. The device is found by its UUID as torch gives
-    it ("xxxxxxxx-xxxx-..."), because NVML's order of devices differs from torch's and ignores
-    CUDA_VISIBLE_DEVICES. Raises NoEnergyCounterError if nvidia-ml-py isn't installed, or if the GPU has no
-    such counter or is divided by MIG.
+    It counts the whole board with its memory, whoever uses it, and what it takes at rest. Raises
+    NoEnergyCounterError if nvidia-ml-py isn't installed, or if the GPU has no such counter or is divided by
+    MIG.
     """
 
     def __init__(self, uuid: str) -> None:
         try:
-            import pynvml
-        except ImportError:
-            raise NoEnergyCounterError("the package nvidia-ml-py is not installed") from None
-        self._nvml = pynvml
+            self._gpu = Gpu(uuid)
+        except NoNvmlError as error:
+            raise NoEnergyCounterError(f"this GPU shows no energy counter ({error})") from None
         try:
-            pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-            shared = self._is_shared()
             self.read()
-        except pynvml.NVMLError as error:
+        except self._gpu.nvml.NVMLError as error:
             raise NoEnergyCounterError(f"this GPU shows no energy counter (NVML: {error})") from None
-        if shared:
+        if self._gpu.is_divided():
             raise NoEnergyCounterError("this GPU is divided (MIG), and its energy counter is of all parts")
-
-    def _is_shared(self) -> bool:
-        try:
-            return self._nvml.nvmlDeviceGetMigMode(self._handle)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE
-        except self._nvml.NVMLError_NotSupported:
-            return False
 
     def read(self) -> tuple[int, ...]:
         """Return the millijoules since the driver was loaded."""
-        return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle),)
+        return (self._gpu.nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu.handle),)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
         """Return the joules between two states."""
@@ -113,15 +104,16 @@ def open_counter(device: torch.device) -> EnergyCounter:
 
 
 def measure_joules_per_image(
-    counter: EnergyCounter, call: Callable[[], object], images: int, seconds: float
-) -> float:
-    """Measure the joules that an image takes.
+    counters: Sequence[EnergyCounter], call: Callable[[], object], images: int, seconds: float
+) -> list[float]:
+    """Measure the joules that an image takes, by each counter.
 
     `call` predicts `images` images and returns when the device has finished. It is repeated for `seconds`,
     which must be long compared with the steps in which the counter moves.
     """
-    calls, start, before = 0, time.perf_counter(), counter.read()
+    calls, start, before = 0, time.perf_counter(), [counter.read() for counter in counters]
     while calls == 0 or time.perf_counter() - start < seconds:
         call()
         calls += 1
-    return counter.joules(before, counter.read()) / (calls * images)
+    states = zip(counters, before, strict=True)
+    return [counter.joules(state, counter.read()) / (calls * images) for counter, state in states]

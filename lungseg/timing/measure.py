@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,14 +21,17 @@ from lungseg.approaches.base import Approach
 from lungseg.data.files.images import read_image
 from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.memory import PeakMemory
+from lungseg.system.nvml import Gpu, NoNvmlError, open_gpu
 from lungseg.system.plugins import load_class, validate
-from lungseg.system.runtime import Runtime, use_threads
+from lungseg.system.runtime import Runtime, be_deterministic, keep_float32_precision, use_threads
 from lungseg.timing.energy import NoEnergyCounterError, measure_joules_per_image, open_counter
-from lungseg.timing.statistics import run_steps, time_chain
+from lungseg.timing.statistics import run_steps, time_chain, warm_up
 
 DECODED_AT_ONCE = 8  # files are read one by one, so a larger batch shows nothing new
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 SMALLEST_PRODUCT, PRODUCTS = 256, 20
+# On a GPU, whose clock rises and falls: of each round at least, and of the matrix products.
+ROUND_SECONDS, PRODUCT_SECONDS = 0.5, 2.5
 # NVML's counter is updated every 20 to 100 ms: over two seconds an error of at most 5 %.
 ENERGY_SECONDS = 2.0
 
@@ -50,33 +53,67 @@ class Stopwatch:
         self.approach = approach
         self.files = files
         self.device = approach.runtime.device
+        self._gpu: Gpu | None = None
+        if self.device.type == "cuda":
+            with suppress(NoNvmlError):
+                self._gpu = open_gpu(self.device)
 
     def speed(self, batch_size: int, repeats: int, warmup: int) -> dict[str, Any]:
         """Time predictions of a batch, stage by stage and as a whole.
 
         "whole" goes from images in the host's memory to maps there; reading files is not part of it. The
-        `warmup` calls are not timed.
+        `warmup` calls are not timed. A GPU is warmed up until its clock is steady, and measured for at least
+        half a second.
 
         Returns:
-            "seconds" of each repeat by stage; "copies", the stages that copy between host and device; and
-            "peak_memory_mib".
+            "seconds" of each repeat by stage; "copies", the stages that copy between host and device;
+            "memory", the columns of memory; "program", the columns that say what ran; and "state", that of
+            the GPU as `Gpu.read_state` has it, empty on a CPU and without NVML.
 
         Raises:
             InputError: torch.compile failed, so what ran is not what should be timed.
         """
         with PeakMemory(self.device) as peak, torch.inference_mode():
             images, decode = self._read(batch_size, repeats)
-            seconds = time_chain(self._steps(images), images, repeats, warmup, self._synchronise)
+            steps = self._steps(images)
+            least_s = ROUND_SECONDS if self.device.type == "cuda" else 0.0
+            if least_s:
+                warm_up(lambda: (run_steps(steps, images), self._synchronise()), self._read_clock)
+            states = [self._gpu.read_state()] if self._gpu else []
+            seconds = time_chain(steps, images, repeats, warmup, self._synchronise, least_s)
+            states += [self._gpu.read_state()] if self._gpu else []
         problem = getattr(self.approach, "not_compiled", None)
         if problem:  # what ran instead is another row of the table
             raise InputError(f"torch.compile failed: {problem}")
         copies = {"prepare", "finish", "whole", *(s.name for s in self.approach.stages() if s.copies)}
-        return {"seconds": decode | seconds, "copies": copies, "peak_memory_mib": peak.mib}
+        return {
+            "seconds": decode | seconds,
+            "copies": copies,
+            "memory": peak.list_cells(),
+            "program": self._describe_program(),
+            "state": join_states(states),
+        }
+
+    def _read_clock(self) -> float | None:
+        return self._gpu.read_state()["sm_clock_mhz"] if self._gpu else None
+
+    def _describe_program(self) -> dict[str, str | None]:
+        facts = getattr(self.approach, "execution_facts", dict)()  # a plug-in may have none
+        deterministic = "yes" if torch.are_deterministic_algorithms_enabled() else "no"
+        return {"graph": facts.get("graph"), "folded": facts.get("folded"), "deterministic": deterministic}
 
     def energy(self, batch_size: int) -> dict[str, Any]:
-        """Measure "joules_per_image" of whole predictions; {"absent": reason} without an energy counter."""
+        """Measure the energy of whole predictions.
+
+        Returns:
+            "joules_per_image" of the device, and "host_joules_per_image" of the host's processors if they
+            have a counter; {"absent": reason} if the device has none.
+        """
+        counters = {}
         try:
-            counter = open_counter(self.device)
+            counters["joules_per_image"] = open_counter(self.device)
+            with suppress(NoEnergyCounterError):
+                counters["host_joules_per_image"] = open_counter(torch.device("cpu"))
         except NoEnergyCounterError as reason:
             return {"absent": str(reason)}
         with torch.inference_mode():
@@ -88,8 +125,8 @@ class Stopwatch:
                 self._synchronise()
 
             predict()  # not counted, since another process has used the device
-            joules = measure_joules_per_image(counter, predict, batch_size, ENERGY_SECONDS)
-        return {"joules_per_image": joules}
+            joules = measure_joules_per_image([*counters.values()], predict, batch_size, ENERGY_SECONDS)
+        return dict(zip(counters, joules, strict=True))
 
     def operations(self) -> dict[str, float | None]:
         """Count the operations of an image.
@@ -143,30 +180,41 @@ def measure_product_speed(device: torch.device, dtype: torch.dtype, size: int) -
     """Measure the device's reachable peak speed: GFLOP/s of a square matrix product by torch.matmul.
 
     A product of N x N matrices is 2 N^3 floating-point operations. N is doubled from 256 to `size`, unless a
-    product takes more than 20 ms before. The speed is that of the median of 20 products after warm-up: what
-    the device sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
+    product takes more than 20 ms before. The numbers are random, normal: a device multiplies zeros faster.
+    The speed is that of the median of 20 products after warm-up, on a GPU of those of 2.5 s: what the device
+    sustains, not its best moment. If convolutions of float32 may use TF32, so does the product.
     """
     synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    with torch.inference_mode(), _precision_of_convolutions():
+    with torch.inference_mode(), keep_float32_precision():
+        torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision
         steps = [("product", lambda matrix: torch.matmul(matrix, matrix))]
         first, n = 0.0, min(SMALLEST_PRODUCT, size) // 2
         while n < size and first <= 0.02:  # a type that the device only imitates can take minutes at `size`
             n *= 2
-            matrix = torch.rand(n, n, device=device).to(dtype)
+            matrix = torch.randn(n, n, device=device).to(dtype)
             first = time_chain(steps, matrix, 1, 1, synchronise)["product"][0]
-        seconds = time_chain(steps, matrix, PRODUCTS, 1, synchronise)["product"]
+        if device.type == "cuda":
+            warm_up(lambda: (torch.matmul(matrix, matrix), synchronise()), lambda: None)
+        least_s = PRODUCT_SECONDS if device.type == "cuda" else 0.0
+        seconds = time_chain(steps, matrix, PRODUCTS, 1, synchronise, least_s)["product"]
     return 2 * n**3 / float(np.median(seconds)) / 1e9
 
 
-@contextmanager
-def _precision_of_convolutions() -> Iterator[None]:
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_tf32
-    settings.allow_tf32 = torch.backends.cudnn.allow_tf32
-    try:
-        yield
-    finally:
-        settings.allow_tf32 = before
+def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the states of a GPU around a measurement: the lowest clock, the highest power and temperature."""
+    if not states:
+        return {}
+
+    def choose(name: str, which: Callable[[list[float]], float]) -> float | None:
+        known = [state[name] for state in states if state[name] is not None]
+        return which(known) if known else None
+
+    return {
+        "sm_clock_mhz": choose("sm_clock_mhz", min),
+        "power_w": choose("power_w", max),
+        "temperature_c": choose("temperature_c", max),
+        "throttle": list(dict.fromkeys(reason for state in states for reason in state["throttle"])),
+    }
 
 
 def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
@@ -177,6 +225,8 @@ def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtim
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     use_threads(runtime.threads)
+    if runtime.deterministic:  # as fits and scores are: what is timed is the program that made the masks
+        be_deterministic()
     stopwatch, failure = None, {}
     try:
         stopwatch = Stopwatch(_load(candidate, runtime), files)
@@ -189,7 +239,8 @@ def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtim
             method, *arguments = pipe.recv()
             answer = failure if stopwatch is None else _answer(getattr(stopwatch, method), arguments)
             if runtime.device.type == "cuda":
-                torch.cuda.empty_cache()  # the next process needs the memory
+                with suppress(RuntimeError):  # torch before 2.12 can't after a graph that was not recorded
+                    torch.cuda.empty_cache()  # the next process needs the memory
             time.sleep(rest)
             pipe.send(answer)
     except (EOFError, OSError):

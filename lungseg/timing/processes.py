@@ -14,13 +14,37 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lungseg.system.runtime import Runtime
 from lungseg.timing.measure import Candidate, run_worker
 
+# On a GPU a process holds a CUDA context, a network, its recorded graphs and the workspaces of libraries. A
+# rule of thumb, on the safe side.
+PROCESS_BYTES = 1536 * 2**20
 KILLED = (
     "its process was killed, most likely for memory: lower timing.batch_sizes or timing.largest_batch, or "
     "set timing.twice = false, which halves the number of processes"
 )
+
+
+def group_candidates(
+    candidates: Sequence[Candidate], twice: bool, shared: bool, device: torch.device
+) -> list[list[Candidate]]:
+    """Divide candidates into groups whose processes fit into the device's free memory together.
+
+    On a CPU, and where all fit, there is one group. Each group has two candidates at least. If `shared`, the
+    first candidate is in every group, so that each other one can be compared with it.
+    """
+    if device.type != "cuda":
+        return [list(candidates)]
+    free, _ = torch.cuda.mem_get_info(device)
+    most = max(2, free // PROCESS_BYTES // (1 + twice))
+    if len(candidates) <= most:
+        return [list(candidates)]
+    common = list(candidates[:1]) if shared else []
+    rest, step = candidates[len(common) :], most - len(common)
+    return [[*common, *rest[start : start + step]] for start in range(0, len(rest), step)]
 
 
 class Worker:

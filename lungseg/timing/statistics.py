@@ -13,6 +13,9 @@ import numpy as np
 
 Steps = Sequence[tuple[str, Callable]]
 LEAST_GAIN = 0.05  # of images/s, for which "auto" goes on to larger batches
+# A clock is steady if it differs by less than this share between two periods of warming up, in seconds.
+STEADY, WARM_PERIOD, MOST_PERIODS = 0.02, 0.25, 20
+LEAST_CLOCK = 0.95  # of the median clock, below which a round doesn't count
 
 
 def run_steps(steps: Steps, value: Any) -> Any:
@@ -22,26 +25,59 @@ def run_steps(steps: Steps, value: Any) -> Any:
     return value
 
 
+def warm_up(call: Callable[[], object], read_clock: Callable[[], float | None]) -> None:
+    """Repeat a call for at least half a second, and on until the device's clock is steady, at most 5 s.
+
+    `call` returns when the device has finished. `read_clock` returns the clock in any unit, or None if it is
+    unknown; then half a second must do.
+    """
+    before = None
+    for _ in range(MOST_PERIODS):
+        start = time.perf_counter()
+        while time.perf_counter() - start < WARM_PERIOD:
+            call()
+        clock = read_clock()
+        if before is not None and (not clock or abs(clock - before) < STEADY * before):
+            return
+        before = clock or 0.0
+
+
+def find_slow_rounds(clocks: Sequence[float | None]) -> list[int]:
+    """Return the numbers of the rounds whose clock is below 95 % of the median; unknown ones aren't."""
+    known = [clock for clock in clocks if clock]
+    least = LEAST_CLOCK * float(np.median(known)) if known else 0.0
+    return [number for number, clock in enumerate(clocks) if clock and clock < least]
+
+
 def time_chain(
-    steps: Steps, value: object, repeats: int, warmup: int, synchronise: Callable[[], None]
+    steps: Steps,
+    value: object,
+    repeats: int,
+    warmup: int,
+    synchronise: Callable[[], None],
+    least_s: float = 0.0,
 ) -> dict[str, list[float]]:
     """Time the steps of `run_steps`, each alone, and all of them together.
 
     Passes with a stop after each step alternate with passes without stops, in changing order. So both meet
     the same state of caches, allocator and clock rate, and the steps add up to the whole. `warmup` passes
-    before the repeats are not timed. `synchronise` waits until the device has finished: a GPU returns from a
-    call before the work is done.
+    before the repeats are not timed. There are more repeats if they take less than `least_s` seconds.
+    `synchronise` waits until the device has finished: a GPU returns from a call before the work is done.
 
     Returns:
         seconds of each repeat by step name; under "whole", those of passes without stops.
     """
     seconds: dict[str, list[float]] = {name: [] for name, _ in steps} | {"whole": []}
     passes = [steps, [("whole", partial(run_steps, steps))]]
-    for number in range(warmup + repeats):
+    number, start = 0, time.perf_counter()
+    while number < warmup + repeats or time.perf_counter() - start < least_s:
+        if number == warmup:
+            start = time.perf_counter()
         for one in passes if number % 2 == 0 else reversed(passes):
             for name, taken in _time_steps(one, value, synchronise).items():
                 if number >= warmup:
                     seconds[name].append(taken)
+        number += 1
     return seconds
 
 

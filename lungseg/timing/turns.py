@@ -12,22 +12,36 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
 from lungseg.spec import TimingSpec
 from lungseg.system.files import write_grey
 from lungseg.system.runtime import Runtime
-from lungseg.timing.energy import NoEnergyCounterError, open_counter
-from lungseg.timing.measure import ENERGY_SECONDS, Candidate
-from lungseg.timing.processes import Worker, start_workers
-from lungseg.timing.statistics import compare, divide_repeats, order_turns, still_gains, summarise_seconds
+from lungseg.timing.measure import Candidate
+from lungseg.timing.pace import (
+    DOUBLINGS,
+    ONCE_SECONDS,
+    START_SECONDS,
+    Pace,
+    energy_seconds,
+    expect_seconds,
+    list_batch_sizes,
+    plan_rounds,
+    seconds_of_sizes,
+    seconds_of_turn,
+)
+from lungseg.timing.processes import Worker, group_candidates, start_workers
+from lungseg.timing.statistics import (
+    compare,
+    divide_repeats,
+    find_slow_rounds,
+    order_turns,
+    still_gains,
+    summarise_seconds,
+)
 
-LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
 TIMING_IMAGES = 8
-CALLS_A_ROUND = 10  # at least, for batches larger than one
-# Rules of thumb for the time left: the start of a process, an image of a call, what is measured once of an
-# approach (its operations and the device's matrix product), and the doublings that "auto" goes through.
-START_SECONDS, IMAGE_SECONDS, ONCE_SECONDS, DOUBLINGS = 3.0, 0.03, 3.0, 4
+MOST_TRIES = 2  # to measure a round again in which the clock of a GPU was low
+OUTSIDE = {"decode", "prepare", "finish", "whole"}  # no stages of the device alone
 
 
 @dataclass
@@ -39,6 +53,7 @@ class Timings:
     failed: dict[str, str] = field(default_factory=dict)  # by candidate and batch size, why they have no row
     # By cell or candidate, why a cell is empty or a search for the largest batch ended early.
     empty: dict[str, str] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)  # the state of a GPU in each, void ones too
 
 
 def choose_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -60,7 +75,8 @@ def time_approaches(
     Every candidate has its own process, so that its peak memory is its own. Only one works at a time. The
     repeats are divided into rounds, and the order reverses each round, so that a drift of the machine affects
     all alike. With `timing.twice` each has a second process at batch size 1; these take their turns after all
-    first ones.
+    first ones. If a GPU's memory can't hold all processes, candidates are timed in groups that share the
+    first candidate; two of different groups have no ratio.
 
     Args:
         images: float32, H x W, in [0, 1], of one shape; larger batches repeat them.
@@ -70,81 +86,24 @@ def time_approaches(
     sizes = list_batch_sizes(timing, runtime.device.type)
     twice = timing.twice and sizes[0] == 1
     pace = Pace(progress)
-    energy_s = _energy_seconds(runtime.device)
-    pace.expect(expect_seconds(timing, len(candidates), sizes, twice, energy_s))
+    energy_s = energy_seconds(runtime.device)
+    groups = group_candidates(candidates, twice, sizes[0] == 1, runtime.device)
+    expected = [expect_seconds(timing, len(group), sizes, twice, energy_s) for group in groups]
     clock = _Clock([c.name for c in candidates], images[0].shape, runtime, timing, pace, energy_s)
     with tempfile.TemporaryDirectory(prefix="lungseg-timing-") as folder:
         files = [Path(folder) / f"{index}.png" for index in range(len(images))]
         for file, image in zip(files, images, strict=True):
             write_grey(file, image)
-        with start_workers(candidates, twice, files, runtime, partial(pace.step, START_SECONDS)) as workers:
-            clock.measure_all(workers, sizes)
+        for number, group in enumerate(groups):
+            clock.later_s = sum(expected[number + 1 :])
+            pace.expect(sum(expected[number:]))
+            with start_workers(group, twice, files, runtime, partial(pace.step, START_SECONDS)) as workers:
+                clock.measure_all(workers, sizes)
+    if len(groups) > 1:
+        clock.timings.empty["ratios of two approaches"] = (
+            f"the free memory of the device holds no more processes: they were timed in {len(groups)} groups"
+        )
     return clock.timings
-
-
-def list_batch_sizes(timing: TimingSpec, device: str) -> list[int]:
-    """Return the batch sizes to measure, growing; with "auto" timing may end before the last one."""
-    if timing.batch_sizes != "auto":
-        return sorted(set(timing.batch_sizes))
-    largest = timing.largest_batch or LARGEST_BATCH[device]
-    return [2**power for power in range(largest.bit_length())]
-
-
-def plan_rounds(timing: TimingSpec, batch_size: int) -> tuple[int, int]:
-    """Return the timed calls of one batch size, and the number of rounds they are divided into."""
-    if batch_size == 1:
-        return timing.repeats, timing.rounds
-    rounds = max(1, timing.throughput_repeats // CALLS_A_ROUND)
-    return timing.throughput_repeats, min(rounds, timing.rounds)
-
-
-def expect_seconds(
-    timing: TimingSpec, candidates: int, sizes: Sequence[int], twice: bool, energy_s: float = 0.0
-) -> float:
-    """Estimate the seconds of all processes and batch sizes by rules of thumb."""
-    likely = sizes[:DOUBLINGS] if timing.batch_sizes == "auto" else sizes
-    one = START_SECONDS + ONCE_SECONDS + _seconds_of_sizes(timing, likely, energy_s)
-    again = START_SECONDS + _seconds_of_size(timing, 1) if twice else 0.0
-    return candidates * (one + again)
-
-
-def _energy_seconds(device: torch.device) -> float:
-    """What measuring the energy of a batch size takes; 0 without a counter."""
-    try:
-        open_counter(device)
-    except NoEnergyCounterError:
-        return 0.0
-    return ENERGY_SECONDS
-
-
-def _seconds_of_sizes(timing: TimingSpec, sizes: Sequence[int], energy_s: float) -> float:
-    return sum(_seconds_of_size(timing, size) + energy_s for size in sizes)
-
-
-def _seconds_of_size(timing: TimingSpec, size: int) -> float:
-    return sum(_seconds_of_turn(timing, size, share) for share in divide_repeats(*plan_rounds(timing, size)))
-
-
-def _seconds_of_turn(timing: TimingSpec, size: int, share: int) -> float:
-    """Of a round of one process: each call is made stage by stage and as a whole."""
-    return 2 * (share + timing.warmup) * size * IMAGE_SECONDS
-
-
-class Pace:
-    """Moves a progress by the seconds that a step is expected to take, so that its bar moves evenly."""
-
-    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
-        self._progress = progress
-        self._done = self._total = 0.0
-
-    def expect(self, seconds: float) -> None:
-        """Set how many seconds are left, by estimate."""
-        self._total = self._done + seconds
-
-    def step(self, seconds: float, text: str) -> None:
-        """Report a step that should have taken so many seconds."""
-        self._done += seconds
-        self._progress(round(1000 * min(1.0, self._done / self._total)), 1000, text)
 
 
 class _Clock:
@@ -165,27 +124,33 @@ class _Clock:
             "precision": runtime.precision,
             "layout": name_layout(runtime),
             "compiled": runtime.compiled,
+            "tuned": runtime.tuned,
             "height": shape[0],
             "width": shape[1],
         }
         self.timing = timing
         self.pace, self.energy_s = pace, energy_s
+        self.later_s = 0.0  # that groups after the present one are expected to take
         self.timings = Timings()
         self._operations: dict[str, dict[str, Any]] = {}
         self._images_per_s: dict[str, list[float]] = {name: [] for name in names}
 
     def measure_all(self, workers: Sequence[Worker], sizes: Sequence[int]) -> None:
-        """Measure each batch size with all workers that are left."""
-        left = list(workers)
+        """Measure each batch size with all workers that are left.
+
+        An approach that an earlier call measured is measured again only beside the others, at batch size 1.
+        """
+        left, known = list(workers), {row["approach"] for row in self.timings.rows}
         for number, size in enumerate(sizes):
             if number > 0:
                 self._expect(left, sizes, number)
             answers = self._take_turns(left, size)
             if size == 1:
-                self._compare(answers)
-            for worker in [worker for worker in left if worker.again]:
+                self._compare(answers, known)
+            done = [worker for worker in left if worker.again or worker.name in known]
+            for worker in done:
                 worker.close()
-            left = [worker for worker in left if worker in answers and not worker.again]
+            left = [worker for worker in left if worker in answers and worker not in done]
             for worker in left:
                 self._store(worker, size, answers[worker])
             if self.timing.batch_sizes == "auto":
@@ -206,7 +171,8 @@ class _Clock:
             if self.timing.batch_sizes == "auto"
             else sizes[number:]
         )
-        self.pace.expect(len(workers) * _seconds_of_sizes(self.timing, likely, self.energy_s))
+        seconds = seconds_of_sizes(self.timing, likely, self.energy_s)
+        self.pace.expect(len(workers) * seconds + self.later_s)
 
     def _has_memory(self, worker: Worker, size: int) -> bool:
         """Whether twice the batch fits: on a CPU no call fails for memory, the system kills the process."""
@@ -222,15 +188,53 @@ class _Clock:
         answers: dict[Worker, list[dict[str, Any]]] = {worker: [] for worker in workers}
         for index, share in order_turns(len(workers), *plan_rounds(self.timing, size)):
             worker = workers[index]
-            if worker in answers:
-                answer = worker.ask("speed", size, share, self.timing.warmup)
-                if "error" in answer:
-                    del answers[worker]
-                    self._note_failure(worker, size, answer)
-                else:
-                    answers[worker].append(answer)
-            self.pace.step(_seconds_of_turn(self.timing, size, share), f"{worker.name}, batches of {size}")
+            if answer := self._ask_speed(worker, size, share, answers):
+                answers[worker].append(answer)
+            self.pace.step(seconds_of_turn(self.timing, size, share), f"{worker.name}, batches of {size}")
+        self._measure_slow_rounds_again(answers, size)
         return answers
+
+    def _ask_speed(
+        self, worker: Worker, size: int, share: int, answers: dict[Worker, list[dict[str, Any]]]
+    ) -> dict[str, Any] | None:
+        """The answer of a round; None if the worker fails, which takes it out of `answers`."""
+        if worker not in answers:
+            return None
+        answer = worker.ask("speed", size, share, self.timing.warmup)
+        if "error" not in answer:
+            return answer
+        del answers[worker]
+        self._note_failure(worker, size, answer)
+        return None
+
+    def _measure_slow_rounds_again(self, answers: dict[Worker, list[dict[str, Any]]], size: int) -> None:
+        """Replace rounds in which a GPU's clock was low; at batch size 1 for all, as rounds are compared."""
+        shares = divide_repeats(*plan_rounds(self.timing, size))
+        for left in reversed(range(MOST_TRIES + 1)):
+            slow = {worker: _find_slow(rounds) for worker, rounds in answers.items()}
+            numbers = sorted({number for found in slow.values() for number in found})
+            if not numbers or not left:
+                break
+            for number in numbers:
+                chosen = [worker for worker in answers if size == 1 or number in slow[worker]]
+                for worker in chosen if number % 2 == 0 else reversed(chosen):
+                    self._log(worker, size, number, answers[worker][number], void=True)
+                    if answer := self._ask_speed(worker, size, shares[number], answers):
+                        again = answers[worker][number].get("again", 0) + 1
+                        answers[worker][number] = answer | {"again": again}
+        for worker, rounds in answers.items():
+            for number, answer in enumerate(rounds):
+                self._log(worker, size, number, answer, void=False)
+            if slow[worker]:
+                self.timings.empty[f"a steady clock of {worker.name}, batches of {size}"] = (
+                    f"{len(slow[worker])} of {len(rounds)} rounds were below 95 % of the median clock, "
+                    f"though measured {1 + MOST_TRIES} times"
+                )
+
+    def _log(self, worker: Worker, size: int, number: int, answer: dict[str, Any], void: bool) -> None:
+        if answer["state"]:
+            where = {"approach": worker.name, "again": worker.again, "batch_size": size, "round": number}
+            self.timings.rounds.append({**where, "void": void, **answer["state"]})
 
     def _note_failure(self, worker: Worker, size: int, answer: dict[str, Any]) -> None:
         auto = self.timing.batch_sizes == "auto"
@@ -250,13 +254,14 @@ class _Clock:
         self.pace.step(self.energy_s, f"{worker.name}, batches of {size}")
         # Of the first round, since a process may hold on to memory that earlier calls have used.
         first = answers[0]
-        whole["peak_memory_mib"] = first["peak_memory_mib"]
+        whole |= first["memory"] | _summarise_states(answers) | _find_device_speed(answers, size)
         for stage in first["seconds"]:
             seconds = [value for answer in answers for value in answer["seconds"][stage]]
             row = {
                 "approach": worker.name,
                 "stage": stage,
                 **self.setting,
+                **answers[-1]["program"],
                 "copies": stage in first["copies"],
                 "batch_size": size,
                 **summarise_seconds(seconds, size),
@@ -267,7 +272,9 @@ class _Clock:
                 if whole.get("gflops"):
                     row["peak_share"] = whole["gflops"] * row["images_per_s"] / whole["peak_gflops_per_s"]
             self.timings.rows.append(row)
-        self._images_per_s[worker.name].append(self.timings.rows[-1]["images_per_s"])
+        row = self.timings.rows[-1]
+        gained = "device_images_per_s" if self.setting["device"] == "cuda" else "images_per_s"
+        self._images_per_s[worker.name].append(row.get(gained, row["images_per_s"]))
 
     def _ask_cells(self, worker: Worker, method: str, *arguments: Any) -> dict[str, Any]:
         """Cells of a row; none if there is a reason, which is noted."""
@@ -280,7 +287,9 @@ class _Clock:
             return {}
         return answer
 
-    def _compare(self, answers: dict[Worker, list[dict[str, Any]]]) -> None:
+    def _compare(self, answers: dict[Worker, list[dict[str, Any]]], known: set[str]) -> None:
+        """Add the ratios of all that were measured side by side; `known` approaches have their A/A row."""
+
         def medians(again: bool) -> dict[str, list[float]]:
             return {
                 worker.name: [float(np.median(answer["seconds"]["whole"])) for answer in rounds]
@@ -289,7 +298,44 @@ class _Clock:
             }
 
         first, second = medians(False), medians(True)
-        self.timings.pairs += [{**self.setting, "batch_size": 1, **row} for row in compare(first, second)]
+        rows = [
+            row
+            for row in compare(first, second)
+            if row["approach"] != row["other"] or row["other"] not in known
+        ]
+        self.timings.pairs += [{**self.setting, "batch_size": 1, **row} for row in rows]
+
+
+def _find_slow(rounds: Sequence[dict[str, Any]]) -> list[int]:
+    return find_slow_rounds([answer["state"].get("sm_clock_mhz") for answer in rounds])
+
+
+def _summarise_states(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The columns on the state of a GPU, over all rounds; none without a state."""
+    states = [answer["state"] for answer in answers if answer["state"]]
+    if not states:
+        return {}
+
+    def summarise(name: str, how: Callable[[list[float]], float]) -> float | None:
+        known = [state[name] for state in states if state[name] is not None]
+        return float(how(known)) if known else None
+
+    return {
+        "sm_clock_mhz": summarise("sm_clock_mhz", np.median),
+        "power_w": summarise("power_w", np.median),
+        "temperature_c": summarise("temperature_c", max),
+        "throttle": ", ".join(dict.fromkeys(reason for state in states for reason in state["throttle"])),
+        "void_rounds": sum(answer.get("again", 0) for answer in answers),
+    }
+
+
+def _find_device_speed(answers: Sequence[dict[str, Any]], size: int) -> dict[str, float]:
+    """The images/s of the stages between prepare and finish; none if an approach has no such stage."""
+    seconds: list[float] = []
+    for answer in answers:
+        stages = [values for stage, values in answer["seconds"].items() if stage not in OUTSIDE]
+        seconds += [sum(values) for values in zip(*stages, strict=True)]
+    return {"device_images_per_s": size / float(np.median(seconds))} if seconds else {}
 
 
 def name_layout(runtime: Runtime) -> str:

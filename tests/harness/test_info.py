@@ -32,6 +32,14 @@ def test_it_says_what_evaluates_trees(monkeypatch):
     assert "llvmlite" in rows["versions"]
 
 
+def test_it_says_what_the_speed_of_a_gpu_depends_on(monkeypatch):
+    monkeypatch.setattr(info, "describe_gpu", lambda: None)
+    assert "GPU" not in dict(info.list_facts())
+    found = {"name": "a GPU", "driver": "580.1", "power_limit_w": 700.0, "ecc": True, "mig": None}
+    monkeypatch.setattr(info, "describe_gpu", lambda: found)
+    assert dict(info.list_facts())["GPU"] == "driver 580.1, power limit 700 W, ecc on"
+
+
 def test_it_says_what_to_install_for_faster_trees(without_triton, monkeypatch):
     assert dict(info.list_facts())["trees on CUDA"] == (
         "llvm; the engine 'triton' doesn't work here (Failed to find C compiler): "

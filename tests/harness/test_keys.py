@@ -2,9 +2,11 @@
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import lungseg
 from lungseg.approaches.baselines import MeanMask
@@ -45,6 +47,17 @@ def plan(tmp_path_factory):
     spec = tmp_path_factory.mktemp("plan") / "spec.toml"
     spec.write_text(SPEC.replace("[timing]", f"{NET}[timing]"))
     return make_plan(read_spec(spec, ["seeds=[0]"]))
+
+
+def test_a_fit_beside_a_gpu_depends_on_the_processor_too_which_trains_the_trees(plan, monkeypatch):
+    monkeypatch.setattr(keys, "find_gpu_name", lambda: "a GPU")
+    entry = replace(plan.entries[0], runtime=replace(plan.runtime, device=torch.device("cuda")))
+    found = []
+    for cpu in ("one", "another"):
+        monkeypatch.setattr(keys, "describe_cpu", lambda cpu=cpu: cpu)
+        found.append(keys.facts_of_fit(entry, plan.trained)["machine"])
+    assert found[0] != found[1]
+    assert all("a GPU" in machine for machine in found)
 
 
 def code_of_fits(plan) -> dict[str, str]:

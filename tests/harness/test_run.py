@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
@@ -138,16 +137,15 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL,
                                env={**os.environ, "LUNGSEG_CHECKPOINT_SECONDS": "0"})  # fmt: skip
     checkpoint = killed / "trials/net/f0-s0/checkpoints/last.pt"
-    cpu = torch.device("cpu")
     for _ in range(3000):
-        state = load_state(checkpoint, cpu)
+        state = load_state(checkpoint)
         if (state and state["epoch"]) or process.poll() is not None:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "scores.csv").exists()
-    state = load_state(checkpoint, cpu)
+    state = load_state(checkpoint)
     assert 1 <= state["epoch"] < 20
     spec = read_spec(spec_file, changes)
     begun, resume = [], Training.resume
@@ -166,6 +164,8 @@ def test_killed_half_way_and_run_again_gives_the_same_scores(spec_file, tmp_path
     benchmark(spec, whole)
     assert ahead not in capsys.readouterr().out
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    for name, parts in (("net", 1), ("mean-mask", None)):
+        assert read_json(whole / f"trials/{name}/f0-s0/fit.json")["accumulation_steps"] == parts
 
 
 def test_folds_are_all_run_and_kept_apart(spec_file, tmp_path):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from lungseg.harness.plan import make_plan
-from lungseg.harness.timings import _phases, estimate_seconds, time_plan, timing_seconds
+from lungseg.harness.timings import STORED, _phases, estimate_seconds, time_plan, timing_seconds
 from lungseg.results import read_table
 from lungseg.spec import TimingSpec, read_spec
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
+from lungseg.system.stored import read_record
 from lungseg.timing.turns import Timings
 from tests.tiny import SPEC as TINY
 
@@ -48,7 +49,8 @@ def timed(tmp_path, monkeypatch):
             failed = (variant if runtime.compiled else own) or {}
             row = {"approach": "mean-mask", "stage": "whole", "compiled": runtime.compiled}
             pair = {"approach": "mean-mask", "other": "mean-mask", "compiled": runtime.compiled}
-            return Timings([] if failed else [row], [pair], dict(failed), {"joules_per_image": "no counter"})
+            empty, rounds = {"joules_per_image": "no counter"}, [{"round": 0, "sm_clock_mhz": 1700}]
+            return Timings([] if failed else [row], [pair], dict(failed), empty, rounds)
 
         monkeypatch.setattr("lungseg.harness.timings.time_approaches", clock)
         plan = make_plan(read_spec(spec_file, changes))
@@ -65,6 +67,7 @@ def test_timings_are_measured_once_and_again_when_the_spec_changes(timed, tmp_pa
     assert list(read_table(tmp_path, "timings")["compiled"]) == [False, True]
     assert list(read_table(tmp_path, "timing_pairs")["compiled"]) == [False]  # of the run's own runtime alone
     assert timing_seconds(tmp_path) > 0
+    assert read_record(tmp_path / STORED)["rounds"] == [[{"round": 0, "sm_clock_mhz": 1700}]] * 2
 
     assert timed() == (reasons, [])
     assert timed(["timing.repeats=31"])[1] == [OWN, VARIANT]
@@ -100,6 +103,29 @@ channels_last = false
 compiled = true
 approaches = ["pixels"]
 """
+UNTUNED = """
+[[timing.variants]]
+precision = "float32"
+channels_last = false
+tuned = false
+deterministic = false
+"""
+
+
+def test_what_nobody_has_tuned_is_a_variant_of_its_own_even_in_the_same_precision_and_layout(spec_file):
+    spec_file.write_text(TINY + UNTUNED)
+    plan = SimpleNamespace(spec=read_spec(spec_file), runtime=Runtime(torch.device("cpu")))
+    (own, untuned), _ = _phases(plan)
+    assert (own.runtime.tuned, own.runtime.deterministic) == (True, True)
+    assert untuned.label == "cpu, float32, contiguous, not tuned, not deterministic"
+    assert (untuned.runtime.tuned, untuned.runtime.deterministic) == (False, False)
+
+
+def test_the_cpu_of_a_gpu_machine_is_left_out_if_asked(spec_file):
+    for value, labels in (("true", ["cuda", "cpu"]), ("false", ["cuda"])):
+        spec = read_spec(spec_file, [f"timing.cpu_latency={value}"])
+        plan = SimpleNamespace(spec=spec, runtime=Runtime(torch.device("cuda"), "bfloat16", True))
+        assert [phase.label for phase in _phases(plan)[0]] == labels
 
 
 def test_variants_are_phases_after_the_runs_own_and_those_that_change_nothing_are_left_out(spec_file):

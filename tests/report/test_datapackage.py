@@ -15,7 +15,7 @@ import pytest
 from lungseg.report.contents import read_contents
 from lungseg.report.datapackage import KEYS, write_datapackage
 from lungseg.report.numbers.quality import MAIN_COLUMNS
-from lungseg.results import TABLES
+from lungseg.results import TABLES, read_table
 from tests.report.results_directory import read_edited, write_summary
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -50,7 +50,11 @@ def test_names_and_types_are_those_of_the_files(described: Path) -> None:
     for found in resources:
         with (described / found["path"]).open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        assert header == (MAIN_COLUMNS if found["name"] == "summary" else TABLES[found["name"]])
+        columns = MAIN_COLUMNS if found["name"] == "summary" else TABLES[found["name"]]
+        published = described.name in ("quick", "phantom-to-real")
+        assert header == columns[: len(header) if published else None]  # an older version knew fewer columns
+        if found["name"] != "summary":
+            assert list(read_table(described, found["name"]).columns) == columns
         fields = found["schema"]["fields"]
         assert [field["name"] for field in fields] == header
         assert rows or found["name"] in ("timings", "timing_pairs")  # switched off in one of the specs

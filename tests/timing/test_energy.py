@@ -13,6 +13,7 @@ from lungseg.timing.energy import (
     measure_joules_per_image,
     open_counter,
 )
+from tests.fake_nvml import make_nvml
 
 
 def zone(folder: Path, place: str, name: str, microjoules: int, limit: int = 1_000_000) -> Path:
@@ -57,45 +58,8 @@ def test_no_rapl_and_rapl_for_root_alone_are_reasons(tmp_path, monkeypatch):
         RaplCounter(tmp_path)
 
 
-class NvmlError(Exception):
-    """As pynvml.NVMLError."""
-
-
-class NotSupportedError(NvmlError):
-    """As pynvml.NVMLError_NotSupported."""
-
-
-def fake_nvml(devices: dict[str, list[int]], mig: int | None = None) -> SimpleNamespace:
-    """What NvmlCounter needs of pynvml; `devices` has the readings of each UUID, in mJ."""
-
-    def handle(uuid):
-        if uuid not in devices:
-            raise NvmlError("Not Found")
-        return devices[uuid]
-
-    def mig_mode(_):
-        if mig is None:
-            raise NotSupportedError("Not Supported")
-        return [mig, mig]
-
-    def energy(readings):
-        if not readings:
-            raise NotSupportedError("Not Supported")
-        return readings.pop(0)
-
-    return SimpleNamespace(
-        NVMLError=NvmlError,
-        NVMLError_NotSupported=NotSupportedError,
-        NVML_DEVICE_MIG_ENABLE=1,
-        nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByUUID=handle,
-        nvmlDeviceGetMigMode=mig_mode,
-        nvmlDeviceGetTotalEnergyConsumption=energy,
-    )
-
-
 def test_nvml_reads_the_device_that_torch_uses(monkeypatch):
-    nvml = fake_nvml({"GPU-other": [0, 0, 0], "GPU-ours": [1_000, 2_000, 5_500]})
+    nvml = make_nvml({"GetTotalEnergyConsumption": [1_000, 2_000, 5_500]})
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="ours"))
     counter = open_counter(torch.device("cuda"))
@@ -106,9 +70,9 @@ def test_nvml_reads_the_device_that_torch_uses(monkeypatch):
     ("nvml", "reason"),
     [
         (None, "nvidia-ml-py is not installed"),
-        (fake_nvml({}), "NVML: Not Found"),
-        (fake_nvml({"GPU-ours": []}), "NVML: Not Supported"),
-        (fake_nvml({"GPU-ours": [1]}, mig=1), "MIG"),
+        (make_nvml({}, "GPU-other"), "NVML: Not Found"),
+        (make_nvml({}), "NVML: Not Supported"),
+        (make_nvml({"GetTotalEnergyConsumption": [1], "GetMigMode": (1, 1)}), "MIG"),
     ],
 )
 def test_a_gpu_without_a_counter_of_its_own_is_a_reason(monkeypatch, nvml, reason):
@@ -129,10 +93,7 @@ def test_joules_are_shared_by_all_images_of_all_calls():
         def joules(self, before, after):
             return float(after[0] - before[0])
 
-    assert measure_joules_per_image(
-        Steady(), lambda: calls.append(1), images=4, seconds=0.01
-    ) == pytest.approx(1.5)
+    more = measure_joules_per_image([Steady(), Steady()], lambda: calls.append(1), images=4, seconds=0.01)
+    assert more == pytest.approx([1.5, 1.5])
     assert len(calls) > 1
-    assert measure_joules_per_image(Steady(), lambda: calls.append(1), images=3, seconds=0) == pytest.approx(
-        2
-    )
+    assert measure_joules_per_image([Steady()], lambda: calls.append(1), 3, 0) == pytest.approx([2])

@@ -3,13 +3,16 @@ import time
 
 import pytest
 
+from lungseg.timing import statistics
 from lungseg.timing.statistics import (
     compare,
     divide_repeats,
+    find_slow_rounds,
     order_turns,
     still_gains,
     summarise_seconds,
     time_chain,
+    warm_up,
 )
 
 
@@ -100,3 +103,59 @@ def test_without_a_second_process_nothing_is_called_distinguishable():
     assert [row["kind"] for row in rows] == ["A/A", "A/B", "A/B", "A/B"]
     assert all(row["distinguishable"] is None for row in rows)
     assert math.log(rows[-1]["ratio"]) == pytest.approx(math.log(1.5))
+
+
+class Clock:
+    """Time that moves by what calls take, in the place of `time`."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    monkeypatch.setattr(statistics, "time", found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("readings", "seconds"),
+    [
+        ([345, 900, 1600, 1750, 1755, 1755], 1.25),  # until two periods agree within 2 %
+        ([1755, 1755], 0.5),
+        ([None, None], 0.5),  # without NVML
+        ([1000, 2000] * 10, 5.0),  # never steady
+    ],
+)
+def test_a_device_is_warmed_up_until_its_clock_is_steady(clock, readings, seconds):
+    left, calls = list(readings), []
+
+    def call():
+        calls.append(1)
+        clock.now += 0.0625
+
+    warm_up(call, lambda: left.pop(0))
+    assert clock.now == seconds
+    assert len(calls) == seconds / 0.0625
+
+
+def test_a_round_that_is_too_short_has_more_repeats(clock):
+    def step(value):
+        clock.now += 0.125
+        return value
+
+    found = time_chain([("a", step), ("b", step)], 0, 2, 1, lambda: None)
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 2, "b": 2, "whole": 2}
+    found = time_chain([("a", step), ("b", step)], 0, 2, 1, lambda: None, least_s=2.0)
+    # A repeat takes 0.5 s: a and b alone, then together.
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 4, "b": 4, "whole": 4}
+    assert set(found["whole"]) == {0.25}
+
+
+def test_a_round_with_a_low_clock_is_found():
+    assert find_slow_rounds([1755, 1740, 1600, 1755, 1668]) == [2]  # below .95 x 1740 = 1653
+    assert find_slow_rounds([1755, None, 1600, 1755]) == [2]
+    assert find_slow_rounds([None, None]) == find_slow_rounds([]) == []

@@ -7,7 +7,11 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-TIMES = ("seconds", "items_per_s", "peak_memory_mib", "wait_share")  # columns of training.csv
+# Columns of training.csv that differ from run to run.
+TIMES = (
+    *("seconds", "items_per_s", "peak_memory_mib", "wait_share"),
+    *("reserved_memory_mib", "process_memory_mib", "host_memory_mib", "busy_share"),
+)
 TIMED = ("timings.csv", "timing_pairs.csv")
 SUMMARY = ("report.html", "summary.md", "summary.csv", "summary.tex", "summary-full.tex", "datapackage.json")
 STORED = ("models", "predictions")

@@ -25,7 +25,7 @@ from lungseg.report.figures.style import (
     wrap_name,
 )
 from lungseg.report.markup import format_amount
-from lungseg.report.numbers.timing import SETTING, collect_stages, is_true, keep_copies
+from lungseg.report.numbers.timing import TIMED, collect_stages, is_true, keep_copies, name_program
 
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))  # of settings
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")  # of approaches
@@ -81,7 +81,7 @@ def draw_throughput(contents: Contents) -> Figure | None:
 def _collect_series(timings: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of stage "whole", with copies if there are both, and their setting as `variant`."""
     whole = timings[(timings["stage"] == "whole") & (timings["images_per_s"] > 0)]
-    groups = whole.groupby(["approach", "device", *SETTING], dropna=False, sort=False)
+    groups = whole.groupby(["approach", "device", *TIMED], dropna=False, sort=False)
     chosen = pd.concat([keep_copies(rows) for _, rows in groups]) if len(whole) else whole
     sizes = len(chosen[["height", "width"]].drop_duplicates()) > 1
     return chosen.assign(variant=[_name_variant(row, sizes) for row in chosen.itertuples()])
@@ -90,6 +90,7 @@ def _collect_series(timings: pd.DataFrame) -> pd.DataFrame:
 def _name_variant(row: tuple, sizes: bool) -> str:
     words = [str(word) for word in (row.precision, row.layout) if pd.notna(word) and word]
     words += ["compiled"] if is_true(row.compiled) else []
+    words += [program] if (program := name_program(row.tuned, row.deterministic)) else []
     words += [f"{row.height:.0f} × {row.width:.0f}"] if sizes and pd.notna(row.height) else []
     return ", ".join(words)
 

@@ -11,6 +11,8 @@ from lungseg.report.contents import Contents
 
 # Two timings of the same stage that differ in one of these are different measurements.
 SETTING = ["precision", "layout", "compiled", "height", "width"]
+# Of timings.csv alone, since only the run's own runtime has ratios. Empty in tables of an older version.
+TIMED = [*SETTING, "tuned", "deterministic"]
 BEFORE, AFTER = ("decode", "prepare"), ("finish",)
 AT_ONE = ("peak_memory_mib", "joules_per_image", "gflops", "peak_share")  # shown at batch size 1
 
@@ -18,6 +20,13 @@ AT_ONE = ("peak_memory_mib", "joules_per_image", "gflops", "peak_share")  # show
 def is_true(value: Any) -> bool:
     """Return whether a cell says True. With empty cells in its column, pandas reads it as an object."""
     return str(value) in ("True", "1", "1.0")
+
+
+def name_program(tuned: Any, deterministic: Any) -> str:
+    """Return what a program is not that others are: tuned, deterministic; "" if it is both or unknown."""
+    missing = ["tuned"] if str(tuned) in ("False", "0", "0.0") else []
+    missing += ["deterministic"] if deterministic == "no" else []
+    return f"not {' nor '.join(missing)}" if missing else ""
 
 
 def split_by_device(timings: pd.DataFrame, name: str) -> list[pd.DataFrame]:
@@ -38,7 +47,7 @@ def keep_copies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _match_setting(rows: pd.DataFrame, one: pd.Series) -> pd.Series:
     """Return which of `rows` were measured in the setting of the row `one`; empty cells are equal."""
-    equal = [(rows[name] == one[name]) | (rows[name].isna() & pd.isna(one[name])) for name in SETTING]
+    equal = [(rows[name] == one[name]) | (rows[name].isna() & pd.isna(one[name])) for name in TIMED]
     return pd.concat(equal, axis=1).all(axis=1)
 
 
@@ -66,19 +75,22 @@ def select_latencies(contents: Contents) -> pd.DataFrame:
     return whole[whole["batch_size"] == 1]
 
 
-def collect_throughput(contents: Contents) -> pd.DataFrame:
+def collect_throughput(contents: Contents, column: str = "images_per_s") -> pd.DataFrame:
     """Return images/s of stage "whole": a row per approach, device and setting, a column per batch size.
 
-    The index has the levels approach, device, `SETTING` and copies. The columns are sorted.
+    The index has the levels approach, device, `TIMED` and copies. The columns are sorted. With `column`
+    "device_images_per_s" it is that of the device alone, for GPUs.
     """
-    whole = _select_whole(contents).dropna(subset=["images_per_s"])
-    index = ["approach", "device", *SETTING, "copies"]
+    whole = _select_whole(contents).dropna(subset=[column])
+    if column != "images_per_s":
+        whole = whole[whole["device"] != "cpu"]
+    index = ["approach", "device", *TIMED, "copies"]
     if whole.empty:
         return pd.DataFrame()
     rows = {}
     # Not pivoted: a pivot drops rows with an empty level, such as an unknown layout.
     for key, part in whole.groupby(index, dropna=False, sort=False):
-        rows[key] = part.drop_duplicates("batch_size").set_index("batch_size")["images_per_s"]
+        rows[key] = part.drop_duplicates("batch_size").set_index("batch_size")[column]
     wide = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=index))
     return wide[sorted(wide.columns)]
 
@@ -165,7 +177,11 @@ def summarise_training(contents: Contents) -> pd.DataFrame:
             "approach": name,
             "fits": len(fits[name]),
             **{column: fits[name][column].mean() for column in ("seconds", "items_per_s", "wait_share")},
-            **{column: fits[name][column].max() for column in ("parameters", "peak_memory_mib")},
+            **{
+                column: fits[name][column].max()
+                for column in ("parameters", "peak_memory_mib", "process_memory_mib", "host_memory_mib")
+            },
+            "on_gpu": fits[name]["reserved_memory_mib"].notna().any(),
             "unit": fits[name]["unit"].iloc[0],
             "best_steps": sorted(int(step) for step in fits[name]["best_step"].dropna()),
         }

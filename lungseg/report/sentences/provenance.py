@@ -8,6 +8,7 @@ from lungseg.report.contents import Contents
 from lungseg.report.markup import end_sentence, format_count, format_duration
 from lungseg.report.sentences.leaks import describe_audit
 from lungseg.system.errors import shorten_paths
+from lungseg.system.nvml import format_gpu
 
 
 def list_provenance(contents: Contents) -> list[str]:
@@ -23,6 +24,7 @@ def list_provenance(contents: Contents) -> list[str]:
         f"Versions: {versions}",
         f"Data: {hashes}",
         describe_audit(contents),
+        f"GPU: {format_gpu(run['gpu'])}" if run.get("gpu") else "",  # older results don't have it
         f"Weights: {_describe_weights(run)}",
         f"Code: revision {name_revision(run)}{dirty}",
         time if run["finished"] else "",

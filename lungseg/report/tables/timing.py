@@ -22,6 +22,7 @@ from lungseg.report.numbers.timing import (
     collect_stages,
     collect_throughput,
     is_true,
+    name_program,
     select_latencies,
     summarise_training,
 )
@@ -34,7 +35,16 @@ def make_timing_sections(contents: Contents) -> list[Section | None]:
     """Make all tables of time; None in place of one that the stored results have no numbers for."""
     return [
         _make_latency_section(contents),
-        _make_throughput_section(contents),
+        _make_throughput_section(
+            "Throughput, images/s by batch size",
+            "Images per second by the number of images in a batch, by the median time of a batch.",
+            collect_throughput(contents),
+        ),
+        _make_throughput_section(
+            "Throughput of the device alone, images/s by batch size",
+            "As above, without prepare and finish, which resize images and maps and copy them.",
+            collect_throughput(contents, "device_images_per_s"),
+        ),
         _make_ratio_section(contents),
         _make_stage_section(contents),
         _make_training_section(contents),
@@ -52,8 +62,12 @@ def _make_latency_section(contents: Contents) -> Section | None:
     header += ["Median, ms", "IQR, ms", "90th percentile, ms"]
     header += ["Peak memory, MiB", "J/image", "GFLOP/image", "Of measured peak"]
     shown = ("median_ms", "iqr_ms", "p90_ms", "peak_memory_mib", "joules_per_image", "gflops")
+    on_gpu = frame.loc[frame["device"] != "cpu", "host_memory_mib"].notna().any()
+    header += ["Process on the GPU, MiB", "Host memory, MiB", "SM clock, MHz"] if on_gpu else []
+    more = ("process_memory_mib", "host_memory_mib", "sm_clock_mhz") if on_gpu else ()
     rows = [
         [*key, *(format_amount(row[name]) for name in shown), format_share(row["peak_share"])]
+        + [format_amount(row[name]) for name in more]
         for key, row in zip(keys, records, strict=True)
     ]
     sizes = {_format_size(row) for row in records}
@@ -71,14 +85,22 @@ def _make_latency_section(contents: Contents) -> Section | None:
 
 
 def _format_keys(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return titles and cells of what was timed, and how; with the size of the image only if several are."""
-    header = ["Approach", *_SETTING, "Copies", "Image"]
-    keys = [
-        [row["approach"], *_format_setting(row), _format_yes(row["copies"]), _format_size(row)]
-        for row in rows
-    ]
-    several = len({key[-1] for key in keys}) > 1
-    return (header, keys) if several else (header[:-1], [key[:-1] for key in keys])
+    """Return titles and cells of what was timed, and how.
+
+    The program, and the size of the image, are columns only if there are several.
+    """
+    header = ["Approach", *_SETTING, "Copies"]
+    keys = [[row["approach"], *_format_setting(row), _format_yes(row["copies"])] for row in rows]
+    for title, make_cell in (("Program", _format_program), ("Image", _format_size)):
+        cells = [make_cell(row) for row in rows]
+        if len(set(cells)) > 1:
+            header.append(title)
+            keys = [[*key, cell] for key, cell in zip(keys, cells, strict=True)]
+    return header, keys
+
+
+def _format_program(row: dict[str, Any]) -> str:
+    return name_program(row["tuned"], row["deterministic"]) or "tuned, deterministic"
 
 
 def _format_setting(row: dict[str, Any]) -> list[str]:
@@ -95,9 +117,8 @@ def _format_size(row: dict[str, Any]) -> str:
     return EMPTY if pd.isna(row["height"]) else f"{row['height']:.0f} x {row['width']:.0f}"
 
 
-def _make_throughput_section(contents: Contents) -> Section | None:
+def _make_throughput_section(title: str, text: str, frame: pd.DataFrame) -> Section | None:
     """Show images/s by batch size, the highest of each row in bold."""
-    frame = collect_throughput(contents)
     if frame.empty:
         return None
     header, keys = _format_keys(frame.index.to_frame().to_dict("records"))
@@ -106,9 +127,8 @@ def _make_throughput_section(contents: Contents) -> Section | None:
     for number, (key, values) in enumerate(zip(keys, frame.to_numpy(), strict=True)):
         rows.append([*key, *map(format_amount, values)])
         bold |= {(number, words + i) for i, value in enumerate(values) if value == np.nanmax(values)}
-    text = "Images per second by the number of images in a batch, by the median time of a batch."
     table = Table([*header, *(f"{batch:.0f}" for batch in frame)], rows, bold, text=set(range(words)))
-    return Section("Throughput, images/s by batch size", table, text)
+    return Section(title, table, text)
 
 
 def _make_ratio_section(contents: Contents) -> Section | None:
@@ -172,6 +192,7 @@ def _make_training_section(contents: Contents) -> Section | None:
     if frame.empty:
         return None
     waited = frame["wait_share"].notna().any()
+    memory = ("process_memory_mib", "host_memory_mib") if frame["on_gpu"].any() else ()
     header = ["Approach", "Fits", "Time per fit", "Speed", "Parameters", "Best step", "Peak memory, MiB"]
     rows = [
         [
@@ -182,6 +203,7 @@ def _make_training_section(contents: Contents) -> Section | None:
             f"{int(row['parameters']):,}" if row["parameters"] > 0 else EMPTY,
             ", ".join(str(step) for step in row["best_steps"]) or EMPTY,
             format_amount(row["peak_memory_mib"]),
+            *(format_amount(row[name]) for name in memory),
             *([format_share(row["wait_share"])] if waited else []),
         ]
         for row in frame.to_dict("records")
@@ -190,6 +212,7 @@ def _make_training_section(contents: Contents) -> Section | None:
         "Means over fits; memory is the largest of them: on a CPU that of the whole process, in which the "
         "fits run one after the other, on CUDA what was allocated on the device."
     )
+    header += ["Process on the GPU, MiB", "Host memory, MiB"] if memory else []
     if waited:
         header.append("Waiting")
         text += " Waiting: the share of the time in which data were not there yet, or a state was stored."

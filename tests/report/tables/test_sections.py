@@ -167,6 +167,41 @@ def test_latency_has_every_setting_and_throughput_every_batch_size(results: Path
     assert rows["pixels", "CPU"] == ["**30.8**", "–"]
 
 
+def test_a_gpu_shows_its_own_throughput_its_memory_and_which_program_ran(results: Path) -> None:
+    plain = write_summary(results)
+    assert "## Throughput of the device alone" not in plain  # an older version didn't measure it
+    assert "Host memory" not in plain
+    timings = read_table(results, "timings").assign(tuned=True, deterministic="yes")
+    gpu = (timings["device"] == "cuda") & (timings["stage"] == "whole")
+    timings.loc[gpu, "device_images_per_s"] = 1000.0 * timings["batch_size"]
+    timings.loc[gpu, ["process_memory_mib", "host_memory_mib", "sm_clock_mhz"]] = [900.0, 2345.0, 1755.0]
+    own = gpu & (timings["approach"] == "good_net") & (timings["precision"] == "float32")
+    # The same precision and layout, but another program: a row of its own that replaces no other.
+    untuned = timings[own].assign(tuned=False, deterministic="no", median_ms=99.0, images_per_s=1.0)
+    write_table(results / "timings.csv", "timings", pd.concat([timings, untuned]))
+    training = read_table(results, "training").assign(reserved_memory_mib=1.0, host_memory_mib=4321.0)
+    write_table(results / "training.csv", "training", training)
+
+    assert "GPU: driver" not in plain
+    change_run(results, gpu={"name": "a GPU", "driver": "580.1", "power_limit_w": 700.0})
+
+    text = write_summary(results)
+    assert "GPU: driver 580.1, power limit 700 W." in text
+    assert header_of(text, "## Latency")[6] == "Program"
+    latency = [row for row in rows_of(text, "## Latency") if row[:3] == [NAMES[0], "CUDA", "float32"]]
+    assert [(row[6], row[7]) for row in latency] == [
+        ("tuned, deterministic", "2.17"),
+        ("not tuned nor deterministic", "99.0"),
+    ]
+    assert latency[0][-3:] == ["900", "2,345", "1,755"]
+    alone = rows_of(text, "## Throughput of the device alone")
+    assert {row[1] for row in alone} == {"CUDA"}
+    assert alone[0][-2:] == ["1,000", "**8,000**"]
+    assert {row[-1] for row in rows_of(text, "## Training")} == {"4,321"}
+    rows = rows_of(text, "## Time by stage")
+    assert [row[-2] for row in rows if row[:2] == [NAMES[0], "CUDA"]] == ["2.17"]
+
+
 def test_ratios_stand_beside_their_noise_floor_and_the_faster_stands_first(results: Path) -> None:
     table = read_table(results, "timing_pairs")
     # The same comparison written the other way round.
