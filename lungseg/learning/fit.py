@@ -35,3 +35,5 @@ class FitReport:
     best_step: int | None = None  # the epoch or round that was kept, where there are several
     wait_share: float | None = None  # share of the time in which the device waited for data or a checkpoint
     seconds_before: float = 0.0  # of former sessions that this fit went on from
+    busy_share: float | None = None  # share of the time in which a GPU computed; None if it isn't known
+    accumulation_steps: int | None = None  # parts of a batch whose gradients were summed up before a step

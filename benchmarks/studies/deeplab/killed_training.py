@@ -24,7 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from benchmarks.studies.study import make_parser, write_study
 from lungseg.learning.networks.checkpoints import load_state
@@ -125,7 +124,7 @@ def kill_once(spec: Path, out: Path, wait: float) -> list[tuple[int, int]] | Non
 
 def _read_progress(out: Path) -> tuple[int, int]:
     """Return the epochs and steps of the stored state."""
-    state = load_state(out / CHECKPOINT, torch.device("cpu"))
+    state = load_state(out / CHECKPOINT)
     return (0, 0) if state is None else (state["epoch"], state["step"])
 
 

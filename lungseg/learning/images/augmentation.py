@@ -124,13 +124,19 @@ class Augmentation:
         The order is: deform, flip, rotate and scale about the centre, shift, stretch, crop; then CLAHE,
         gamma, contrast, brightness and noise; then black borders, behind which there is no lung. An image's
         result doesn't depend on the rest of its batch, but for rounding where several threads share the work.
-        The noise differs between kinds of devices, since each draws it from the seeds in its own way.
+        The noise differs between kinds of devices, since each draws it from the seeds in its own way. On a
+        GPU one call draws it for all images, so there it depends on the batch. Nothing here waits for a GPU,
+        except local contrast.
         """
-        images, masks = _move(images, masks, changes)
-        images = _expose(images, changes)
-        images = _add_noise(images, changes).clamp(0.0, 1.0)
+        amounts = _send(_list_amounts(changes, *images.shape[-2:]), images.device)
+        images, masks = _move(images, masks, changes, amounts)
+        images = _expose(images, amounts)
+        if changes.noise is not None:
+            noise = _draw_noise(images, changes.noise_seeds.tolist(), images.device.type != "cpu")
+            images = images + noise * _per_image(amounts["noise"])
+        images = images.clamp(0.0, 1.0)
         if changes.collimated is not None:
-            open_field = _make_open_field(changes.collimated, images)
+            open_field = amounts["across"] * amounts["down"]
             images, masks = images * open_field, masks * open_field
         return images, masks.clamp(0.0, 1.0)
 
@@ -199,17 +205,50 @@ def _log_uniform(n: int, low: float, high: float, generator: torch.Generator) ->
     return torch.exp(_uniform(n, math.log(low), math.log(high), generator))
 
 
-def _move(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
-    grid = _make_sampling_grid(changes, images)
+def _list_amounts(changes: Changes, height: int, width: int) -> dict[str, Tensor]:
+    """Compute on the host the small tensors that the images' device needs, by name."""
+    found = {
+        "theta": _make_matrices(changes, height, width),  # first, where memory is aligned for its product
+        "knots": changes.knots,
+        "gamma": changes.gamma,
+        "contrast": changes.contrast,
+        "brightness": changes.brightness,
+        "noise": changes.noise,
+    }
+    if changes.black is not None:
+        found["black"] = changes.black
+    if changes.local_contrast is not None:
+        found["chosen"] = changes.local_contrast.nonzero()[:, 0]
+    if changes.collimated is not None:
+        found["across"], found["down"] = _find_open_field(changes.collimated, height, width)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _send(amounts: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copy tensors of the host to a device as float32, all by one copy that nothing waits for."""
+    if not amounts:
+        return {}
+    packed = torch.cat([value.float().flatten() for value in amounts.values()])
+    if device.type == "cuda":  # a copy from memory that isn't pinned would wait
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([value.numel() for value in amounts.values()])
+    return {name: part.view(amounts[name].shape) for name, part in zip(amounts, parts, strict=True)}
+
+
+def _move(
+    images: Tensor, masks: Tensor, changes: Changes, amounts: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    grid = _make_sampling_grid(amounts, images)
     if grid is None:
         return images, masks
     moved = _sample(masks, grid, "zeros")
-    black = changes.black
-    if black is None or black.all():
+    # On the host, where the answer is known at once.
+    kinds = {True} if changes.black is None else set(changes.black.tolist())
+    if kinds == {True}:
         return _sample(images, grid, "zeros"), moved
-    if not black.any():
+    if kinds == {False}:
         return _sample(images, grid, "border"), moved
-    chosen = black.to(images.device).view(-1, 1, 1, 1)
+    chosen = _per_image(amounts["black"]) > 0
     return torch.where(chosen, _sample(images, grid, "zeros"), _sample(images, grid, "border")), moved
 
 
@@ -217,61 +256,72 @@ def _sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
     return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
 
 
-def _make_sampling_grid(changes: Changes, images: Tensor) -> Tensor | None:
-    """Compute where each changed pixel is read, N x H x W x 2 in [-1, 1]; None if nothing moves."""
-    if changes.angles is None and changes.borders is None and changes.knots is None:
+def _make_matrices(changes: Changes, height: int, width: int) -> Tensor | None:
+    """Compute the affine matrices N x 2 x 3 of the changes, on the host; None if nothing moves."""
+    moving = (changes.angles, changes.borders, changes.knots)
+    count = next((len(value) for value in moving if value is not None), None)
+    if count is None:
         return None
-    count, _, height, width = images.shape
     theta = torch.eye(2, 3).repeat(count, 1, 1)
     if changes.angles is not None:
         amounts = changes.angles, changes.scales, changes.shifts, changes.flips
         theta = make_affine_matrices(*amounts, height, width)
     if changes.stretch is not None:
         theta = stretch_matrices(theta, changes.stretch)
-    if changes.borders is not None:
-        theta = crop_matrices(theta, changes.borders)
-    grid = functional.affine_grid(theta.to(images), [count, 1, height, width], align_corners=False)
-    if changes.knots is not None:
+    return theta if changes.borders is None else crop_matrices(theta, changes.borders)
+
+
+def _make_sampling_grid(amounts: dict[str, Tensor], images: Tensor) -> Tensor | None:
+    """Compute where each changed pixel is read, N x H x W x 2 in [-1, 1]; None if nothing moves."""
+    if "theta" not in amounts:
+        return None
+    count, _, height, width = images.shape
+    grid = functional.affine_grid(amounts["theta"], [count, 1, height, width], align_corners=False)
+    if "knots" in amounts:
         # In [-1, 1] the whole side is 2 long.
-        shares = interpolate_displacements(changes.knots.to(images), height, width)
-        grid = grid + 2 * shares.permute(0, 2, 3, 1)
+        grid = grid + 2 * interpolate_displacements(amounts["knots"], height, width).permute(0, 2, 3, 1)
     return grid
 
 
-def _expose(images: Tensor, changes: Changes) -> Tensor:
-    if changes.local_contrast is not None and changes.local_contrast.any():
-        chosen = changes.local_contrast.nonzero()[:, 0].to(images.device)
+def _expose(images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
+    if "chosen" in amounts and len(amounts["chosen"]):
+        chosen = amounts["chosen"].long()
         images = images.index_copy(0, chosen, apply_clahe(images[chosen].clamp(0.0, 1.0)))
-    if changes.gamma is not None:
-        images = images.clamp(0.0, 1.0) ** _per_image(changes.gamma, images)
-    if changes.contrast is not None:
+    if "gamma" in amounts:
+        images = images.clamp(0.0, 1.0) ** _per_image(amounts["gamma"])
+    if "contrast" in amounts:
         means = images.mean(dim=(1, 2, 3), keepdim=True)
-        images = (images - means) * _per_image(changes.contrast, images) + means
-    if changes.brightness is not None:
-        images = images + _per_image(changes.brightness, images)
+        images = (images - means) * _per_image(amounts["contrast"]) + means
+    if "brightness" in amounts:
+        images = images + _per_image(amounts["brightness"])
     return images
 
 
-def _add_noise(images: Tensor, changes: Changes) -> Tensor:
-    if changes.noise is None:
-        return images
+def _draw_noise(images: Tensor, seeds: list[int], at_once: bool) -> Tensor:
+    """Draw noise with mean 0 and standard deviation 1 of the shape of images, on their device.
+
+    Each image's noise comes from its own seed, so that it doesn't depend on the batch. `at_once` draws all
+    from the first seed, by a single call: a GPU takes longer to start a call than to draw an image.
+    """
     # Only the seeds come from the CPU's generator: to draw every pixel there would keep a GPU waiting.
-    # Each image has its own seed, so that its noise doesn't depend on its batch.
     pixels, noise = torch.Generator(images.device), torch.empty_like(images)
-    for seed, own in zip(changes.noise_seeds.tolist(), noise, strict=True):
+    if at_once:
+        return noise.normal_(generator=pixels.manual_seed(seeds[0]))
+    for seed, own in zip(seeds, noise, strict=True):
         own.normal_(generator=pixels.manual_seed(seed))
-    return images + noise * _per_image(changes.noise, images)
+    return noise
 
 
-def _make_open_field(shares: Tensor, images: Tensor) -> Tensor:
-    """Return 1 where a pixel's centre lies within the borders N x 4 (left, right, top, bottom), else 0."""
-    height, width = images.shape[-2:]
+def _find_open_field(shares: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return which columns N x 1 x 1 x W and rows N x 1 x H x 1 lie within the borders N x 4, as bool.
+
+    The borders are shares at left, right, top and bottom; a pixel's centre counts.
+    """
     x = ((torch.arange(width) + 0.5) / width).view(1, 1, 1, -1)
     y = ((torch.arange(height) + 0.5) / height).view(1, 1, -1, 1)
     left, right, top, bottom = shares.view(-1, 4, 1, 1, 1).unbind(1)
-    across, down = (x >= left) & (x <= 1 - right), (y >= top) & (y <= 1 - bottom)
-    return across.to(images) * down.to(images)
+    return (x >= left) & (x <= 1 - right), (y >= top) & (y <= 1 - bottom)
 
 
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1).to(images)
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -7,6 +7,8 @@ maps a place (x, y) in the changed image to the place in the original image whos
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -62,15 +64,16 @@ def interpolate_displacements(knots: Tensor, height: int, width: int) -> Tensor:
     Medical Imaging 18(8), 1999. The spline's weights are positive and sum to 1, so no displacement exceeds
     the largest knot. If the knots are independent, its standard deviation is about half of theirs.
     """
-    rows, columns = (_compute_spline_weights(side).to(knots) for side in (height, width))
+    rows, columns = (_compute_spline_weights(side, knots.device) for side in (height, width))
     # Not matrix products: their rounding may depend on the size of the batch.
     along = sum(rows[:, k, None] * knots[:, :, k, None, :] for k in range(KNOTS))
     return sum(columns[:, k] * along[..., k, None] for k in range(KNOTS))
 
 
-def _compute_spline_weights(side: int) -> Tensor:
-    """Compute the knots' weights float32 side x KNOTS at the pixels' centres along one side."""
+@lru_cache(maxsize=16)  # a new copy to a GPU would wait for all that is queued there
+def _compute_spline_weights(side: int, device: torch.device) -> Tensor:
+    """Compute the knots' weights float32 side x KNOTS at the pixels' centres along one side, for a device."""
     places = (torch.arange(side) + 0.5) / side * (KNOTS - 3)
     away = (places[:, None] - torch.arange(-1, KNOTS - 1)).abs()
     near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp_min(0) ** 3 / 6
-    return torch.where(away < 1, near, far)
+    return torch.where(away < 1, near, far).to(device)

@@ -69,15 +69,15 @@ class _HashingWriter:
         self.file.flush()
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
+def load_state(path: Path) -> dict[str, Any] | None:
     """Read what `save_state` wrote; None if there is no file, and, with a warning, if it is damaged.
 
-    Raises InputError if the file can't be read now, which says nothing about its content, and RuntimeError if
-    the memory of the device is full.
+    All tensors are on the host: a device may have no memory for them beside the network that they replace.
+    Raises InputError if the file can't be read now, which says nothing about its content.
     """
     try:
         if has_digest(path):
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except OSError as error:

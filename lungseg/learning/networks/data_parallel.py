@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -47,6 +48,14 @@ def share_gradients(network: nn.Module) -> Callable[[Tensor], Tensor]:
         return network
     # Buffers need no exchange: norms are shared or frozen, so they are equal in all processes.
     return DistributedDataParallel(network, **{_SEND_BUFFERS: False})
+
+
+def delay_exchange(forward: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+    """Return a context in which gradients are only summed up in this process.
+
+    `forward` is what `share_gradients` returned. The first backward pass outside exchanges the sums.
+    """
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else nullcontext()
 
 
 def require_image_per_process(count: int, settings: TrainingSettings) -> None:

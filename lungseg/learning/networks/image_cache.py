@@ -1,7 +1,8 @@
 """Images and masks at a working size: decoded and resized once, then read from memory-mapped cache files.
 
 A file is named by a hash of its image and mask. So folds, seeds, approaches and later runs share it, and a
-changed image gets a new file. If the cache can't be written, images stay in memory.
+changed image gets a new file. If the cache can't be written, images stay in memory. A GPU with enough free
+memory holds all of them, so that a training need not wait for the host.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lungseg.system.hashing import hash_code
 from lungseg.system.stored import append_digest, has_digest
 
 LEVELS = 65535  # of uint16: values in [0, 1] are rounded by at most 8e-6
+RESIDENT_SHARE = 0.05  # of a GPU's free memory: what takes more stays on the host
 
 
 class Images:
@@ -35,6 +37,7 @@ class Images:
     def __init__(self, names: list[str], arrays: list[np.ndarray | Path]) -> None:
         """Collect ids of samples and their arrays uint16 2 x s x s (image, mask), or .npy files of these."""
         self.names, self._arrays = names, arrays
+        self._resident: Tensor | None = None  # 2 x N x s x s on a device: uint16, held as int16
 
     def __len__(self) -> int:
         return len(self._arrays)
@@ -49,6 +52,41 @@ class Images:
         # than cores, the training threads sleep after each operation instead of waiting for the next one.
         images, masks = (stacked[:, [channel]].astype(np.float32) / LEVELS for channel in (0, 1))
         return torch.from_numpy(images), torch.from_numpy(masks)
+
+    def fits_on(self, device: torch.device) -> bool:
+        """Return whether all images fit into a twentieth of a GPU's free memory; False for a CPU."""
+        if device.type != "cuda" or not self._arrays:
+            return False
+        size = len(self) * self._open(0).nbytes
+        return size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+
+    def keep_on(self, device: torch.device) -> None:
+        """Copy all images and masks to a device, from which `gather` reads them.
+
+        Raises InputError if a file is missing or damaged.
+        """
+        if self._resident is not None:
+            return
+        # torch computes little with uint16, and nothing that is gathered depends on the sign.
+        resident = torch.empty((2, len(self), *self._open(0).shape[1:]), dtype=torch.int16, device=device)
+        for index in range(len(self)):
+            resident[:, index] = torch.from_numpy(self._open(index).view(np.int16).copy())
+        self._resident = resident
+
+    @property
+    def is_resident(self) -> bool:
+        """Return whether `keep_on` was called."""
+        return self._resident is not None
+
+    def gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Read images and masks by int64 indices on the device that holds them; as `read_batch`, and there.
+
+        The values are those of `read_batch`, bit for bit, and nothing waits for the device.
+        """
+        levels = self._resident.index_select(1, chosen).int().bitwise_and(LEVELS)
+        # By a tensor: CUDA divides by a number as it multiplies by its inverse, which rounds differently.
+        images, masks = levels / torch.full((1,), float(LEVELS), device=levels.device)
+        return images[:, None], masks[:, None]
 
     def _open(self, index: int) -> np.ndarray:
         found = self._arrays[index]

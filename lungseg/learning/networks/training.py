@@ -1,14 +1,21 @@
 """The training of a network: its steps and epochs, its checkpoints, and going on from a checkpoint.
 
 All random numbers are derived from (seed, epoch, step). So a training that is cut goes on from its last
-checkpoint, also within an epoch, and ends with the same bits as one that is not cut.
+checkpoint, also within an epoch, and ends with the same bits as one that is not cut. (On a GPU only with
+the same free memory: cuDNN takes another algorithm where the memory for the first one is missing.)
+
+A step waits for nothing that a GPU computes. Its loss is read some steps later, and a step whose loss or
+gradient is not finite is left out by the GPU itself.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +25,12 @@ from torch import Tensor, nn
 
 from lungseg.learning.images.augmentation import Augmentation
 from lungseg.learning.networks.checkpoints import load_state, read_checkpoint_interval, save_state
-from lungseg.learning.networks.data_parallel import share_gradients
+from lungseg.learning.networks.data_parallel import delay_exchange, share_gradients
+from lungseg.learning.networks.device_readings import BusyShare, LateValues
 from lungseg.learning.networks.feed import Batch, Feed
 from lungseg.learning.networks.image_cache import Images
 from lungseg.learning.networks.losses import segmentation_loss
+from lungseg.learning.networks.optimiser import Optimiser
 from lungseg.learning.networks.schedule import (
     compute_learning_rate_factor,
     count_batches,
@@ -33,10 +42,11 @@ from lungseg.learning.networks.schedule import (
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.learning.networks.weight_average import WeightAverage
 from lungseg.system import distributed
-from lungseg.system.errors import InputError
+from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.runtime import Runtime
 
 AUGMENTATION, DROPOUT = 1, 2  # give the two random streams of a step different seeds
+STEPS_AHEAD = 4  # of a GPU: so many losses are not read yet
 LONGEST_SAVING_SHARE = 0.05  # of the time: a large state on a slow disk is written more rarely
 
 
@@ -46,15 +56,15 @@ def require_two_images(count: int) -> None:
         raise InputError(f"training a network needs two images at least, the split has {count}")
 
 
-def find_memory_order(weight: Tensor) -> tuple[int, ...]:
-    """List a weight's dimensions from the outermost in memory to the innermost; it may be channels last."""
-    if weight.ndim == 4 and not weight.is_contiguous():
-        return 0, 2, 3, 1
-    return tuple(range(weight.ndim))
-
-
 class Training:
-    """The state of a training, changed step by step."""
+    """The state of a training, changed step by step.
+
+    Attributes:
+        accumulation_steps: parts into which a batch is split, and whose gradients are summed up before the
+            optimiser's step, so that less memory is needed. Gradients are those of the whole batch but for
+            rounding, except through batch norms that aren't frozen: these see one part at a time, so they
+            normalise by the statistics of fewer images, and update their running statistics once a part.
+    """
 
     def __init__(
         self,
@@ -75,14 +85,12 @@ class Training:
         self.network = network.to(runtime.device, memory_format=runtime.memory_format)
         self.average = WeightAverage(self.network, settings.ema_decay)
         self.augmentation = Augmentation(settings.augmentation) if settings.augment else None
-        self._parameters = list(self.network.parameters())
-        self._orders = [find_memory_order(parameter) for parameter in self._parameters]
-        # The same memory as contiguous tensors: for any others a CPU's fused optimiser copies the gradient.
-        self._stored = [
-            p.detach().permute(order) for p, order in zip(self._parameters, self._orders, strict=True)
-        ]
-        self.optimiser = self._make_optimiser(*group_parameters(self.network))
-        self.top_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.optimiser = Optimiser(self.network, group_parameters, settings)
+        self.accumulation_steps = 1
+        self.busy = BusyShare(runtime.device)
+        self._queued = runtime.device.type == "cuda"  # whether the host doesn't wait for steps
+        self._unread: deque[tuple[LateValues, list[str], int]] = deque()  # with a step's images and number
+        self._tried_size = 0  # of the images of this session's last step, which fitted into the memory
         self.steps = count_batches(count, settings.batch_size)  # of an epoch
         self.epoch, self.step = 0, 0  # epochs that are done, validation included; steps of the present one
         self.history: list[dict[str, Any]] = []  # a row for each epoch that is done
@@ -107,24 +115,6 @@ class Training:
         """Return the seconds of waiting for batches and of writing checkpoints, over all sessions."""
         return self._waited_before + sum(self._savings) + (self._feed.waited if self._feed else 0.0)
 
-    def _make_optimiser(
-        self, backbone: list[nn.Parameter], head: list[nn.Parameter]
-    ) -> torch.optim.Optimizer:
-        s = self.settings
-        stored = dict(zip(self._parameters, self._stored, strict=True))
-        groups = []
-        for parameters, rate in ((backbone, s.learning_rate * s.backbone_factor), (head, s.learning_rate)):
-            # No weight decay on vectors (biases, scales of batch norms).
-            matrices = [stored[p] for p in parameters if p.ndim > 1]
-            vectors = [stored[p] for p in parameters if p.ndim <= 1]
-            groups += [
-                {"params": matrices, "lr": rate, "weight_decay": s.weight_decay},
-                {"params": vectors, "lr": rate, "weight_decay": 0.0},
-            ]
-        if s.optimiser == "adam":
-            return torch.optim.Adam([{**g, "weight_decay": 0.0} for g in groups], fused=True)
-        return torch.optim.AdamW(groups, fused=True)
-
     def run_epoch(
         self,
         data: Images,
@@ -134,23 +124,24 @@ class Training:
     ) -> tuple[float, float]:
         """Do the steps that are left of the present epoch on images at its size.
 
-        `progress` is called after each step with (step, steps of the epoch, loss). The state is written to
-        `checkpoint` when it is due; if a signal waits, at once, and KeyboardInterrupt is raised. Returns the
-        mean loss and pixel accuracy over the epoch's batches, as they were trained on (augmented). Raises
-        InputError if the loss or a gradient is not finite.
+        `progress` is called after each step with (step, steps of the epoch, the last loss that was read). The
+        state is written to `checkpoint` when it is due; if a signal waits, at once, and KeyboardInterrupt is
+        raised. Returns the mean loss and pixel accuracy over the epoch's batches, as they were trained on
+        (augmented). Raises InputError as `take_step`; no checkpoint has a step that is not finite.
         """
         self._set_train_mode()
         order = draw_batches(len(data), self.settings.batch_size, self.seed, self.epoch)
         self._waited_before = self.waited - sum(self._savings)
         self._feed = Feed(data, order[self.step :], self.runtime.device)
+        self.busy.start()
         for batch in self._feed:
-            loss, accuracy = self.take_step(batch, checkpoint)
-            self._losses.append(loss)
-            self._accuracies.append(accuracy)
+            loss = self.take_step(batch, checkpoint)
             self.step += 1
+            self.busy.sample()
             progress(self.step, len(order), loss)
             if checkpoint is not None:
                 self.save_if_due(checkpoint, is_interrupted())
+        self._read_values(0, checkpoint)
         found = float(np.mean(self._losses)), float(np.mean(self._accuracies))
         self.epoch, self.step = self.epoch + 1, 0
         self._losses, self._accuracies = [], []
@@ -163,62 +154,107 @@ class Training:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def take_step(self, batch: Batch, checkpoint: Path | None = None) -> tuple[float, float]:
-        """Do one step of the optimiser; return the whole batch's mean loss and accuracy, over all processes.
+    def _read_values(self, most: int, checkpoint: Path | None) -> None:
+        """Read losses and accuracies of all steps but the last `most`, the same in all processes."""
+        while len(self._unread) > most:
+            values, names, step = self._unread.popleft()
+            loss, accuracy, norm = values.read()
+            for name, value in (("loss", loss), ("gradient's norm", norm)):
+                if not math.isfinite(value):
+                    where = f"step {step} of epoch {self.epoch + 1} (images {', '.join(names)})"
+                    raise InputError(self._explain(f"the {name} is {value} at {where}", checkpoint))
+            self._losses.append(loss)
+            self._accuracies.append(accuracy)
 
-        Raises InputError if the loss or a gradient is not finite; the weights then stay as they are.
-        """
-        loss, accuracy, gradient = self._step(batch)
-        for name, value in (("loss", loss), ("gradient's norm", gradient)):
-            if not math.isfinite(value):
-                raise InputError(self._explain_not_finite(f"the {name} is {value}", batch, checkpoint))
-        return loss, accuracy
-
-    def _explain_not_finite(self, what: str, batch: Batch, checkpoint: Path | None) -> str:
+    def _explain(self, what: str, checkpoint: Path | None) -> str:
         kept = ""
         if checkpoint is not None and checkpoint.exists():
             kept = f"; the last good state is in {checkpoint}, which a start with other settings removes"
-        names = ", ".join(distributed.all_gather(batch.names))
         return (
-            f"{what} at step {self.step + 1} of epoch {self.epoch + 1} (images {names}){kept}: look at these "
-            f"images, or start anew with a lower learning_rate than {self.settings.learning_rate} "
-            "or with runtime.precision=float32"
+            f"{what}{kept}: look at these images, or start anew with a lower learning_rate than "
+            f"{self.settings.learning_rate} or with runtime.precision=float32"
         )
 
-    def _step(self, batch: Batch) -> tuple[float, float, float]:
-        """Return loss, accuracy and the norm of the gradient; step only if loss and norm are finite."""
+    def take_step(self, batch: Batch, checkpoint: Path | None = None) -> float:
+        """Do one step of the optimiser; return the last loss that was read, which a GPU's steps are ahead of.
+
+        Raises InputError if a loss or a gradient that was read is not finite; that step changed no weight. If
+        the memory is full in a session's first step at an image size, batches are split into twice as many
+        parts, with a warning; with several processes, or with one image a part, that error is raised.
+        """
+        values = LateValues(self._step(batch))
+        self._unread.append((values, batch.names, self.step + 1))
+        # An epoch's first loss is read at once, so that there is one to show.
+        self._read_values(STEPS_AHEAD if self._queued and self._losses else 0, checkpoint)
+        return self._losses[-1]
+
+    def _step(self, batch: Batch) -> Tensor:
+        """Return loss, accuracy and the gradient's norm, float32 3; step only if all are finite."""
+        self._set_learning_rate()
+        size = batch.images.shape[-1]
+        compute = self._compute_gradients if size == self._tried_size else self._try_gradients
+        values, self._tried_size = compute(batch), size
+        if self._queued or all(map(math.isfinite, values.tolist())):
+            # A GPU leaves the step out if this is 1, and nothing waits for the answer.
+            skip = values.isfinite().all().logical_not().float() if self._queued else None
+            self.optimiser.step(skip)
+            self.average.update(self.network)
+        return values
+
+    def _set_learning_rate(self) -> None:
         s = self.settings
         # By work, not by steps: the few steps at the full size come last and would get only the lowest rates.
         done, total = (count_work(*at, self.steps, s) for at in ((self.epoch, self.step), (s.epochs, 0)))
-        factor = compute_learning_rate_factor(done, total, s)
-        for group, rate in zip(self.optimiser.param_groups, self.top_rates, strict=True):
-            group["lr"] = rate * factor
+        self.optimiser.set_rates(compute_learning_rate_factor(done, total, s))
+
+    def _try_gradients(self, batch: Batch) -> Tensor:
+        """Compute gradients by ever smaller parts of a batch, as long as the memory is full."""
+        before = [value.clone() for value in self.network.buffers()]
+        while True:
+            try:
+                return self._compute_gradients(batch)
+            except (RuntimeError, MemoryError) as error:
+                smallest = self.accumulation_steps >= len(batch.images)
+                if smallest or distributed.world_size() > 1 or not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the error holds the tensors that filled the memory.
+            self.accumulation_steps = min(2 * self.accumulation_steps, len(batch.images))
+            parts = f"gradients of {self.accumulation_steps} parts of a batch are summed up from now on"
+            warnings.warn(f"the memory is full: {parts}", stacklevel=2)
+            with torch.no_grad():
+                for value, former in zip(self.network.buffers(), before, strict=True):
+                    value.copy_(former)  # what batch norms had counted of the images
+            self.network.zero_grad(set_to_none=True)
+            if self.runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _compute_gradients(self, batch: Batch) -> Tensor:
+        """Compute the gradient of the loss, part by part; return loss, accuracy and the gradient's norm."""
         number = derive_seed(self.seed, AUGMENTATION, self.epoch, self.step)
-        images, masks = self._augment(batch, torch.Generator().manual_seed(number))
+        changed = self._augment(batch, torch.Generator().manual_seed(number))
         # Dropout mustn't drop the same units in all processes' shares of a batch.
         torch.manual_seed(derive_seed(self.seed, DROPOUT, self.epoch, self.step, distributed.rank()))
+        self.network.zero_grad(set_to_none=True)
+        # Each process needs an image in each part, since batch norms may be shared.
+        count = min(self.accumulation_steps, batch.whole // distributed.world_size())
+        parts = list(zip(*(each.tensor_split(count) for each in changed), strict=True))
+        sums = torch.zeros(2, device=self.runtime.device)
+        for part in parts:
+            with delay_exchange(self._forward) if part is not parts[-1] else nullcontext():
+                sums += self._add_gradients(*part, len(part[0]) / batch.whole)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        # The same in all processes, since gradients are means over them by now.
+        return torch.cat([distributed.all_reduce(sums), nn.utils.get_total_norm(gradients)[None]])
+
+    def _add_gradients(self, images: Tensor, masks: Tensor, share: float) -> Tensor:
+        """Add a part's gradient to that of the batch; return its loss and accuracy, times its share."""
         with self.runtime.autocast():
             logits = self._forward(images.contiguous(memory_format=self.runtime.memory_format))
+        loss = segmentation_loss(logits, masks, self.settings)
         # Gradients are averaged over processes, so each one's mean is weighted by its number of images.
-        share = len(images) / batch.whole
-        loss = segmentation_loss(logits, masks, s)
-        self.network.zero_grad(set_to_none=True)
         (loss * share * distributed.world_size()).backward()
         right = ((logits.detach() >= 0) == (masks >= 0.5)).float().mean()
-        whole = distributed.all_reduce(torch.stack([loss.detach(), right]) * share)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # The same in all processes, since gradients are means over them by now.
-        loss, right, norm = [*whole.tolist(), nn.utils.get_total_norm(gradients).item()]
-        if math.isfinite(loss) and math.isfinite(norm):  # else the weights stay what they were
-            self._update()
-        return loss, right, norm
-
-    def _update(self) -> None:
-        for parameter, order, stored in zip(self._parameters, self._orders, self._stored, strict=True):
-            stored.grad = None if parameter.grad is None else parameter.grad.permute(order)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)  # else old gradients stay in memory beside the new ones
-        self.average.update(self.network)
+        return torch.stack([loss.detach(), right]) * share
 
     def _augment(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.augmentation is None:
@@ -266,12 +302,17 @@ class Training:
         """Return whether a signal waits in any process: all have to end after the same step."""
         if distributed.world_size() == 1:
             return interrupted
-        return bool(distributed.all_reduce(torch.tensor(float(interrupted), device=self.runtime.device)))
+        # On the host: to ask the device would wait for all that is queued there.
+        return bool(distributed.all_reduce(torch.tensor(float(interrupted))))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint: all that the next step depends on. Only the main process writes."""
+        """Write a checkpoint: all that the next step depends on. Only the main process writes.
+
+        Raises InputError if the loss or a gradient of a step so far is not finite.
+        """
         if not distributed.is_main():
             return
+        self._read_values(0, path)
         state = {
             "epoch": self.epoch,
             "step": self.step,
@@ -280,6 +321,7 @@ class Training:
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "average_steps": self.average.steps,
+            "accumulation_steps": self.accumulation_steps,
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
             "best": self.best,
@@ -293,16 +335,16 @@ class Training:
 
     def resume(self, path: Path) -> bool:
         """Go on from a checkpoint. Return False if there is none or it is damaged, and start over."""
-        state = load_state(path, self.runtime.device)
+        state = load_state(path)
         if state is None:
             return False
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.average.steps = state["average_steps"]
+        self.accumulation_steps = state["accumulation_steps"]  # other parts would give other bits
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-        best = state["best"]
-        self.best = best and {name: value.cpu() for name, value in best.items()}
+        self.best = state["best"]
         self._losses, self._accuracies = state["losses"], state["accuracies"]
         self.seconds_before, self._waited_before = state["seconds"], state["waited"]
         return True

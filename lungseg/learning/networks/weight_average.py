@@ -27,5 +27,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         mine, theirs = list(self.network.parameters()), list(network.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
-            kept.copy_(new)
+        pairs = list(zip(self.network.buffers(), network.buffers(), strict=True))
+        for dtype in {kept.dtype for kept, _ in pairs}:  # a GPU copies tensors of one dtype at once
+            kept, new = zip(*(pair for pair in pairs if pair[0].dtype == dtype), strict=True)
+            torch._foreach_copy_(kept, new)

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from lungseg.learning.images import augmentation
 from lungseg.learning.images.augmentation import Augmentation, AugmentationSettings, Changes
 from lungseg.learning.images.clahe import apply_clahe
 from lungseg.learning.images.geometry import KNOTS
@@ -352,3 +353,47 @@ def test_the_generator_alone_decides():
 def test_a_setting_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         AugmentationSettings(**wrong)
+
+
+def test_amounts_go_to_the_device_in_one_copy_and_nothing_asks_the_device(monkeypatch):
+    # Tensors of this device have no data, so a question about a value raises.
+    meta, moved, to = torch.device("meta"), [], torch.Tensor.to
+    monkeypatch.setattr(augmentation, "_draw_noise", lambda images, *_: torch.zeros_like(images))
+    geometry = {"flip": 0.5, "stretch": 0.2, "crop": 0.2, "elastic": 0.05, "padding": "either"}
+    changer = Augmentation(AugmentationSettings(**geometry, collimation=0.1))
+    images = torch.rand(8, 1, 16, 12).to(meta)
+    changer(images, images, generator())  # the spline's weights are kept on the device from now on
+
+    def counted(tensor, *given, **keys):
+        found = to(tensor, *given, **keys)
+        if found.device != tensor.device:
+            moved.append(keys)
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    changed, masks = changer(images, images, generator())
+    assert moved == [{"non_blocking": True}]
+    assert changed.shape == masks.shape == images.shape
+    with pytest.raises(NotImplementedError, match="meta"):
+        changed.cpu()
+
+
+def test_amounts_are_the_same_after_the_copy():
+    drawn = Augmentation(AugmentationSettings(crop=0.1, elastic=0.05, collimation=0.2, local_contrast=0.5))
+    amounts = augmentation._list_amounts(drawn.draw(5, generator()), 9, 7)
+    sent = augmentation._send(amounts, torch.device("cpu"))
+    assert list(sent) == list(amounts)
+    for name, value in amounts.items():
+        assert torch.equal(sent[name], value.float()), name
+    assert augmentation._send({}, torch.device("cpu")) == {}
+
+
+def test_noise_that_is_drawn_at_once_is_one_call_and_differs_between_images():
+    images, seeds = torch.zeros(4, 1, 64, 64), [5, 6, 7, 8]
+    with torch.profiler.profile() as profile:
+        noise = augmentation._draw_noise(images, seeds, at_once=True)
+    assert [event.count for event in profile.key_averages() if event.key == "aten::normal_"] == [1]
+    assert torch.equal(noise, augmentation._draw_noise(images, seeds, at_once=True))
+    assert not torch.equal(noise, augmentation._draw_noise(images, seeds[1:] + seeds[:1], at_once=True))
+    torch.testing.assert_close(noise.std(dim=(1, 2, 3)), torch.ones(4), atol=0.06, rtol=0)
+    assert (torch.corrcoef(noise.flatten(1)) - torch.eye(4)).abs().max() < 0.08

@@ -6,7 +6,7 @@ import torch
 
 from lungseg.data.memory import RememberedSample
 from lungseg.learning.images.resize import shrink_mask, to_batch
-from lungseg.learning.networks.image_cache import read_images
+from lungseg.learning.networks.image_cache import Images, read_images
 from lungseg.system.errors import InputError
 
 
@@ -120,3 +120,36 @@ def test_a_file_that_another_process_is_writing_is_left_alone(discs, cache):
     again = read_images([sample], 32).read_batch([0])
     assert torch.equal(first[0], again[0])
     assert theirs.read_bytes() == b"half of it"
+
+
+def test_a_device_gives_the_same_bits_as_the_host(noise_images):
+    data = noise_images(5, size=32)
+    data._arrays[0][:, 0, :4] = 0, 1, 32767, 32768
+    data._arrays[0][:, 0, 4:6] = 65534, 65535
+    data.keep_on(torch.device("cpu"))
+    for chosen in ([4, 0, 0], [2]):
+        for found, expected in zip(data.gather(torch.tensor(chosen)), data.read_batch(chosen), strict=True):
+            assert found.dtype == torch.float32
+            assert torch.equal(found, expected)
+
+
+def test_every_level_is_the_same_on_a_device():
+    levels = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
+    data = Images(["all"], [np.concatenate([levels, levels[:, ::-1]])])
+    data.keep_on(torch.device("cpu"))
+    for found, expected in zip(data.gather(torch.tensor([0])), data.read_batch([0]), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_images_are_held_by_a_gpu_with_twenty_times_as_much_free_memory(noise_images, monkeypatch):
+    data, free = noise_images(6, size=32), [6 * 2 * 32 * 32 * 2 * 20]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 0))
+    assert data.fits_on(torch.device("cuda"))
+    assert not data.fits_on(torch.device("cpu"))
+    free[0] -= 20
+    assert not data.fits_on(torch.device("cuda"))
+
+
+def test_a_damaged_file_is_named_when_a_device_is_to_hold_it(tmp_path):
+    with pytest.raises(InputError, match=r"a\.npy is missing or damaged"):
+        Images(["a"], [tmp_path / "a.npy"]).keep_on(torch.device("cpu"))

@@ -31,6 +31,16 @@ def test_weight_average_worked_by_hand():
     assert average.network.weight.item() == pytest.approx(1 * 2 / 11 + 2 * 9 / 11)
 
 
+def test_statistics_of_norms_are_copied_to_the_average():
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(2))
+    average = WeightAverage(network, decay=0.99)
+    for number, value in enumerate(network.buffers()):
+        value.fill_(number + 1)
+    average.update(network)
+    assert [value.flatten()[0].item() for value in average.network.buffers()] == [1, 2, 3, 4, 5, 6]
+    WeightAverage(torch.nn.Linear(1, 1), decay=0.5).update(torch.nn.Linear(1, 1))  # it has none
+
+
 class Cut(Exception):
     pass
 
@@ -106,7 +116,7 @@ def test_an_update_is_that_of_torchs_plain_optimiser(layout, network_training):
             one.grad, two.grad = gradient.clone(memory_format=torch.preserve_format), gradient
             if one.ndim == 4:
                 one.grad = gradient.contiguous(memory_format=layout)
-        training._update()
+        training.optimiser.step()
         optimiser.step()
     for one, two in zip(training.network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
@@ -265,5 +275,5 @@ def test_rates_fall_with_the_work_that_is_done(network_training, noise_images):
     factors = []
     for size in (32, 64, 64):  # of one step each, which cost 1, 4 and 4
         training.run_epoch(noise_images(4, size), nothing)
-        factors.append(training.optimiser.param_groups[0]["lr"] / training.top_rates[0])
+        factors.append(training.optimiser.param_groups[0]["lr"] / training.optimiser.top_rates[0])
     assert factors == pytest.approx([1, 1, 0.5])

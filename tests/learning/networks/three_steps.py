@@ -92,6 +92,8 @@ def train_three_steps(file: Path) -> None:
     with join_processes("cpu"):
         first = first_gradients(settings, runtime, fit_context)
         training = approach._make_training(fit_context, TRAIN)
+        # Of two processes: more parts than one of them has images.
+        training.accumulation_steps = 3 if distributed.world_size() > 1 else 1
         # Adam divides a gradient by its own size, so one that is nothing but rounding moves its weight as far
         # as any other. With a larger term in the denominator such ones stay where they are.
         for group in training.optimiser.param_groups:
