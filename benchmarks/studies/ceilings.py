@@ -44,7 +44,7 @@ class Ceilings:
 def measure_ceilings(runtime: Runtime, synchronise: Callable[[], None]) -> Ceilings:
     """Measure the ceilings of the runtime's device, which takes a few seconds."""
     device = runtime.device.type
-    source = torch.zeros(COPIED_MIB[device] << 18, device=runtime.device)
+    source = torch.randn(COPIED_MIB[device] << 18, device=runtime.device)  # zeros may be moved faster
     target = torch.empty_like(source)
     copying = [("copy", target.copy_)]
     copied = np.median(time_chain(copying, source, REPEATS, 2, synchronise)["copy"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.studies.images import PHANTOM, find_images, make_split
+from lungseg.approaches.recorded_stages import RecordedStages
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_context.cascade import CascadeStage
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
@@ -134,6 +135,8 @@ class EngineStage:
         """As in `StageModel`."""
         return self.evaluator.engine == "triton"
 
+    can_be_recorded = on_device
+
     def predict_rows(self, rows: Tensor) -> Tensor:
         return self.evaluator.predict_raw(rows).float()
 
@@ -143,7 +146,7 @@ class Recorder:
 
     def __init__(self, model: EngineStage) -> None:
         self.model = model
-        self.on_device = model.on_device
+        self.on_device, self.can_be_recorded = model.on_device, False
         self.rows = torch.empty(0)
 
     def predict_rows(self, rows: Tensor) -> Tensor:
@@ -158,6 +161,7 @@ def use_engine(approach: Vgg19Context, engine: str) -> Vgg19Context:
         InputError: the engine doesn't work on the approach's device.
     """
     other = copy.copy(approach)
+    other.recorded = RecordedStages(approach.runtime)
     other.cascade = [
         CascadeStage(stage.grid, EngineStage(stage.model.text, approach.runtime, engine))
         for stage in approach.cascade
@@ -172,6 +176,7 @@ def record_rows(approach: Vgg19Context, images: Sequence[np.ndarray]) -> list[tu
         approach: as `use_engine` returns it.
     """
     other = copy.copy(approach)
+    other.recorded = RecordedStages(approach.runtime)
     recorders = [Recorder(stage.model) for stage in approach.cascade]
     other.cascade = [
         CascadeStage(stage.grid, recorder)

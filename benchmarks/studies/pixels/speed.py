@@ -2,7 +2,7 @@
 
 `python -m benchmarks.studies.pixels.speed --results RUN`
 
-Compares LightGBM's own prediction with this program's trees, on the CPU and on a GPU if there is one. Also
+Compares LightGBM's own prediction with this program's trees, on a GPU if there is one, else on the CPU. Also
 times features, trees and post-processing apart, and computes the floor under them. Three tables, each in a
 folder of its own: `images`, `trees` and `floor`. The model is one that a benchmark run stored; without one, a
 small one is fitted on phantoms. LUNGSEG_DATA and LUNGSEG_WEIGHTS are read; without data, the images are
@@ -63,12 +63,14 @@ class Job:
         stored: the model.
         files: by pixels a side.
         batches: sizes; None stands for `BATCHES`.
+        lightgbm: whether LightGBM's own prediction is timed too, which takes most of the time.
     """
 
     stored: Stored
     files: dict[int, list[Path]]
     batches: tuple[int, ...] | None
     repeats: int
+    lightgbm: bool
 
 
 def make_steps(approach: Vgg19Context, size: int, batch: int) -> Steps:
@@ -86,21 +88,20 @@ def time_device(job: Job, runtime: Runtime, ceilings: Ceilings) -> tuple[list[di
     device, fitted = runtime.device.type, job.stored.load(runtime)
     ours = OURS[device]
     engines, images, floor = {}, [], []
-    for name in ("lightgbm", ours):
+    for name in ("lightgbm", ours) if job.lightgbm else (ours,):
         try:
             engines[name] = use_engine(fitted, name)
         except InputError as error:
             images.append({"device": device, "engine": name, "why empty": str(error)})
     for size, files in job.files.items():
-        maps = [engine.predict([read_image(file) for file in files]) for engine in engines.values()]
-        differences = _compare_maps(maps)
+        differences = _compare_maps(list(engines.values()), files) if len(engines) == 2 else {}
         for batch in job.batches or BATCHES[device]:
             chains = {name: make_steps(engine, size, batch) for name, engine in engines.items()}
             measured = take_turns(chains, lambda turn, f=files, b=batch: _choose(f, turn, b), job.repeats)
             for name, found in measured.items():
                 row = {"device": device, "engine": name, "size": size, "batch": batch}
                 row |= _summarise(found, engines[name], batch)
-                if name == ours:
+                if name == ours and "lightgbm" in measured:
                     row |= found.compare_with(measured["lightgbm"]) | differences
                 images.append(row)
             if ours in measured and size == min(job.files):
@@ -114,9 +115,9 @@ def _choose(files: Sequence[Path], turn: int, batch: int) -> list[Path]:
     return [files[(turn * batch + place) % len(files)] for place in range(batch)]
 
 
-def _compare_maps(maps: list[list[np.ndarray]]) -> dict[str, Any]:
-    """Return cells: how much the engines' maps of the same images and their masks differ."""
-    first, last = np.stack(maps[0]), np.stack(maps[-1])
+def _compare_maps(engines: list[Vgg19Context], files: Sequence[Path]) -> dict[str, Any]:
+    """Return cells: how much two engines' maps of the same images and their masks differ."""
+    first, last = (np.stack(engine.predict([read_image(file) for file in files])) for engine in engines)
     return {
         "largest difference of maps": float(np.abs(first - last).max()),
         "pixels of masks that differ": int(((first >= THRESHOLD) != (last >= THRESHOLD)).sum()),
@@ -198,6 +199,9 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--batches", type=int, nargs="+", help="default: 1 8, on a GPU 64 too")
+    parser.add_argument(
+        "--no-lightgbm", action="store_true", help="leave out LightGBM's own, slow prediction"
+    )
     parser.add_argument("--forest", type=int, nargs=2, default=[300, 63], metavar=("TREES", "LEAVES"))
     arguments = parser.parse_args(words)
     trees, leaves = arguments.forest
@@ -221,7 +225,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, str, pd.DataFr
     with tempfile.TemporaryDirectory(prefix="lungseg-pixel-speed-") as scratch:
         stored = _find_model(arguments, runtimes[-1], Path(scratch))
         files = {size: write_files(samples, size, Path(scratch) / str(size)) for size in arguments.sizes}
-        job = Job(stored, files, arguments.batches, arguments.repeats)
+        job = Job(stored, files, arguments.batches, arguments.repeats, not arguments.no_lightgbm)
         for runtime in runtimes:
             device = runtime.device.type
             ceilings[device] = measure_ceilings(runtime, synchronise)
@@ -234,7 +238,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, str, pd.DataFr
         table = pd.DataFrame(floor + missing)
         yield "floor", "The floor under a prediction", table, write_floor_notes(ceilings) + last
         size, repeats = min(arguments.sizes), arguments.repeats
-        rows = measure_trees(stored, runtimes, samples, size, arguments.forest, repeats, ceilings)
+        shape, own = arguments.forest, not arguments.no_lightgbm
+        rows = measure_trees(stored, runtimes, samples, size, shape, repeats, ceilings, own)
         table = pd.DataFrame(rows + missing)
         yield "trees", "Rows through the trees", table, write_tree_notes(table, threads) + last
 

@@ -59,6 +59,7 @@ def measure_trees(
     shape: Sequence[int],
     repeats: int,
     ceilings: dict[str, Ceilings],
+    lightgbm: bool,
 ) -> list[dict[str, Any]]:
     """Return rows of the table `trees`.
 
@@ -67,11 +68,12 @@ def measure_trees(
         size: pixels a side of the images whose pixels the plain forest's rows are.
         shape: trees and leaves of the plain forest.
         ceilings: by device.
+        lightgbm: whether LightGBM's own prediction is timed too.
     """
     last, rows = runtimes[-1], []
     pictured = samples if last.device.type == "cuda" else samples[:FEW]  # a GPU has to be filled
     for work in (_record_stages(stored, last, samples), _fit_plain(last, pictured, size, *shape)):
-        rows += _time_engines(work, runtimes, repeats, ceilings)
+        rows += _time_engines(work, runtimes, repeats, ceilings, lightgbm)
     return rows
 
 
@@ -91,12 +93,13 @@ def _fit_plain(runtime: Runtime, samples: Sequence[Sample], size: int, trees: in
 
 
 def _time_engines(
-    work: Work, runtimes: Sequence[Runtime], repeats: int, ceilings: dict[str, Ceilings]
+    work: Work, runtimes: Sequence[Runtime], repeats: int, ceilings: dict[str, Ceilings], lightgbm: bool
 ) -> list[dict[str, Any]]:
-    """Return a row an engine; LightGBM's own prediction is the first, and on the CPU."""
+    """Return a row an engine; LightGBM's own prediction, if it is timed, is the first, and on the CPU."""
     first = ("cpu", "lightgbm")
-    engines = {first: work.prepare(torch.device("cpu"), runtimes[0].threads, "lightgbm")}
-    empty = []
+    engines, empty = {}, []
+    if lightgbm:
+        engines[first] = work.prepare(torch.device("cpu"), runtimes[0].threads, "lightgbm")
     for runtime in runtimes:
         key = (runtime.device.type, OURS[runtime.device.type])
         try:
@@ -108,12 +111,14 @@ def _time_engines(
     found = []
     for key, one in measured.items():
         row = {"device": key[0], "engine": key[1], **_summarise(work, one)}
-        row["largest difference of raw scores"] = _compare(engines[first], engines[key])
+        if lightgbm:
+            row["largest difference of raw scores"] = _compare(engines[first], engines[key])
         if key != first:
             counts = count_tree_work([(forest, len(rows)) for forest, rows in work.pairs])
             floor = max(compute_floor_ms(ceilings[key[0]], **counts).values())
             share = floor / 1e3 / one.percentiles()[1]
-            row |= {**one.compare_with(measured[first]), "floor / measured": f"{share:.0%}"}
+            row |= one.compare_with(measured[first]) if lightgbm else {}
+            row["floor / measured"] = f"{share:.0%}"
         found.append(row)
     return [{"trees of": work.name, **row} for row in found + empty]
 
@@ -136,5 +141,7 @@ def _evaluate(pairs: Pairs, _: object) -> list[Tensor]:
 
 def describe_differences(table: pd.DataFrame) -> str:
     """Say how far the engines are from LightGBM's own prediction."""
+    if "largest difference of raw scores" not in table:
+        return "LightGBM's own prediction was left out, so raw scores are not compared with it."
     worst = table["largest difference of raw scores"].max()
     return f"Raw scores of all engines on all rows above lie within {worst:.2g} of LightGBM's own."

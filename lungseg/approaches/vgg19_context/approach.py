@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lungseg.approaches.base import Approach, Stage
+from lungseg.approaches.recorded_stages import RecordedStages
 from lungseg.approaches.vgg19_context.cascade import CascadeStage, run_cascade
 from lungseg.approaches.vgg19_context.context_planes import list_context_plane_names
 from lungseg.approaches.vgg19_context.image_planes import ImagePlanes, SharedPlanes
@@ -36,6 +37,8 @@ from lungseg.approaches.vgg19_context.stage_models import make_stage_model
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
 from lungseg.learning.model_files import write_tensors
+from lungseg.learning.regressors.registry import list_regressor_hints
+from lungseg.learning.vgg19.features import describe_precision
 from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights
 from lungseg.system.errors import InputError
 from lungseg.system.files import make_folder
@@ -58,6 +61,14 @@ class Vgg19Context(Approach):
         super().__init__(settings, runtime)
         self.image_planes: ImagePlanes | None = None
         self.cascade: list[CascadeStage] = []
+        self.counted = False  # whether operations are counted, without recorded graphs
+        self.recorded = RecordedStages(runtime)
+
+    @classmethod
+    def hints(cls, settings: Vgg19ContextSettings, runtime: Runtime) -> list[str]:
+        """List what a user should know before a fit on a GPU, a sentence each."""
+        precision = describe_precision(runtime) if settings.blocks else []
+        return precision + list_regressor_hints(settings.regressor, runtime.device)
 
     def weights(self) -> WeightsInfo | None:
         if not self.settings.blocks:
@@ -108,7 +119,7 @@ class Vgg19Context(Approach):
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
         self.require(train)
-        self.cascade = []
+        self.cascade, self.recorded = [], RecordedStages(self.runtime)
         self.image_planes = self._make_image_planes()
         fit = ResumableFit(self.settings, self.runtime, context)
         fit.read_images(train, validation)
@@ -142,11 +153,23 @@ class Vgg19Context(Approach):
         copies = not on_host and not all(stage.model.on_device for stage in self.cascade)
         return [Stage("features", self._compute_planes), Stage("trees", self._run_cascade, copies=copies)]
 
+    def execution_facts(self) -> dict[str, str]:
+        """Return how predictions ran: "graph" as `RecordedStages.describe` has it, and "folded" norms."""
+        return {"graph": self.recorded.describe(), "folded": "no"}
+
+    @torch.inference_mode()
     def _compute_planes(self, batch: Tensor) -> SharedPlanes:
-        return self.image_planes(batch)
+        if self.counted:
+            return self.image_planes(batch)
+        return self.recorded.run("features", self.image_planes, batch)
 
     @torch.inference_mode()
     def _run_cascade(self, shared: SharedPlanes) -> Tensor:
+        if self.counted or not all(stage.model.can_be_recorded for stage in self.cascade):
+            return self._predict_maps(shared)
+        return self.recorded.run("trees", self._predict_maps, shared, last=True)
+
+    def _predict_maps(self, shared: SharedPlanes) -> Tensor:
         return run_cascade(self.cascade, shared)[-1]
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ also has the frame: the pixel's place relative to where that map puts the lungs.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 from lungseg.approaches.vgg19_context.separable_filters import (
     apply_separable,
     make_gaussian_kernel,
+    make_places,
     make_smoothing_matrix,
     resample,
 )
@@ -75,20 +76,41 @@ def list_surrounding_names(grid: int) -> list[str]:
 
 
 def _fill_surroundings(out: Tensor, maps: Tensor) -> None:
-    grid = maps.shape[-1]
-    rings = _scale_rings(grid)
-    planes = iter(out.unbind(1))
-    next(planes).copy_(maps[:, 0])
-    next(planes).copy_(maps[:, 0].flip(-1))
+    planes, rings = out.transpose(0, 1), _scale_rings(maps.shape[-1])
     blurred = blur(maps, tuple(sigma for sigma, _ in rings))
     margin = max(distance for _, distance in rings)
     padded = F.pad(blurred, (margin,) * 4, mode="replicate")
-    for index, (_, distance) in enumerate(rings):
-        for y, x in ((0, 0), *DIRECTIONS):
-            top, left = margin + distance * y, margin + distance * x
-            next(planes).copy_(padded[:, index, top : top + grid, left : left + grid])
-    for axes in (3, 2, (2, 3)):
-        next(planes).copy_(maps.mean(axes, keepdim=True)[:, 0])
+    around = planes[2:-3].unflatten(0, (len(rings), 1 + len(DIRECTIONS)))
+    copies = [(planes[0], maps[:, 0]), (planes[1], maps[:, 0].flip(-1))]
+    copies += [(around[:, 0], blurred.transpose(0, 1))]
+    for ring, (_, distance) in enumerate(rings):
+        copies += _list_copies_around(around[ring], padded[:, ring], margin, distance)
+    means = (maps.mean(axes, keepdim=True)[:, 0] for axes in (3, 2, (2, 3)))
+    copies += [(plane, mean.expand_as(plane)) for plane, mean in zip(planes[-3:], means, strict=True)]
+    # One call for all of them: most of their time is that of starting them.
+    torch._foreach_copy_([target for target, _ in copies], [source for _, source in copies])
+
+
+def _list_copies_around(
+    planes: Tensor, padded: Tensor, margin: int, distance: int
+) -> list[tuple[Tensor, Tensor]]:
+    """List what to copy where for a ring's eight places, planes 9 x N x G x G with the centre's first.
+
+    The source is a blurred map N x (G + 2 margin) x (G + 2 margin). Places that lie evenly are one copy.
+    """
+    count, grid = planes.shape[1], planes.shape[-1]
+    image, row, column = padded.stride()
+
+    def view(top: int, left: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
+        start = padded.storage_offset() + (margin + top) * row + (margin + left) * column
+        return padded.as_strided((*shape, count, grid, grid), (*steps, image, row, column), start)
+
+    down, right = 2 * distance * row, 2 * distance * column
+    return [
+        (planes[1:3], view(-distance, 0, (2,), (down,))),
+        (planes[3:5], view(0, -distance, (2,), (right,))),
+        (planes[5:].unflatten(0, (2, 2)), view(-distance, -distance, (2, 2), (down, right))),
+    ]
 
 
 def _scale_rings(grid: int) -> list[tuple[float, int]]:
@@ -102,7 +124,7 @@ def blur(maps: Tensor, sigmas: tuple[float, ...]) -> Tensor:
     return apply_separable(maps, _make_blur_matrices(sigmas, maps.shape[-1], maps.device))
 
 
-@lru_cache(maxsize=16)
+@cache  # for good: a recorded CUDA graph goes on reading it
 def _make_blur_matrices(sigmas: tuple[float, ...], grid: int, device: torch.device) -> Tensor:
     """Return float32 sigmas x grid x grid."""
     kernels = [make_gaussian_kernel(sigma) for sigma in sigmas]
@@ -118,17 +140,18 @@ def compute_frame(maps: Tensor) -> Tensor:
     """
     mass = maps.clamp(0, 1) ** 2
     grid = maps.shape[-1]
-    places = torch.linspace(-1, 1, grid, device=maps.device)
-    total = mass.sum((2, 3)).clamp_min(1e-3)
-    x_centre, x_spread = _compute_moments(mass.sum(2), places, total)
-    y_centre, y_spread = _compute_moments(mass.sum(3), places, total)
-    y = ((places.view(1, 1, -1, 1) - y_centre) / y_spread).expand(-1, -1, -1, grid)
-    x = ((places.view(1, 1, 1, -1) - x_centre) / x_spread).expand(-1, -1, grid, -1)
-    return torch.cat([y, x, x.abs(), (x_spread / y_spread).expand_as(x)], 1)
+    places = make_places(grid, maps.device)
+    profiles = torch.cat([mass.sum(3), mass.sum(2)], 1)  # N x 2 x G: along y and along x
+    centre, spread = _compute_moments(profiles, places, mass.sum((2, 3)).clamp_min(1e-3))
+    from_centre = (places - centre) / spread
+    y, x = from_centre[:, :1, :, None], from_centre[:, 1:, None]
+    aspect = (spread[:, 1:] / spread[:, :1])[..., None]
+    planes = (y, x, x.abs(), aspect)
+    return torch.cat([plane.expand(-1, -1, grid, grid) for plane in planes], 1)
 
 
-def _compute_moments(profile: Tensor, places: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute mean and standard deviation of places under a profile N x 1 x G, each as N x 1 x 1 x 1."""
-    centre = (profile * places).sum(2) / total
-    variance = (profile * places**2).sum(2) / total - centre**2
-    return centre[..., None, None], variance.clamp_min(1e-3).sqrt()[..., None, None]
+def _compute_moments(profiles: Tensor, places: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute mean and standard deviation, N x 2 x 1 each, of places under profiles N x 2 x G."""
+    centre = (profiles * places).sum(2) / total
+    variance = (profiles * places**2).sum(2) / total - centre**2
+    return centre[..., None], variance.clamp_min(1e-3).sqrt()[..., None]

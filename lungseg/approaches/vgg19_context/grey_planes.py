@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from lungseg.approaches.vgg19_context.separable_filters import (
     apply_separable,
     make_box_kernel,
+    make_places,
     make_smoothing_matrix,
 )
 
@@ -22,9 +23,14 @@ LOCAL_WINDOWS = (1 / 14, 1 / 4)  # sides of the windows of the local mean, as sh
 def normalise(images: Tensor) -> Tensor:
     """Stretch images N x 1 x H x W to [0, 1]: their 2 % quantile becomes 0, their 98 % quantile becomes 1."""
     sampled = images[..., ::QUANTILE_STRIDE, ::QUANTILE_STRIDE].flatten(1).float()
-    levels = torch.tensor([LOW, HIGH], device=images.device)
-    low, high = torch.quantile(sampled, levels, dim=1).view(2, -1, 1, 1, 1)
+    low, high = torch.quantile(sampled, _make_levels(images.device), dim=1).view(2, -1, 1, 1, 1)
     return ((images - low) / (high - low).clamp_min(1e-3)).clamp(0, 1)
+
+
+@cache
+def _make_levels(device: torch.device) -> Tensor:
+    # Made once: a copy from the host would wait for the device, and forbid that a CUDA graph is recorded.
+    return torch.tensor([LOW, HIGH], device=device)
 
 
 GREY_NAMES = ["grey", *(f"grey - mean of {window:.2f}" for window in LOCAL_WINDOWS)]
@@ -39,7 +45,7 @@ def compute_grey_planes(images: Tensor) -> Tensor:
     return torch.cat([images, images - local], 1)
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: a recorded CUDA graph goes on reading it
 def _make_local_mean_matrices(grid: int, device: torch.device) -> Tensor:
     """Return float32 windows x grid x grid: a smoothing matrix for each window."""
     halves = [max(1, round(window * grid / 2)) for window in LOCAL_WINDOWS]
@@ -57,22 +63,22 @@ def compute_coordinate_planes(images: Tensor) -> Tensor:
     left of it (one half if the row has none). The last three are the same if an image is letterboxed, cut or
     shifted.
     """
-    count, _, height, width = images.shape
-    y = torch.linspace(-1, 1, height, device=images.device).view(1, 1, -1, 1)
-    x = torch.linspace(-1, 1, width, device=images.device).view(1, 1, 1, -1)
+    count, _, side, _ = images.shape
+    places = make_places(side, images.device)
     body = (images > BODY).int()
-    above = _compute_share_before(body.sum(3, keepdim=True), 2)
-    left = _compute_share_before(body.sum(2, keepdim=True), 3)
-    planes = [plane.expand(count, 1, height, width) for plane in (y, x, above, left)]
-    return torch.cat([*planes, _compute_share_before(body, 3)], 1)
+    # One pass for all three: the sums of the rows and of the columns become two rows more.
+    amounts = torch.cat([body.sum(3, keepdim=True).mT, body.sum(2, keepdim=True), body], 2)
+    above, left, in_row = _compute_share_before(amounts).split([1, 1, side], 2)
+    planes = [places[:, None], places, above.mT, left]
+    return torch.cat([*(plane.expand(count, 1, side, side) for plane in planes), in_row], 1)
 
 
-def _compute_share_before(amounts: Tensor, axis: int) -> Tensor:
-    """Compute the share of the sum along an axis that lies before each place; one half if the sum is zero.
+def _compute_share_before(amounts: Tensor) -> Tensor:
+    """Compute the share of each row's sum that lies before each place; one half if the sum is zero.
 
     Half of a place's own amount counts. The amounts are integers, so running sums are the same on every
     device.
     """
-    total = amounts.sum(axis, keepdim=True)
-    before = amounts.cumsum(axis) - amounts / 2
-    return torch.where(total > 0, before / total.clamp_min(1), torch.full_like(before, 0.5))
+    running = amounts.cumsum(-1)
+    total = running[..., -1:]
+    return ((running - amounts / 2) / total.clamp_min(1)).masked_fill_(total == 0, 0.5)

@@ -45,12 +45,46 @@ class SharedPlanes:
     prior: Tensor | None  # the shape prior's maps N x 1 x g x g, if there are any
 
 
+def _fill(planes: Tensor, sources: list[Tensor]) -> None:
+    """Write maps of any sides into planes N x P x G x G, one after the other.
+
+    A CPU does this fastest so: what is resized is still in its cache when it is copied.
+    """
+    start = 0
+    for source in sources:
+        stop = start + source.shape[1]
+        planes[:, start:stop] = resample(source, planes.shape[-1])
+        start = stop
+
+
+def _fill_at_once(
+    planes: Tensor, features: list[Tensor], joined: dict[int, Tensor], rest: list[Tensor]
+) -> None:
+    """Do what `_fill` does in few operations: a GPU takes longer to start them than to compute them.
+
+    `joined` has the features by their side, as `_join_sides` returns them.
+    """
+    resized = {}
+    for side, maps in joined.items():
+        counts = [each.shape[1] for each in features if each.shape[-1] == side]
+        resized[side] = iter(resample(maps, planes.shape[-1]).split(counts, 1))
+    sources = [*(next(resized[each.shape[-1]]) for each in features), *rest]
+    torch.cat([source.transpose(0, 1) for source in sources], out=planes.transpose(0, 1))
+
+
+def _join_sides(features: list[Tensor]) -> dict[int, Tensor]:
+    """Join maps of the same side, in their order, as float32."""
+    sides = dict.fromkeys(each.shape[-1] for each in features)
+    return {s: torch.cat([each for each in features if each.shape[-1] == s], 1).float() for s in sides}
+
+
 class ImagePlanes(nn.Module):
     """The planes of images N x 1 x S x S in [0, 1]: float32 N x P x G x G at each stage's grid."""
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         super().__init__()
         self.settings, self.runtime = settings, runtime
+        self.at_once = runtime.device.type != "cpu"  # whether planes are made in few, large operations
         self.grids = sorted(set(settings.stage_grids), reverse=True)  # pixels a side, the largest first
         self.pyramid = self._load_pyramid(settings) if settings.blocks else None
         self.projection = Projection(settings.blocks, settings.components)
@@ -90,25 +124,23 @@ class ImagePlanes(nn.Module):
         They are float32 N x (P + free) x G x G, by pixels a side G; so is the number of free planes that
         follow the P. A plane's values of all images are neighbours.
         """
-        projected = self.projection(self.compute_features(normalised), self.grids[0])
-        features = [each.float() for each in projected]
+        features = self.projection(self.compute_features(normalised), self.grids[0])
+        joined = _join_sides(features) if self.at_once else {}
+        features = features if self.at_once else [each.float() for each in features]
         found = {}
         for grid in self.grids:
             count = len(self.names) + (free or {}).get(grid, 0)
             planes = normalised.new_empty(count, len(normalised), grid, grid).transpose(0, 1)
-            self._fill(planes, features, shrink_maps(normalised, grid))
+            small = shrink_maps(normalised, grid)
+            rest = [compute_grey_planes(small)] if self.settings.grey else []
+            rest += [compute_coordinate_planes(small)] if self.settings.coordinates else []
+            known = planes[:, : len(self.names)]
+            if self.at_once:
+                _fill_at_once(known, features, joined, rest)
+            else:
+                _fill(known, [*features, *rest])
             found[grid] = planes
         return found
-
-    def _fill(self, planes: Tensor, features: list[Tensor], small: Tensor) -> None:
-        sources = [*features]
-        sources += [compute_grey_planes(small)] if self.settings.grey else []
-        sources += [compute_coordinate_planes(small)] if self.settings.coordinates else []
-        start = 0
-        for source in sources:
-            stop = start + source.shape[1]
-            planes[:, start:stop] = resample(source, planes.shape[-1])
-            start = stop
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> SharedPlanes:

@@ -5,7 +5,7 @@ A processor computes these much faster than sliding windows.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -28,7 +28,13 @@ def apply_separable(planes: Tensor, matrix: Tensor) -> Tensor:
     return matrix @ (planes @ matrix.mT)
 
 
-@lru_cache(maxsize=64)
+@cache  # for good: a recorded CUDA graph goes on reading it
+def make_places(side: int, device: torch.device) -> Tensor:
+    """Make the places float32 `side` of pixels along one axis, from -1 to 1."""
+    return torch.linspace(-1, 1, side, device=device)
+
+
+@cache
 def make_enlarging_matrix(side: int, wanted: int, device: torch.device) -> Tensor:
     """Make the matrix float32 wanted x side of bilinear interpolation along one axis."""
     return torch.from_numpy(compute_axis_weights(side, wanted).toarray()).to(device)

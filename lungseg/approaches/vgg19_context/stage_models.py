@@ -18,7 +18,7 @@ from lungseg.learning.regressors.base import PixelTable, Regressor
 from lungseg.learning.regressors.boosting import compute_gain_shares
 from lungseg.learning.trees.bins import MOST_BINS, Bins
 from lungseg.learning.trees.evaluator import Evaluator, limit_threads, make_evaluator
-from lungseg.learning.trees.training import CodedRows, boost, to_feature_values
+from lungseg.learning.trees.training import CodedRows, boost, to_feature_values, use_learner, why_not_on_cuda
 from lungseg.system.files import write_atomically
 from lungseg.system.runtime import Runtime
 
@@ -29,6 +29,7 @@ class StageModel(ABC):
     parameters: int | None = 0  # fitted numbers; None if it can't tell
     fits_in_parallel: bool = False  # whether several can be fitted at once, in threads of one process
     on_device: bool = False  # whether `predict_rows` computes where the rows are, without copies to the host
+    can_be_recorded: bool = False  # whether it does so without waiting for a GPU
 
     @abstractmethod
     def fit(
@@ -67,7 +68,6 @@ class BoostedStage(StageModel):
     """LightGBM, trained on codes with the squared error."""
 
     FILE = "lightgbm.txt"
-    fits_in_parallel = True
 
     def __init__(self, settings: Vgg19ContextSettings, runtime: Runtime) -> None:
         self.settings, self.runtime = settings.boosting, runtime
@@ -82,6 +82,7 @@ class BoostedStage(StageModel):
             fit_context.progress(env.iteration + 1, env.end_iteration, "growing trees")
 
         parameters = self._make_parameters(fit_context.seed, len(bins), threads)
+        parameters = use_learner(parameters, self.runtime.device)
         booster, self._start = boost(rows, bins, parameters, self.settings.rounds, callbacks=[report])
         text = booster.model_to_string(num_iteration=-1)
         self._on_codes = make_evaluator(text, threads=self.runtime.threads)
@@ -103,6 +104,10 @@ class BoostedStage(StageModel):
             "force_col_wise": True,
         }
 
+    @property
+    def fits_in_parallel(self) -> bool:
+        return self.runtime.device.type != "cuda" or why_not_on_cuda() is not None
+
     @cached_property
     def _on_values(self) -> Evaluator:
         # Made when first used, since it needs threads or device memory and the models of folds never use it.
@@ -111,6 +116,10 @@ class BoostedStage(StageModel):
     @property
     def on_device(self) -> bool:
         return self._on_values.engine == "triton"
+
+    @property
+    def can_be_recorded(self) -> bool:
+        return self.on_device
 
     @property
     def parameters(self) -> int:
@@ -143,6 +152,10 @@ class RegressorStage(StageModel):
         self.runtime = runtime
         self.regressor_class, self.settings = settings.resolve_regressor()
         self.regressor: Regressor | None = None
+
+    @property
+    def on_device(self) -> bool:
+        return self.regressor.on_device
 
     def fit(
         self, rows: CodedRows, held: CodedRows, bins: Bins, fit_context: FitContext, threads: int

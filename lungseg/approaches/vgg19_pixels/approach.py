@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from lungseg.approaches.base import Approach, Stage
+from lungseg.approaches.recorded_stages import RecordedStages
 from lungseg.approaches.vgg19_pixels.sampling import build_table
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
@@ -74,6 +75,8 @@ class Vgg19Pixels(Approach):
         self.network.to(memory_format=runtime.memory_format)
         regressor_class, own = settings.resolve_regressor()
         self.regressor = regressor_class(own, runtime)
+        self.counted = False  # whether operations are counted, without recorded graphs
+        self.recorded = RecordedStages(runtime)
 
     @classmethod
     def hints(cls, settings: Vgg19PixelsSettings, runtime: Runtime) -> list[str]:
@@ -107,6 +110,7 @@ class Vgg19Pixels(Approach):
         return each * (train + validation) + rows * passes / NOMINAL_ROWS[s.regressor] / self.runtime.threads
 
     def fit(self, train: Sequence[Any], validation: Sequence[Any], context: FitContext) -> FitReport:
+        self.recorded = RecordedStages(self.runtime)
         rows = self._build_table(train, context, "train")
         held = self._build_table(validation, context, "validation")
         regressor = self.regressor
@@ -130,12 +134,26 @@ class Vgg19Pixels(Approach):
 
     def stages(self) -> list[Stage]:
         copies = self.runtime.device.type != "cpu" and not self.regressor.on_device
-        return [
-            Stage("features", lambda batch: extract_features(self.network, batch, self.runtime)),
-            Stage("regression", self._regress, copies=copies),
-        ]
+        return [Stage("features", self._extract), Stage("regression", self._regress, copies=copies)]
 
+    def execution_facts(self) -> dict[str, str]:
+        """Return how predictions ran: "graph" as `RecordedStages.describe` has it, and "folded" norms."""
+        return {"graph": self.recorded.describe(), "folded": "no"}
+
+    @torch.inference_mode()
+    def _extract(self, batch: Tensor) -> Tensor:
+        def extract(images: Tensor) -> Tensor:
+            return extract_features(self.network, images, self.runtime)
+
+        return extract(batch) if self.counted else self.recorded.run("features", extract, batch)
+
+    @torch.inference_mode()
     def _regress(self, maps: Tensor) -> Tensor:
+        if self.counted or not self.regressor.on_device:
+            return self._predict_maps(maps)
+        return self.recorded.run("regression", self._predict_maps, maps, last=True)
+
+    def _predict_maps(self, maps: Tensor) -> Tensor:
         count, _, height, width = maps.shape
         values = self.regressor.predict_tensor(as_rows(maps))
         return values.view(count, 1, height, width).clamp(0, 1)

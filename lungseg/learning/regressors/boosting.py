@@ -17,6 +17,7 @@ from lungseg.learning.model_files import explain_damage
 from lungseg.learning.regressors.base import PixelTable, Regressor, compute_accuracy
 from lungseg.learning.trees.bins import require_finite
 from lungseg.learning.trees.evaluator import Evaluator, limit_threads, make_evaluator
+from lungseg.learning.trees.training import use_learner
 from lungseg.system.files import write_atomically
 from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
@@ -44,7 +45,10 @@ def compute_gain_shares(booster: lightgbm.Booster) -> np.ndarray:
 
 
 class LightGBM(Regressor):
-    """LightGBM trained on the squared error; deterministic for a given number of threads."""
+    """LightGBM trained on the squared error; deterministic for a given number of threads.
+
+    Where the installed build can grow trees on a GPU, it does, and two fits may differ slightly.
+    """
 
     FILE = "lightgbm.txt"
     Settings = BoostingSettings
@@ -58,7 +62,7 @@ class LightGBM(Regressor):
         """Grow trees until the validation loss stops falling. Raises InputError if a feature isn't finite."""
         require_finite(torch.from_numpy(train.features))
         parameters = {
-            **make_boosting_parameters(self.settings, context.seed),
+            **use_learner(make_boosting_parameters(self.settings, context.seed), self.runtime.device),
             "objective": "regression",
             "metric": "l2",
             "num_threads": limit_threads(self.runtime.threads),

@@ -20,6 +20,7 @@ from lungseg.system.plugins import Settings
 from lungseg.system.runtime import Runtime
 
 ROWS_A_CALL = 1 << 18
+MOST_MEMORY = 0.5  # share of a device's free memory that the rows of a fit may take
 
 
 class MlpSettings(Settings):
@@ -96,9 +97,10 @@ class Mlp(Regressor):
                 nn.init.zeros_(layer.bias)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate, fused=True)
         best, best_loss = None, float("inf")
+        rows, held = self._place(train), self._place(validation)
         for epoch in range(1, self.settings.epochs + 1):
-            train_loss, train_accuracy = self._run_epoch(train, optimiser, context, epoch)
-            held_loss, held_accuracy = self._evaluate(validation)
+            train_loss, train_accuracy = self._run_epoch(*rows, optimiser, context, epoch)
+            held_loss, held_accuracy = self._evaluate(*held)
             context.history(
                 unit="epoch",
                 step=epoch,
@@ -123,15 +125,28 @@ class Mlp(Regressor):
     def _logits(self, features: Tensor) -> Tensor:
         return self.network((features.to(self.device) - self.mean) / self.sd)
 
+    def _place(self, table: PixelTable) -> tuple[Tensor, Tensor]:
+        """Return features and targets, on the network's device if they fit there."""
+        features, targets = torch.from_numpy(table.features), torch.from_numpy(table.targets)
+        if self.device.type != "cpu":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if features.nbytes + targets.nbytes > MOST_MEMORY * free:
+                return features, targets
+        return features.to(self.device), targets.to(self.device)
+
     def _run_epoch(
-        self, table: PixelTable, optimiser: torch.optim.Optimizer, context: FitContext, epoch: int
+        self,
+        features: Tensor,
+        targets: Tensor,
+        optimiser: torch.optim.Optimizer,
+        context: FitContext,
+        epoch: int,
     ) -> tuple[float, float]:
         self.network.train()
         torch.manual_seed(context.seed * 100_003 + epoch)
-        rows, size = len(table.targets), self.settings.batch_rows
+        rows, size = len(targets), self.settings.batch_rows
         self.network[2].seed(context.seed, epoch)
-        order = torch.randperm(rows)
-        features, targets = torch.from_numpy(table.features), torch.from_numpy(table.targets)
+        order = torch.randperm(rows).to(features.device)  # drawn on the host, so the same on every device
         loss_sum, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for start in range(0, rows, size):
             chosen = order[start : start + size]
@@ -146,15 +161,20 @@ class Mlp(Regressor):
         return float(loss_sum) / rows, float(right) / rows
 
     @torch.inference_mode()
-    def _evaluate(self, table: PixelTable) -> tuple[float, float]:
+    def _evaluate(self, features: Tensor, targets: Tensor) -> tuple[float, float]:
         self.network.eval()
+        found, sizes = [], []
+        for some, aims in zip(features.split(ROWS_A_CALL), targets.split(ROWS_A_CALL), strict=True):
+            wanted = aims.to(self.device)
+            logits = self._logits(some)
+            hits = ((logits[:, 1] >= logits[:, 0]) == (wanted >= 0.5)).sum()
+            found.append(torch.stack([soft_cross_entropy(logits, wanted).double(), hits.double()]))
+            sizes.append(len(wanted))
         loss = right = 0.0
-        for start in range(0, len(table.targets), ROWS_A_CALL):
-            wanted = torch.from_numpy(table.targets[start : start + ROWS_A_CALL]).to(self.device)
-            logits = self._logits(torch.from_numpy(table.features[start : start + ROWS_A_CALL]))
-            loss += float(soft_cross_entropy(logits, wanted)) * len(wanted)
-            right += float(((logits[:, 1] >= logits[:, 0]) == (wanted >= 0.5)).sum())
-        return loss / len(table.targets), right / len(table.targets)
+        for (mean, hits), size in zip(torch.stack(found).tolist(), sizes, strict=True):  # one wait in all
+            loss += mean * size
+            right += hits
+        return loss / len(targets), right / len(targets)
 
     @torch.inference_mode()
     def predict_tensor(self, features: Tensor) -> Tensor:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lungseg.learning.regressors.base import Regressor
 from lungseg.learning.regressors.boosting import LightGBM
 from lungseg.learning.regressors.mlp import Mlp
 from lungseg.learning.regressors.ridge import RidgeRegressor
 from lungseg.learning.regressors.scikit_learn import ScikitLearn
+from lungseg.learning.trees.training import describe_learner
 from lungseg.system.plugins import CLASS_NAME, Settings, load_class, validate
 
 REGRESSORS: dict[str, type[Regressor]] = {"lightgbm": LightGBM, "ridge": RidgeRegressor, "mlp": Mlp}
@@ -27,6 +30,11 @@ def require_known_regressor(name: str) -> str:
         f"choose one of {', '.join(REGRESSORS)}, or name a class such as "
         "'sklearn.ensemble:RandomForestRegressor'"
     )
+
+
+def list_regressor_hints(name: str, device: torch.device) -> list[str]:
+    """Say what a user should know of a fit of the named regressor on a device, a sentence each."""
+    return describe_learner(device) if name == "lightgbm" else []
 
 
 def resolve_regressor(

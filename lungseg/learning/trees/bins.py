@@ -77,6 +77,16 @@ class Bins:
         return padded
 
     @cached_property
+    def _on_devices(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def _put_edges(self, device: torch.device) -> Tensor:
+        """Return the padded edges on a device, where they stay."""
+        if device not in self._on_devices:
+            self._on_devices[device] = self._padded.to(device)
+        return self._on_devices[device]
+
+    @cached_property
     def _grids(self) -> list[_Grid]:
         return [_Grid(torch.from_numpy(edges)) for edges in self.edges]
 
@@ -98,7 +108,7 @@ class Bins:
                 for start in range(0, len(values), BLOCK):
                     out[start : start + BLOCK] = grid.encode(values[start : start + BLOCK])
         else:
-            codes = torch.searchsorted(self._padded.to(rows.device), columns, out_int32=True).to(torch.uint8)
+            codes = torch.searchsorted(self._put_edges(rows.device), columns, out_int32=True).to(torch.uint8)
         return codes.T.contiguous()
 
     def save(self, path: Path) -> None:

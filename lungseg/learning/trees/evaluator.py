@@ -5,7 +5,7 @@
 - "lightgbm": LightGBM's own prediction, the slowest, which always works.
 
 All sum the leaves in float64 and in the order of the trees, except that "triton" and "llvm" add trees of a
-single leaf last.
+single leaf last, and that "triton" first sums each of several groups of trees if there are few rows.
 """
 
 from __future__ import annotations

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import lightgbm
 import numpy as np
+import torch
 
 from lungseg.learning.trees.bins import MOST_BINS, Bins
-from lungseg.system.errors import InputError
+from lungseg.system.errors import InputError, is_out_of_memory, summarise_error
 
 ROWS_A_BATCH = 1 << 14  # rows that are float32 at a time
 # One bin per code on every machine, whatever codes occur in its rows: no features are bundled, no bins merged
@@ -27,6 +32,11 @@ BINNING_PARAMETERS = {
     "verbosity": -1,
 }
 STEPS = 2.0**20  # gradients are multiples of 1 / STEPS
+ON_CUDA = {"device_type": "cuda"}
+# LightGBM on a GPU promises no repeatability, and has one way to walk through the table.
+NOT_ON_CUDA = ("deterministic", "force_row_wise", "force_col_wise")
+_PROBE_ROWS = 64
+_PROBING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,64 @@ class _RowSequence(lightgbm.Sequence):
 
     def __getitem__(self, index: slice) -> np.ndarray:
         return self._coded.read_codes(index.start, index.stop).astype(np.float32)
+
+
+def use_learner(parameters: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return LightGBM's parameters for growing trees on a device, as far as the installed build can.
+
+    On CUDA, trees of the same seed may differ in the last digits of their sums. Where the build has no CUDA
+    learner (`why_not_on_cuda`), or the device is a CPU, the parameters are those that were given.
+    """
+    if device.type != "cuda" or why_not_on_cuda() is not None:
+        return dict(parameters)
+    return {key: value for key, value in parameters.items() if key not in NOT_ON_CUDA} | ON_CUDA
+
+
+def describe_learner(device: torch.device) -> list[str]:
+    """Say what grows LightGBM's trees for a run on a GPU: a sentence for the plan; none on a CPU."""
+    if device.type != "cuda":
+        return []
+    problem = why_not_on_cuda()
+    if problem is None:
+        return ["its trees grow on the GPU, so two fits of the same seed may differ slightly"]
+    return [f"its trees grow on the CPU: LightGBM can't use the GPU ({problem.rstrip('.')})"]
+
+
+def why_not_on_cuda() -> str | None:
+    """Return why LightGBM can't grow trees on CUDA here, or None, by growing a small tree once, silently.
+
+    PyPI's wheels have no CUDA learner. Raises RuntimeError if the device's memory is full.
+    """
+    with _PROBING:  # several fits may ask at once
+        return _probe_cuda()
+
+
+@cache
+def _probe_cuda() -> str | None:
+    noise = np.random.default_rng(0).random((_PROBE_ROWS, 2))
+    parameters = {**ON_CUDA, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 2}
+    try:
+        with _without_messages():
+            lightgbm.train(parameters, lightgbm.Dataset(noise, noise[:, 0].copy(), params=parameters), 1)
+    except lightgbm.basic.LightGBMError as error:
+        told = RuntimeError(str(error))
+        if is_out_of_memory(told):
+            raise told from error
+        return summarise_error(error)
+    return None
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Hide what LightGBM's library writes to stderr itself, whatever its verbosity."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def compute_starting_value(total: float, count: int) -> float:

@@ -11,12 +11,16 @@ level would wait for the one before. Here all lanes of a warp work on the same n
 Codes have 8 bits, so the 300 values of a row take 300 bytes. The rows in work on a multiprocessor then stay
 in its first-level cache, and the model (150 KiB for 300 trees) stays there and in the second-level cache.
 
+A map of 64 x 64 pixels has too few rows for a whole GPU. Its trees are therefore split into groups, which
+are evaluated at once, and a third kernel adds up the groups' scores, in float64 and in their order.
+
 Importing this module needs triton. With TRITON_INTERPRET=1 it works on CPU tensors, slowly.
 """
 
 from __future__ import annotations
 
 from subprocess import SubprocessError
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,17 +31,41 @@ from triton.errors import TritonError
 
 from lungseg.learning.trees.coded import encode_forest
 from lungseg.learning.trees.forest import ZERO, Forest
+from lungseg.system.errors import is_out_of_memory
 
-BLOCK = 512  # rows per program: with 4 warps each lane has 4 neighbouring rows, whose codes are one load
-WARPS = 4
+ROWS_A_WARP = 128  # so each lane has 4 neighbouring rows, whose codes are one load
+WARPS = {"few": 1, "many": 4}  # of a program, for few rows and for many
+BUSY_WARPS = 16  # a multiprocessor with so many has always one that needn't wait for memory
+LEAST_TREES = 4  # of a group, so that adding up the groups stays a small part of the work
 UNROLL = 4  # nodes that are loaded at once
 ROWS_A_PASS = 1 << 20  # limits the memory for codes: 300 MiB for 300 columns
 MOST_LEAVES = 1 << 15  # of a tree: limited by the bits of a packed node
 MOST_COLUMNS = 1 << 23  # coded columns: limited by the bits of a packed node
-WARM_UP_ROWS = 16  # Triton compiles separate code for multiples of 16, the usual counts and strides
+WARM_UP_ROWS = 16  # Triton compiles separate code for strides that are multiples of 16, as most are
 
 
-@triton.jit
+class Launch(NamedTuple):
+    """How the work is cut into programs: each has a block of rows and a group of trees."""
+
+    warps: int  # of a program
+    groups: int  # of trees
+
+    @property
+    def block(self) -> int:
+        """Return the rows of a program."""
+        return self.warps * ROWS_A_WARP
+
+
+def choose_launch(rows: int, trees: int, multiprocessors: int) -> Launch:
+    """Choose small blocks and several groups of trees where the rows alone would leave the GPU idle."""
+    wanted = BUSY_WARPS * multiprocessors
+    warps = triton.cdiv(rows, ROWS_A_WARP)
+    if warps >= wanted:
+        return Launch(WARPS["many"], 1)
+    return Launch(WARPS["few"], max(1, min(triton.cdiv(wanted, warps), trees // LEAST_TREES)))
+
+
+@triton.jit(do_not_specialize=["rows"])
 def _code(
     x,
     row_stride,
@@ -68,7 +96,7 @@ def _code(
     tl.store(codes + k.to(tl.int64) * codes_stride + r, below.to(tl.uint8))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["trees", "share"])
 def _descend(
     codes,
     codes_stride,
@@ -77,16 +105,16 @@ def _descend(
     first_leaf,
     leaves,
     trees,
-    constant,
-    scores,
-    rows,
+    share,
+    partial,
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """Set scores[r] to the sum of r's leaves, in float64 and in the trees' order, and the constant last."""
+    """Set partial[g, r] to the sum of r's leaves in group g of `share` trees, in float64, in their order."""
     r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    group = tl.program_id(1)
     score = tl.zeros([BLOCK], tl.float64)
-    for tree in range(trees):
+    for tree in range(group * share, tl.minimum(group * share + share, trees)):
         leaf = tl.zeros([BLOCK], tl.int32)
         start = tl.load(first + tree)
         stop = tl.load(first + tree + 1)
@@ -98,6 +126,18 @@ def _descend(
             moves = (leaf == (place >> 16)) & (code > (split & 255))
             leaf = tl.where(moves, place & 0xFFFF, leaf)
         score += tl.load(leaves + tl.load(first_leaf + tree) + leaf)
+    tl.store(partial + group.to(tl.int64) * codes_stride + r, score)
+
+
+@triton.jit(do_not_specialize=["groups", "rows"])
+def _add(partial, partial_stride, groups, constant, scores, rows, BLOCK: tl.constexpr):
+    """Set scores[r] to the sum of partial[:, r], in the groups' order, and the constant last."""
+    r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    place = partial + r
+    score = tl.load(place)
+    for _ in range(1, groups):
+        place += partial_stride
+        score += tl.load(place)
     tl.store(scores + r, score + tl.load(constant), mask=r < rows)
 
 
@@ -107,6 +147,7 @@ class TritonForest:
     Raises:
         ValueError: a tree has more than 32768 leaves, or there are more than 8 million coded columns.
         ImportError: the kernels can't be compiled or run here.
+        RuntimeError: the device's memory is full.
     """
 
     def __init__(self, forest: Forest, device: torch.device) -> None:
@@ -124,33 +165,56 @@ class TritonForest:
         self._thresholds = put(coded.thresholds)
         self._first, self._first_leaf = put(coded.first), put(coded.first_leaf)
         self._leaves, self._constant = put(coded.leaves), put(np.array([coded.constant]))
+        self._multiprocessors = _count_multiprocessors(device)
         self._compile(forest.columns, device)
 
     def _compile(self, columns: int, device: torch.device) -> None:
-        """Call the kernels once, so that Triton compiles now, while another engine can still be chosen."""
-        rows = torch.zeros(columns, WARM_UP_ROWS, device=device).T
+        """Call what predictions need, so that Triton compiles now, while another engine can be chosen.
+
+        Each size of a program is compiled for both layouts: a column's values side by side, and a row's, as
+        in maps with channels last.
+        """
+        by_column = torch.zeros(columns, WARM_UP_ROWS, device=device).T
         try:
-            self.predict_raw(rows)
+            for rows in (by_column, by_column.contiguous()):
+                for warps in WARPS.values():
+                    scores = torch.empty(len(rows), dtype=torch.float64, device=device)
+                    self._run_pass(rows, scores, Launch(warps, 1))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # what fails on the device is told only now
         except (RuntimeError, OSError, SubprocessError, TritonError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ImportError(f"Triton can't compile or run its kernels: {reason}") from error
 
     def predict_raw(self, rows: Tensor) -> Tensor:
         """Predict raw scores float64 N of rows float32 N x F of any strides, on the forest's device."""
-        scores = torch.full((len(rows),), 0.0, dtype=torch.float64, device=rows.device)
+        scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
         for start in range(0, len(rows), ROWS_A_PASS):
-            self._run_pass(rows[start : start + ROWS_A_PASS], scores[start : start + ROWS_A_PASS])
+            some = rows[start : start + ROWS_A_PASS]
+            launch = choose_launch(len(some), len(self._first_leaf), self._multiprocessors)
+            self._run_pass(some, scores[start : start + ROWS_A_PASS], launch)
         return scores
 
-    def _run_pass(self, rows: Tensor, scores: Tensor) -> None:
+    def _run_pass(self, rows: Tensor, scores: Tensor, launch: Launch) -> None:
         trees, columns, count = len(self._first_leaf), len(self._columns), len(rows)
         if trees == 0:
-            scores += self._constant
+            scores.copy_(self._constant.expand(count))
             return
-        blocks = triton.cdiv(count, BLOCK)
-        codes = torch.empty(columns, blocks * BLOCK, dtype=torch.uint8, device=rows.device)
+        block, blocks = launch.block, triton.cdiv(count, launch.block)
+        codes = torch.empty(columns, blocks * block, dtype=torch.uint8, device=rows.device)
+        partial = torch.empty(launch.groups, blocks * block, dtype=torch.float64, device=rows.device)
         values = rows, *rows.stride(), count, self._columns, self._bounds, self._thresholds
         coded = codes, codes.stride(0)
-        forest = self._nodes, self._first, self._first_leaf, self._leaves, trees, self._constant
-        _code[(columns, blocks)](*values, *coded, ZERO=float(ZERO), BLOCK=BLOCK, num_warps=WARPS)
-        _descend[(blocks,)](*coded, *forest, scores, count, BLOCK=BLOCK, UNROLL=UNROLL, num_warps=WARPS)
+        forest = self._nodes, self._first, self._first_leaf, self._leaves
+        groups = trees, triton.cdiv(trees, launch.groups), partial
+        sums = partial, partial.stride(0), launch.groups, self._constant, scores, count
+        how = {"BLOCK": block, "num_warps": launch.warps}
+        _code[(columns, blocks)](*values, *coded, ZERO=float(ZERO), **how)
+        _descend[(blocks, launch.groups)](*coded, *forest, *groups, UNROLL=UNROLL, **how)
+        _add[(blocks,)](*sums, **how)
+
+
+def _count_multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

@@ -73,8 +73,19 @@ def make_random_weights(seed: int, shapes: Mapping[str, tuple[int, ...]] = REQUI
     return state
 
 
+def describe_precision(runtime: Runtime) -> list[str]:
+    """Say that features on a GPU may be rounded: a sentence for the plan; none on a CPU or in float32."""
+    if runtime.device.type == "cpu" or runtime.precision == "float32":
+        return []
+    return [f"its VGG19 features are computed in {runtime.precision}: fits differ from those in float32"]
+
+
 @torch.inference_mode()
 def extract_features(network: PixelFeatures, batch: Tensor, runtime: Runtime) -> Tensor:
-    """Compute maps float32 N x 64 x H x W of a batch N x 1 x H x W on the runtime's device."""
+    """Compute maps float32 N x 64 x H x W of a batch N x 1 x H x W on the runtime's device.
+
+    In bfloat16, which most GPUs have and most CPUs haven't, their values are rounded to 8 bits: trees that
+    are fitted on them are others than those in float32.
+    """
     with runtime.autocast():
         return network(batch)

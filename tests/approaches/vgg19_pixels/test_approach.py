@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -10,12 +11,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torchvision.models import vgg19
 
+from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels, Vgg19PixelsSettings
 from lungseg.approaches.vgg19_pixels.sampling import build_table, sample_pixels
+from lungseg.harness.announce import list_hints
 from lungseg.learning.regressors.base import PixelTable, compute_column_moments
 from lungseg.learning.regressors.boosting import BoostingSettings, LightGBM
 from lungseg.learning.regressors.mlp import Dropout
 from lungseg.learning.regressors.ridge import RidgeRegressor, RidgeSettings
+from lungseg.learning.trees import training
 from lungseg.learning.vgg19.features import IMAGENET_MEAN, IMAGENET_SD, PixelFeatures, make_random_weights
 from lungseg.scoring.overlap import mean_dice
 from lungseg.system.errors import InputError
@@ -240,3 +244,19 @@ def test_feature_maps_for_the_picture(discs, runtime):
     maps = Vgg19Pixels(settings(), runtime).feature_maps(discs(1)[0].image())
     assert maps.shape == (64, 24, 24)
     assert F.relu(torch.from_numpy(maps)).equal(torch.from_numpy(maps))
+
+
+@pytest.mark.parametrize("approach_class", [Vgg19Pixels, Vgg19Context])
+def test_the_plan_says_what_is_other_on_a_gpu(approach_class, runtime, monkeypatch):
+    monkeypatch.setattr(training, "why_not_on_cuda", lambda: "CUDA Tree Learner was not enabled.")
+    on_gpu = replace(runtime, device=torch.device("cuda"), precision="bfloat16")
+    rounded, trees = approach_class.hints(approach_class.Settings(), on_gpu)
+    assert "in bfloat16" in rounded
+    assert "grow on the CPU" in trees
+    assert "not enabled" in trees
+    assert approach_class.hints(approach_class.Settings(regressor="mlp"), on_gpu) == [rounded]
+    assert approach_class.hints(approach_class.Settings(), runtime) == []
+    entries = [SimpleNamespace(name="a", skipped=None, approach_class=approach_class, settings=None)]
+    entries[0].settings = approach_class.Settings()
+    plan = SimpleNamespace(entries=entries, runtime=on_gpu, not_compiled=None)
+    assert list_hints(plan) == [f"a: {rounded}", f"a: {trees}"]

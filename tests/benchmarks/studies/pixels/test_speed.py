@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.studies import ceilings, turns
+from benchmarks.studies import ceilings, study, turns
 from benchmarks.studies.pixels import floor, models, speed
 from lungseg.system.runtime import Runtime
 
@@ -65,6 +65,37 @@ def test_a_stored_fit_is_timed_with_both_engines_and_they_agree(results, tmp_pat
     assert (trees["largest difference of raw scores"] < 1e-6).all()
     assert trees["rows"].tolist() == [2 * (2 * 16**2 + 32**2)] * 2 + [2 * 48**2] * 2
     assert floors[floors["work"] == "trees"]["batch"].tolist() == [1, 2]
+
+
+def test_lightgbms_own_prediction_can_be_left_out(results, tmp_path, capsys):
+    words = ["--results", str(results), *QUICK, "--batches", "1", "--no-lightgbm"]
+    speed.main([*words, "--out", str(tmp_path / "out")])
+    assert "left out" in capsys.readouterr().out
+    images, trees, floors = (pd.read_csv(tmp_path / "out" / n / "table.csv") for n in FOLDERS)
+    assert images["engine"].tolist() == ["llvm"]
+    assert trees["engine"].tolist() == ["llvm", "llvm"]
+    assert "times as fast" not in {*images, *trees}
+    assert trees["floor / measured"].notna().all()
+    assert "trees" in set(floors["work"])
+
+
+@pytest.mark.parametrize(("there", "device", "missing"), [(True, "cuda", 0), (False, "cpu", 1)])
+def test_where_there_is_a_gpu_it_alone_is_measured(there, device, missing, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    runtimes, rows = study.resolve_runtimes("auto", 1)
+    assert [runtime.device.type for runtime in runtimes] == [device]
+    assert len(rows) == missing
+
+
+def test_the_copy_that_the_ceiling_is_measured_on_is_not_of_zeros(monkeypatch):
+    copied = []
+    monkeypatch.setattr(ceilings, "time_chain", lambda _, value, *__: copied.append(value) or {"copy": [1.0]})
+    monkeypatch.setattr(ceilings, "measure_product_speed", lambda *_: 1.0)
+    monkeypatch.setattr(ceilings, "_measure_visits", lambda _: None)
+    ceilings.measure_ceilings(Runtime(torch.device("cpu")), lambda: None)
+    (source,) = copied
+    assert source.unique().numel() > 0.9 * source.numel()
 
 
 def test_a_fit_is_found_by_its_own_folder_and_as_the_first_of_its_run(results):
