@@ -141,6 +141,14 @@ class Approach(ABC):
         """
         return None
 
+    def execution_facts(self) -> dict[str, str]:
+        """Return how the last prediction ran, for tables of timings; empty if it can't tell.
+
+        "graph" is "replayed", "none", or "failed" if no CUDA graph could be recorded; "folded" is "yes" if
+        batch norms are folded into convolutions, else "no".
+        """
+        return {}
+
     def importance(self) -> list[tuple[str, str, float]]:
         """List (stage, column, share) of each column of a fitted approach; empty if it can't tell.
 

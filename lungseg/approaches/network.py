@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,16 +26,20 @@ from lungseg.learning.networks.data_parallel import (
 )
 from lungseg.learning.networks.image_cache import Images, read_images
 from lungseg.learning.networks.inference import Predictor
-from lungseg.learning.networks.losses import segmentation_loss
 from lungseg.learning.networks.schedule import count_small_epochs, count_work, find_working_size
 from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.learning.networks.step_probe import StepProbe
 from lungseg.learning.networks.training import Training, require_two_images
+from lungseg.learning.networks.validation import DeviceMasks, HostValidation, validate_on_device
 from lungseg.system import distributed
 from lungseg.system.errors import InputError, is_out_of_memory
 from lungseg.system.interrupts import delay_interrupts
 from lungseg.system.runtime import Runtime
 
 CHECKPOINT = "last.pt"
+
+# The masks of validation images on a GPU, or only their shapes where the harness compares maps with masks.
+Truths = DeviceMasks | list[tuple[int, int]]
 
 
 class NetworkApproach(Approach):
@@ -76,8 +79,9 @@ class NetworkApproach(Approach):
     @classmethod
     def hints(cls, settings: TrainingSettings, runtime: Runtime) -> list[str]:
         """List what a user should know about the settings before a long training, a sentence each."""
-        own = {"recipe", "size", "epochs"} & settings.model_fields_set
-        if runtime.device.type != "cpu" or own:
+        if runtime.device.type != "cpu":
+            return cls(settings, runtime)._describe_accumulation()
+        if {"recipe", "size", "epochs"} & settings.model_fields_set:
             return []
         return ['its recipe is one for a GPU: on a CPU set recipe = "cpu", or its own size and epochs']
 
@@ -91,9 +95,7 @@ class NetworkApproach(Approach):
     def _estimate(self, train: int, validation: int) -> float:
         s = self.settings
         count = self._count_images_per_process(train)
-        with distributed.work_alone():
-            probe = self._make_probe(count)
-            steps = {size: self._time_step(probe, size, count) for size in self._list_sizes()}
+        steps = self._make_probe().time_steps(self._list_sizes(), count)
         # A forward pass (validation) takes about a third of a training step; processes share the images.
         seconds = sum(steps[find_working_size(epoch, s)] for epoch in range(s.epochs))
         return seconds / count * (train + validation / 3) / distributed.world_size()
@@ -102,13 +104,16 @@ class NetworkApproach(Approach):
         """Return the most images of a batch in one process, but at least the two that a training needs."""
         return max(2, math.ceil(min(train, self.settings.batch_size) / distributed.world_size()))
 
-    def _time_step(self, probe: Training, size: int, count: int) -> float:
-        data = _make_noise(count, size)
-        probe.run_epoch(data, lambda *_: None)  # to warm up
-        start = time.perf_counter()
-        for _ in range(2):
-            probe.run_epoch(data, lambda *_: None)
-        return (time.perf_counter() - start) / 2
+    def _make_probe(self) -> StepProbe:
+        return StepProbe(self.build_network, self.group_parameters, self.settings, self.runtime)
+
+    def _describe_accumulation(self) -> list[str]:
+        """Say whether a batch has to be split; nothing if it needn't be, or if that can't be found out."""
+        try:
+            memory = self._make_probe().find_memory(self._count_images_per_process(self.settings.batch_size))
+        except (InputError, RuntimeError, MemoryError):  # as in `estimate`
+            return []
+        return [memory.describe()] if memory and memory.accumulation_steps > 1 else []
 
     def _list_sizes(self) -> list[int]:
         """List the image sizes of the training."""
@@ -128,11 +133,11 @@ class NetworkApproach(Approach):
         )
         with self._explain_full_memory():
             shapes = [sample.mask().shape for sample in validation]
-            self._try_full_size(len(train))
-            training = self._resume_or_start(context, len(train))
+            truths = self._keep_masks(validation, shapes)
+            training = self._resume_or_start(context, len(train), self._find_accumulation_steps(len(train)))
             for row in training.history:
                 context.history(**row)
-            self._train(training, data, held, shapes, context)
+            self._train(training, data, held, truths or shapes, context)
             # Saved again, so that nothing is lost before the model is stored.
             training.save(context.checkpoints / CHECKPOINT)
             network = self.build_network()
@@ -146,6 +151,8 @@ class NetworkApproach(Approach):
             training.best_epoch,
             wait_share=training.waited / training.seconds,
             seconds_before=training.seconds_before,
+            busy_share=training.busy.mean,
+            accumulation_steps=training.accumulation_steps,
         )
 
     def _train(
@@ -153,7 +160,7 @@ class NetworkApproach(Approach):
         training: Training,
         data: dict[int, Images],
         held: dict[int, Images],
-        shapes: list[tuple[int, int]],
+        truths: Truths,
         context: FitContext,
     ) -> None:
         """Do the epochs that are left. A signal ends them after the present step, which is stored."""
@@ -162,21 +169,27 @@ class NetworkApproach(Approach):
             while training.epoch < self.settings.epochs:
                 size = find_working_size(training.epoch, self.settings)
                 self._train_epoch(training, data[size], context, is_interrupted)
-                self._validate(training, held[size], shapes, context)
+                self._validate(training, held[size], truths, context)
                 training.keep_best()
                 context.history(**training.history[-1])
                 training.save_if_due(path, is_interrupted())
 
-    def _try_full_size(self, count: int) -> None:
-        """Try a step at the full size, so that a full memory is found before the small epochs are trained."""
-        if not count_small_epochs(self.settings):
-            return
-        count = self._count_images_per_process(count)
-        with distributed.work_alone():
-            self._make_probe(count).run_epoch(_make_noise(count, self.settings.size), lambda *_: None)
+    def _find_accumulation_steps(self, train: int) -> int:
+        """Return the parts that a batch has to be split into, the same in all processes."""
+        count, probe, own = self._count_images_per_process(train), self._make_probe(), 1
+        memory = probe.find_memory(count)
+        if memory is not None:
+            own = memory.accumulation_steps
+        elif count_small_epochs(self.settings):
+            own = probe.try_step(count)  # else a full memory would be found only after the small epochs
+        return max(distributed.all_gather([own]))
 
-    def _make_probe(self, count: int) -> Training:
-        return Training(self.build_network(), self.group_parameters, self.settings, self.runtime, 0, count)
+    def _keep_masks(self, validation: Sequence[Any], shapes: list[tuple[int, int]]) -> DeviceMasks | None:
+        """Copy the validation masks to a GPU; None on a CPU, or if Dice can't be counted on the GPU."""
+        device = self.runtime.device
+        if type(self).finish is not NetworkApproach.finish or not DeviceMasks.fit_on(shapes, device):
+            return None
+        return DeviceMasks((sample.mask() for sample in validation), device)
 
     @contextmanager
     def _explain_full_memory(self) -> Iterator[None]:
@@ -188,8 +201,9 @@ class NetworkApproach(Approach):
             lower = f"batch_size = {self.settings.batch_size} or size = {self.settings.size}"
             raise InputError(f"the memory is full: lower {lower}") from error
 
-    def _resume_or_start(self, context: FitContext, count: int) -> Training:
+    def _resume_or_start(self, context: FitContext, count: int, accumulation_steps: int) -> Training:
         training, path = self._make_training(context, count), context.checkpoints / CHECKPOINT
+        training.accumulation_steps = accumulation_steps
         states = distributed.all_gather([(training.resume(path), training.epoch, training.step)])
         if len(set(states)) > 1:
             raise InputError(
@@ -233,35 +247,21 @@ class NetworkApproach(Approach):
         )
 
     @torch.inference_mode()
-    def _validate(
-        self, training: Training, held: Images, shapes: list[tuple[int, int]], context: FitContext
-    ) -> None:
+    def _validate(self, training: Training, held: Images, truths: Truths, context: FitContext) -> None:
         """Add loss, accuracy and Dice of the validation images to the last row of the history."""
-        predictor = Predictor(training.average.network, self.settings, self.runtime, plain=True)
-        own = distributed.shard(range(len(shapes)))
-        losses, right = [], []
-
-        # One batch at a time: all maps at their own sizes together could fill the memory.
-        def predict_maps() -> Iterator[np.ndarray]:
-            for start in range(own.start, own.stop, self.settings.batch_size):
-                chosen = range(start, min(start + self.settings.batch_size, own.stop))
-                images, masks = (each.to(self.runtime.device) for each in held.read_batch(chosen))
-                logits = predictor.predict_logits(images)
-                for logit, mask in zip(logits.split(1), masks.split(1), strict=True):
-                    losses.append(float(segmentation_loss(logit, mask, self.settings)))
-                    right.append(float(((logit >= 0) == (mask >= 0.5)).float().mean()))
-                yield from self.finish(logits.sigmoid(), shapes[chosen.start : chosen.stop])
-
-        if distributed.world_size() == 1:
-            dice = context.score(predict_maps())
+        predict = Predictor(training.average.network, self.settings, self.runtime, plain=True).predict_logits
+        own = distributed.shard(range(len(held)))
+        given = predict, held, own, truths, self.settings, self.runtime.device
+        if isinstance(truths, DeviceMasks):
+            losses, right, dice = validate_on_device(*given)
         else:
-            # Gathered image by image: the mean of the processes' means would be another number.
-            dice = float(np.mean(distributed.all_gather(context.scores(predict_maps(), own))))
-        training.history[-1].update(
-            validation_loss=float(np.mean(distributed.all_gather(losses))),
-            validation_accuracy=float(np.mean(distributed.all_gather(right))),
-            validation_dice=dice,
-        )
+            host = HostValidation(*given)
+            maps, losses, right = host.predict_maps(self.finish), host.losses, host.accuracies
+            dice = [context.score(maps)] if distributed.world_size() == 1 else context.scores(maps, own)
+        # Gathered image by image: the mean of the processes' means would be another number.
+        means = [float(np.mean(distributed.all_gather(each))) for each in (losses, right, dice)]
+        names = "validation_loss", "validation_accuracy", "validation_dice"
+        training.history[-1].update(zip(names, means, strict=True))
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         return to_batch(images, self.settings.size, self.runtime.device)
@@ -283,6 +283,11 @@ class NetworkApproach(Approach):
     def not_compiled(self) -> str | None:
         """Return why torch.compile failed, or None; known after a prediction."""
         return self._predictor.not_compiled if self._predictor else None
+
+    def execution_facts(self) -> dict[str, str]:
+        if self._predictor is None:
+            return {}
+        return {"graph": self._predictor.graph, "folded": "yes" if self._predictor.folded else "no"}
 
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())
@@ -314,8 +319,3 @@ class _Probabilities(nn.Module):
         if self.flips:
             logits = (logits + self.network(images.flip(-1)).flip(-1)) / 2
         return logits.sigmoid()
-
-
-def _make_noise(count: int, size: int) -> Images:
-    arrays = np.random.default_rng(0).integers(0, 65536, (count, 2, size, size), np.uint16)
-    return Images([str(number) for number in range(count)], list(arrays))

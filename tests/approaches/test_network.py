@@ -11,6 +11,7 @@ import torch
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.learning.networks import training as training_module
 from lungseg.learning.networks.checkpoints import load_state
+from lungseg.learning.networks.step_probe import StepProbe
 from lungseg.learning.networks.training import Training
 from lungseg.scoring.overlap import mean_dice
 from lungseg.system.errors import InputError
@@ -301,6 +302,7 @@ def test_averaging_with_the_mirror_image(discs, runtime, settings, new_fit_conte
     torch.testing.assert_close(both.stages()[0].run(batch), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:the memory is full")
 @pytest.mark.parametrize(
     "error",
     [
@@ -338,7 +340,7 @@ def test_an_estimate_is_made_without_data(runtime, settings):
 def test_an_estimate_counts_the_epochs_of_each_size(runtime, settings, monkeypatch):
     approach = SmallApproach(settings(epochs=10, small_share=0.7, small_size=32), runtime)
     seconds = {32: 1.0, 48: 5.0}
-    monkeypatch.setattr(SmallApproach, "_time_step", lambda *given: seconds[given[2]])
+    monkeypatch.setattr(StepProbe, "_time_step", lambda *given: seconds[given[2]])
     # Batches of four; a validation image is a third of a training one.
     assert approach.estimate(8, 12) == pytest.approx((7 * 1.0 + 3 * 5.0) / 4 * (8 + 12 / 3))
 
@@ -368,7 +370,7 @@ def test_a_signal_ends_after_the_step_whose_state_is_stored(
         for each, handler in former.items():
             signal.signal(each, handler)
     assert len(moves) == 5
-    state = load_state(context.checkpoints / "last.pt", torch.device("cpu"))
+    state = load_state(context.checkpoints / "last.pt")
     assert (state["epoch"], state["step"]) == (1, 2)
     again = SmallApproach(own, runtime)
     again.fit(samples, held, context)

@@ -48,7 +48,7 @@ def write_inference_notes(table: pd.DataFrame) -> list[str]:
     return [
         *compare_variants(INFERENCE, table),
         "A turn goes from a batch on the device to its logits there. Ours: batch norms folded into "
-        "convolutions, and a CUDA graph for batch 1 on a GPU. ms at batch 1 is the latency. All with torch's "
+        "convolutions, and a CUDA graph on a GPU. ms at batch 1 is the latency. All with torch's "
         "own switches, as a benchmark's timings have them.",
         *([COMPILE] if compiled else []),
         *TURNS,

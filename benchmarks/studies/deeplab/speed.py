@@ -84,6 +84,7 @@ class Job:
         sizes: pixels a side.
         batches, repeats: by work, TRAINING and INFERENCE.
         compiled: time predictions by torch.compile too.
+        memory: measure the peak memory of each way, in a process of its own.
     """
 
     network: NetworkSettings
@@ -93,6 +94,7 @@ class Job:
     batches: dict[str, Sequence[int]]
     repeats: dict[str, int]
     compiled: bool = False
+    memory: bool = True
 
 
 def time_device(
@@ -112,7 +114,7 @@ def time_work(
     """Return rows of the work's table, and the row of the floor's (none if ours can't be measured)."""
     batch = make_noise(load)
     ways, empty = _list_ways(work, load, batch, job)
-    memory = _measure_memory(work, ways, load, job, empty)
+    memory = _measure_memory(work, ways, load, job, empty) if job.memory else {}
     chains = {way.name: [("turn", way.make_ready())] for way in ways if way.name not in empty}
     measured = take_turns(chains, lambda _: batch, job.repeats[work])
     counts = _count_operations(work, load, job.library)
@@ -272,6 +274,7 @@ def _make_job(arguments: argparse.Namespace) -> Job:
         {TRAINING: [arguments.train_batch], INFERENCE: sorted({1, *arguments.batches})},
         {TRAINING: arguments.train_repeats, INFERENCE: arguments.repeats},
         arguments.compiled,
+        not arguments.no_memory,
     )
 
 
@@ -285,6 +288,8 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser.add_argument("--repeats", type=int, default=16, help="of predictions")
     parser.add_argument("--train-repeats", type=int, default=8, help="of training steps")
     parser.add_argument("--compiled", action="store_true", help="time torch.compile too")
+    slow = "don't measure peak memory, for which each row starts a process of its own"
+    parser.add_argument("--no-memory", action="store_true", help=slow)
     arguments = parser.parse_args(words)
     if any(size < SMALLEST or size % STRIDE for size in arguments.sizes):
         parser.error(f"--sizes are multiples of {STRIDE}, {SMALLEST} at least")

@@ -26,6 +26,7 @@ from torch.nn import functional
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
 
+from lungseg.learning.images.resize import BilinearUpsampling
 from lungseg.learning.networks.convolutions import AtrousConv2d, use_matrix_products
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import Settings
@@ -94,7 +95,7 @@ class DeepLabV3Plus(nn.Module):
         rates = settings.rates or topology.rates[settings.output_stride]
         convolutions = settings.decoder_convolutions or topology.decoder_convolutions
         self.output_stride = settings.output_stride
-        self.aligned_corners = topology.aligned_corners
+        self.upsample = BilinearUpsampling(topology.aligned_corners)
 
         self.backbone = Backbone(settings.topology, settings.output_stride)
         self.aspp = ASPP(topology.high_channels, rates, separable, dropout)
@@ -123,13 +124,10 @@ class DeepLabV3Plus(nn.Module):
         missing = (0, -width % self.output_stride, 0, -height % self.output_stride)
         images = functional.pad(images, missing, mode="replicate")
         low, high = self.backbone((images - self.mean) / self.std)
-        high = self._resize(self.after_aspp(self.aspp(high)), low.shape[-2:])
+        high = self.upsample(self.after_aspp(self.aspp(high)), low.shape[-2:])
         features = self.decoder(torch.cat([high, self.low_level(low)], dim=1))
         # A 1 x 1 convolution and bilinear resizing commute; this order takes a sixteenth of the work.
-        return self._resize(self.logit(features).float(), images.shape[-2:])[..., :height, :width]
-
-    def _resize(self, maps: Tensor, size: torch.Size) -> Tensor:
-        return functional.interpolate(maps, size, mode="bilinear", align_corners=self.aligned_corners)
+        return self.upsample(self.logit(features).float(), images.shape[-2:])[..., :height, :width]
 
 
 class Backbone(nn.Module):

@@ -8,17 +8,18 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lungseg.learning.cuda_graphs import record_graph
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.system.errors import is_out_of_memory, summarise_error
-from lungseg.system.runtime import Runtime
+from lungseg.system.runtime import Runtime, keep_float32_precision
 
-FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one; on a GPU float32 may be TF32
-GRAPH_WARMUP = 3  # calls before a graph is recorded, in which libraries choose their algorithms
+FOLDING_ERROR = 1e-2  # of a logit, or as a share of the largest one
 
 
 class Predictor:
@@ -27,6 +28,9 @@ class Predictor:
     Attributes:
         compile_seconds: duration of the first call with torch.compile; None if there was none or it failed.
         not_compiled: why torch.compile failed, at whichever call; None if it didn't.
+        folded: whether batch norms are folded into convolutions.
+        graph: whether the last prediction "replayed" a CUDA graph; "none" if it didn't, "failed" if the
+            network can't be recorded.
     """
 
     def __init__(
@@ -34,17 +38,20 @@ class Predictor:
     ) -> None:
         """Fold, cast and compile a copy of the network as the runtime asks for.
 
-        `plain` calls the network as it is, because it is still being trained. Of the settings, `size` and
-        `test_time` are read.
+        `plain` calls the network as it is, because it is still being trained. Without `runtime.tuned` it is
+        not folded, cast or recorded. Of the settings, `size` and `test_time` are read.
         """
         self._settings, self._runtime = settings, runtime
-        self._network = network
-        if not plain:
-            self._network = _cast_convolutions(_fold_norms_if_equal(network, settings.size), runtime.dtype)
+        self._network, self.folded = network, False
+        if runtime.tuned and not plain:
+            self._network, self.folded = _fold_norms_if_equal(network, settings.size)
+            _cast_convolutions(self._network, runtime.dtype)
         compiled = runtime.compiled and not plain
         self._call: Callable[[Tensor], Tensor] = self._call_compiled if compiled else self._network
-        self._graphs = not plain and runtime.device.type == "cuda" and not runtime.compiled
-        self._recorded: dict[torch.Size, _CudaGraph] = {}
+        self._graphs = runtime.tuned and not (plain or runtime.compiled) and runtime.device.type == "cuda"
+        self._recorded: dict[torch.Size, _RecordedForward] = {}
+        self._pool: Any | None = None  # of the graphs' memory: they run one after the other
+        self.graph = "none"
         self.compile_seconds: float | None = None
         self.not_compiled: str | None = None
         self._compile: Callable[[Tensor], Tensor] | None = None
@@ -56,7 +63,7 @@ class Predictor:
         While operations are `counted`, neither compiled code nor a recorded graph is used.
         """
         forward = partial(self._forward, counted=counted)
-        if self._graphs and len(images) == 1 and not counted:
+        if self._graphs and not counted:
             forward = self._replay
         if self._settings.test_time == "none":
             return forward(images)
@@ -72,14 +79,20 @@ class Predictor:
     def _replay(self, images: Tensor) -> Tensor:
         if images.shape not in self._recorded:
             try:
-                self._recorded[images.shape] = _CudaGraph(self._forward, images)
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                self._recorded[images.shape] = _RecordedForward(self._forward, images, self._pool)
             except RuntimeError as error:  # a network that waits for the device can't be recorded
-                warnings.warn(
-                    f"no CUDA graph ({summarise_error(error)}): the network runs without", stacklevel=2
-                )
-                self._graphs = False
+                if is_out_of_memory(error):
+                    raise
+                self._give_up_graphs(error)
                 return self._forward(images)
+        self.graph = "replayed"
         return self._recorded[images.shape](images)
+
+    def _give_up_graphs(self, error: RuntimeError) -> None:
+        warnings.warn(f"no CUDA graph ({summarise_error(error)}): the network runs without", stacklevel=4)
+        self._graphs, self.graph = False, "failed"
+        self._recorded.clear()
 
     def _call_compiled(self, images: Tensor) -> Tensor:
         """Call the compiled network; torch compiles once per shape. If that fails, go on without."""
@@ -101,46 +114,43 @@ class Predictor:
         return found
 
 
-def _fold_norms_if_equal(network: nn.Module, size: int) -> nn.Module:
-    """Fold norms, unless the result differs: a norm may read more than the convolution before it."""
+def _fold_norms_if_equal(network: nn.Module, size: int) -> tuple[nn.Module, bool]:
+    """Fold norms, unless the result differs: a norm may read more than the convolution before it.
+
+    Both are compared in full float32, because TF32 on a GPU would hide a difference, or be one. Returns the
+    network and whether it is folded.
+    """
     whole, lighter = copy.deepcopy(network).eval(), fold_norms(network)
     where = next(network.parameters()).device
     images = torch.rand((1, 1, size, size), generator=torch.Generator().manual_seed(0)).to(where)
-    with torch.inference_mode():
+    with torch.inference_mode(), keep_float32_precision():
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
         expected, found = whole(images).float(), lighter(images).float()
     apart = (found - expected).abs().max().item()
     if apart <= FOLDING_ERROR * max(1.0, expected.abs().max().item()):
-        return lighter
+        return lighter, True
     warnings.warn("batch norms of this network can't be folded: it runs with them", stacklevel=3)
-    return whole
+    return whole, False
 
 
-def _cast_convolutions(network: nn.Module, precision: torch.dtype) -> nn.Module:
+def _cast_convolutions(network: nn.Module, precision: torch.dtype) -> None:
     """Cast the convolutions, in place: autocast would cast their weights anew at each call."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(precision)
-    return network
 
 
-class _CudaGraph:
-    """A forward pass of one shape, recorded as a CUDA graph: one launch in place of hundreds."""
+class _RecordedForward:
+    """A forward pass of one shape, recorded as a CUDA graph."""
 
-    def __init__(self, call: Callable[[Tensor], Tensor], images: Tensor) -> None:
+    def __init__(self, call: Callable[[Tensor], Tensor], images: Tensor, pool: Any) -> None:
         self._images = images.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(GRAPH_WARMUP):
-                call(self._images)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = call(self._images)
+        self._logits, self._replay = record_graph(lambda: call(self._images), pool)
 
     def __call__(self, images: Tensor) -> Tensor:
         self._images.copy_(images)
-        self._graph.replay()
+        self._replay()
         return self._logits.clone()
 
 

@@ -12,6 +12,7 @@ from lungseg.approaches.deeplabv3plus.network import (
     list_backbone_shapes,
     load_backbone,
 )
+from lungseg.learning.images.resize import BilinearUpsampling
 from lungseg.system.errors import InputError
 
 TOPOLOGIES = ["standard", "smp", "seed"]
@@ -268,3 +269,14 @@ def test_the_groups_hold_every_parameter_once(short_backbone):
     assert len(ids) == len(backbone) + len(head) == len(list(network.parameters()))
     assert any(parameter is network.backbone.conv1.weight for parameter in backbone)
     assert any(parameter is network.logit.weight for parameter in head)
+
+
+@pytest.mark.parametrize("topology", ["smp", "seed"])
+def test_enlarging_by_products_as_on_a_gpu_gives_the_same_logits(topology, monkeypatch, short_backbone):
+    network, images = build(topology=topology).eval(), torch.rand(1, 1, 50, 67)
+    with torch.inference_mode():
+        expected = network(images)
+        monkeypatch.setattr(BilinearUpsampling, "forward", BilinearUpsampling.multiply)
+        found = network(images)
+    assert not torch.equal(found, expected)  # they are rounded differently, so both were computed
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,13 +1,17 @@
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50, DeepLabV3PlusSettings
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings
+from lungseg.learning.cuda_graphs import WARM_UP, record_graph
 from lungseg.learning.networks.inference import Predictor, fold_norms
 from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.system.runtime import Runtime, keep_float32_precision
 
 
 def lived_in(network: nn.Module) -> nn.Module:
@@ -125,6 +129,7 @@ def test_a_network_that_folding_would_change_is_left_as_it_is(runtime):
     settings = TrainingSettings(size=32)
     with pytest.warns(UserWarning, match="can't be folded"):
         predictor = Predictor(network, settings, runtime)
+    assert not predictor.folded
     images = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(predictor.predict_logits(images), network(images), atol=1e-6, rtol=0)
 
@@ -154,3 +159,120 @@ def test_while_operations_are_counted_nothing_compiled_is_called(runtime, monkey
     torch.testing.assert_close(
         predictor.predict_logits(images, counted=True), network(images), atol=1e-5, rtol=0
     )
+
+
+class Recorder:
+    """A stand-in for CUDA graphs on a machine without: a replay calls again, and shapes are kept."""
+
+    def __init__(self, monkeypatch, error=None):
+        self.shapes, self.pools, self.replays = [], [], 0
+
+        def record(call, pool):
+            if error is not None:
+                raise error
+            result = call()
+            self.shapes.append(tuple(result.shape))
+            self.pools.append(pool)
+
+            def replay():
+                self.replays += 1
+                result.copy_(call())
+
+            return result, replay
+
+        monkeypatch.setattr("lungseg.learning.networks.inference.record_graph", record)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+
+
+GPU = Runtime(torch.device("cuda"))  # the tensors of these tests stay on the CPU
+
+
+@torch.inference_mode()
+def test_every_shape_is_recorded_once_in_memory_that_all_share(monkeypatch):
+    recorder, network = Recorder(monkeypatch), lived_in(Small())
+    predictor = Predictor(network, TrainingSettings(size=32), GPU)
+    assert (predictor.graph, predictor.folded) == ("none", True)
+    kept = []
+    for count in (1, 3, 1, 3):
+        images = torch.rand(count, 1, 8, 8)
+        kept.append((predictor.predict_logits(images), network(images)))
+    for found, expected in kept:  # a later replay hasn't changed what an earlier one returned
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (recorder.shapes, recorder.replays) == ([(1, 1, 8, 8), (3, 1, 8, 8)], 4)
+    assert set(recorder.pools) == {(0, 1)}
+    assert predictor.graph == "replayed"
+
+
+def test_full_memory_while_recording_is_an_error_and_no_slower_row(monkeypatch):
+    Recorder(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
+    predictor = Predictor(lived_in(Small()), TrainingSettings(size=32), GPU)
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.predict_logits(torch.rand(1, 1, 8, 8))
+    assert predictor.graph == "none"
+
+
+def test_a_network_that_can_not_be_recorded_says_so(monkeypatch):
+    Recorder(monkeypatch, RuntimeError("operation not permitted when stream is capturing"))
+    network = lived_in(Small())
+    predictor = Predictor(network, TrainingSettings(size=32), GPU)
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.warns(UserWarning, match=r"no CUDA graph \(operation not permitted"):
+        found = predictor.predict_logits(images)
+    torch.testing.assert_close(found, network(images), atol=1e-5, rtol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.predict_logits(images)  # it is not tried again
+    assert predictor.graph == "failed"
+
+
+def test_a_graph_is_recorded_after_warm_up_in_the_given_pool(monkeypatch):
+    calls, pools = [], []
+
+    class Stream:
+        def wait_stream(self, other):
+            calls.append("wait")
+
+    class Graph:
+        def replay(self):
+            calls.append("replay")
+
+    @contextmanager
+    def capture(graph, pool):
+        pools.append(pool)
+        yield
+        calls.append("captured")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    result, replay = record_graph(lambda: calls.append("call") or 5, "pool")
+    replay()
+    assert (result, pools) == (5, ["pool"])
+    assert calls == ["wait", *["call"] * WARM_UP, "wait", "call", "captured", "replay"]
+
+
+def test_folding_is_checked_in_full_float32_and_the_precision_is_put_back(runtime, monkeypatch):
+    class Noting(Small):
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+            return super().forward(images)
+
+    seen = []
+    with keep_float32_precision():
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        predictor = Predictor(lived_in(Noting()), TrainingSettings(size=32), runtime)
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert seen == [("ieee", "ieee")] * 2
+    assert predictor.folded
+
+
+def test_an_approach_says_how_its_prediction_ran(runtime):
+    approach = DeepLabV3PlusResNet50(DeepLabV3PlusSettings(size=32, weights="random"), runtime)
+    assert approach.execution_facts() == {}
+    approach._use_network(lived_in(Small()))
+    approach.stages()
+    assert approach.execution_facts() == {"graph": "none", "folded": "yes"}
