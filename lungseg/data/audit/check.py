@@ -100,14 +100,14 @@ class CheckReport:
         """Sentences about pictures that look wrong beside the others."""
         sentences = []
         if names := self.inverted:
-            sentences.append(f"{len(names)} images look inverted (light lungs): {_some(names)}")
+            sentences.append(f"{_count_images(names)} inverted (light lungs): {_some(names)}")
         for degrees in (90, 180, 270):
             if names := [name for name, angle in self.turned if angle == degrees]:
                 way = "upside down" if degrees == 180 else f"turned by {degrees} degrees clockwise"
-                sentences.append(f"{len(names)} images look {way}: {_some(names)}")
+                sentences.append(f"{_count_images(names)} {way}: {_some(names)}")
         if names := self.foreign:
             sentences.append(
-                f"{len(names)} images look unlike the rest: {_some(names)}; "
+                f"{_count_images(names)} unlike the rest: {_some(names)}; "
                 "look at them, and remove what is no frontal chest X-ray"
             )
         return sentences
@@ -238,6 +238,10 @@ def _enter(report: CheckReport, sample: Sample, finding: _Finding) -> None:
             report.empty_masks.append(sample.id)
         elif finding.lung_share == 1:
             report.full_masks.append(sample.id)
+
+
+def _count_images(names: Sequence[str]) -> str:
+    return f"{len(names)} images look" if len(names) > 1 else "1 image looks"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -234,23 +234,24 @@ class Training:
         changed = self._augment(batch, torch.Generator().manual_seed(number))
         # Dropout mustn't drop the same units in all processes' shares of a batch.
         torch.manual_seed(derive_seed(self.seed, DROPOUT, self.epoch, self.step, distributed.rank()))
-        self.network.zero_grad(set_to_none=True)
         # Each process needs an image in each part, since batch norms may be shared.
         count = min(self.accumulation_steps, batch.whole // distributed.world_size())
         parts = list(zip(*(each.tensor_split(count) for each in changed), strict=True))
         sums = torch.zeros(2, device=self.runtime.device)
         for part in parts:
             with delay_exchange(self._forward) if part is not parts[-1] else nullcontext():
-                sums += self._add_gradients(*part, len(part[0]) / batch.whole)
+                sums += self._add_gradients(*part, len(part[0]) / batch.whole, part is parts[0])
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         # The same in all processes, since gradients are means over them by now.
         return torch.cat([distributed.all_reduce(sums), nn.utils.get_total_norm(gradients)[None]])
 
-    def _add_gradients(self, images: Tensor, masks: Tensor, share: float) -> Tensor:
+    def _add_gradients(self, images: Tensor, masks: Tensor, share: float, first: bool) -> Tensor:
         """Add a part's gradient to that of the batch; return its loss and accuracy, times its share."""
         with self.runtime.autocast():
             logits = self._forward(images.contiguous(memory_format=self.runtime.memory_format))
         loss = segmentation_loss(logits, masks, self.settings)
+        if first:  # not before: memory that is given back costs a CPU page faults when it is taken again
+            self.network.zero_grad(set_to_none=True)
         # Gradients are averaged over processes, so each one's mean is weighted by its number of images.
         (loss * share * distributed.world_size()).backward()
         right = ((logits.detach() >= 0) == (masks >= 0.5)).float().mean()
@@ -276,8 +277,7 @@ class Training:
     def keep_best(self) -> None:
         """Keep a copy of the moving average if this epoch is the best so far; called after validation.
 
-        The copy is in the host's memory, since the device's may be full. Epochs with small images are not
-        kept, as one at the full size replaces them in any case.
+        The copy is in the host's memory, since the device's may be full. No epoch with small images is kept.
         """
         if self.best_epoch == self.epoch > count_small_epochs(self.settings):
             state = self.average.network.state_dict()
