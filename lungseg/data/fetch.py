@@ -31,7 +31,7 @@ RECORD = "fetched.json"  # in the folder of datasets: the sha256 of each archive
 CHUNK = 1 << 20  # bytes
 TIMEOUT_S = 60
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-_OF_NAMES = (RuntimeError, EOFError, ValueError, NotImplementedError)  # of a name or method it can't have
+_OF_ENTRIES = (RuntimeError, EOFError, ValueError)  # of a name or a method that it can't have
 
 _CITE = "Jaeger et al., Quant Imaging Med Surg 4(6), 2014, pages 475 to 477"
 _TERMS = (
@@ -243,7 +243,7 @@ def _unpack(file: Path, archive: Archive, target: Path, progress: Progress) -> N
         if not (work / archive.folder).is_dir():
             raise _Refused(f"its {archive.folder} is no folder")
         os.replace(work / archive.folder, target)
-    except (OSError, _Refused, zipfile.BadZipFile, zlib.error, lzma.LZMAError, *_OF_NAMES) as error:
+    except (OSError, _Refused, zipfile.BadZipFile, zlib.error, lzma.LZMAError, *_OF_ENTRIES) as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise
         file.unlink()  # else the next run would take it again

@@ -65,23 +65,19 @@ def _list_folder(place: Path, out: Path, notes: list[str]) -> Iterator[tuple[Pat
         raise InputError(f"there is no picture or folder {place}: check the path")
     if place.resolve() == out.resolve():
         raise InputError(f"{place} is the folder of the pictures and --out: choose another --out")
-    # What was predicted before, into --out or elsewhere below, is no X-ray.
-    apart = [
-        out.resolve(),
-        *(table.parent.resolve() for table in place.rglob(TABLE) if table.parent != place),
-    ]
-    pictures = [path for path in sorted(place.rglob("*")) if _is_picture(path, place, apart)]
-    files = [path for path in pictures if not _is_among_masks(path, place)]
-    if not files and place.resolve().is_relative_to(out.resolve()):
+    if place.resolve().is_relative_to(out.resolve()):
         raise InputError(f"the folder {place} is inside --out {out}: choose another --out")
+    inside = sorted(place.rglob("*"))
+    # What was predicted before, into --out or elsewhere below, is no X-ray.
+    apart = [path for path in inside if path.is_dir() and _holds_predictions(path, out)]
+    pictures = [path for path in inside if _is_picture(path, place) and not set(apart) & set(path.parents)]
+    files = [path for path in pictures if not _is_among_masks(path, place)]
     if not files:
         held = f"{len(pictures)} masks and no other" if pictures else "no"
         raise InputError(
             f"the folder {place} holds {held} picture ({', '.join(SUFFIXES)} or DICOM): check the path"
         )
-    notes += _list_notes(
-        place, pictures, files, [path for path in place.rglob("*") if path.resolve() in apart]
-    )
+    notes += _list_notes(place, pictures, files, apart)
     for path in files:
         yield path, (path.relative_to(place).parent / drop_ending(path)).as_posix()
 
@@ -103,9 +99,12 @@ def _list_notes(place: Path, pictures: list[Path], files: list[Path], apart: lis
         yield f"masks are predicted as if they were X-rays: {len(alike)} by their names, such as {alike[0]}"
 
 
-def _is_picture(path: Path, place: Path, apart: Sequence[Path]) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
-    if hidden or any(path.resolve().is_relative_to(folder) for folder in apart):
+def _holds_predictions(folder: Path, out: Path) -> bool:
+    return (folder / TABLE).is_file() or folder.resolve() == out.resolve()
+
+
+def _is_picture(path: Path, place: Path) -> bool:
+    if any(part.startswith(".") for part in path.relative_to(place).parts):
         return False
     return is_image_file(path) or (is_film(path) and path.is_file())
 

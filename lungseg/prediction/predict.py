@@ -250,7 +250,7 @@ class _Run:
         if lacking and not self.wishes.dicom_seg:
             return None
         paths = list_outputs(
-            self.models, picture, replace(self.wishes, dicom_seg=self.wishes.dicom_seg > lacking)
+            self.models, picture, replace(self.wishes, dicom_seg=self.wishes.dicom_seg and not lacking)
         )
         return rows if all(path.is_file() for path in paths.values()) else None
 
