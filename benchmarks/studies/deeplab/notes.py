@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.peers.smp import LIBRARY
 from benchmarks.studies.ceilings import Ceilings
-from benchmarks.studies.deeplab.ways import FREE, INFERENCE, OURS, PEER, TRAINING
+from benchmarks.studies.deeplab.ways import FREE, INFERENCE, OURS, PEER, TRAINING, TUNED_PEER
 from lungseg.system.machine import find_gpu_name
 from lungseg.system.runtime import Runtime
 
@@ -100,7 +100,8 @@ def describe_setup(topology: str, runtimes: list[Runtime], library: Any | None) 
         peer = [
             f"{PEER}: {LIBRARY} {library.__version__}, DeepLabV3Plus with the encoder resnet50 and one "
             "channel, float32 (on a GPU torch may use TF32 in convolutions, as it does by default), eager, "
-            "channels first."
+            f'channels first. "{TUNED_PEER}" is the same network trained and run as ours is, on three equal '
+            "channels."
         ]
     return [
         f'Ours: DeepLabV3+ on a ResNet50, topology "{topology}"; {used}'

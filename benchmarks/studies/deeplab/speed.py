@@ -41,6 +41,7 @@ from benchmarks.studies.deeplab.ways import (
     OURS,
     PEER,
     TRAINING,
+    TUNED_PEER,
     Way,
     Workload,
     build_peer_network,
@@ -48,6 +49,7 @@ from benchmarks.studies.deeplab.ways import (
     list_prediction_ways,
     list_training_ways,
     make_noise,
+    make_peer_approach,
     measure_way_by_name,
 )
 from benchmarks.studies.study import (
@@ -126,8 +128,7 @@ def time_work(
         if name in empty:
             rows.append({**key, "way": name, "why empty": empty[name]})
         elif name in measured:
-            whose = PEER if name == PEER else OURS
-            row = _make_row(load, measured[name], whose, counts, floor["floor ms"])
+            row = _make_row(load, measured[name], name, counts, floor["floor ms"])
             rows.append({**key, "way": name, **row, **_compare(name, measured), **facts[name]})
     if OURS not in measured:
         return rows, []
@@ -137,12 +138,13 @@ def time_work(
 
 
 def _make_row(
-    load: Workload, found: Measured, whose: str, counts: dict[str, int], floor: float
+    load: Workload, found: Measured, name: str, counts: dict[str, int], floor: float
 ) -> dict[str, Any]:
     """Return cells of speed and work; `floor`, in milliseconds, is that of our network."""
+    whose = name if name in (PEER, TUNED_PEER) else OURS
     low, median, high = 1e3 * found.percentiles()
     row = {
-        "precision": load.runtime.precision if whose == OURS else "float32",
+        "precision": "float32" if name == PEER else load.runtime.precision,
         "images/s": 1e3 * load.batch / median,
         "ms": median,
         "p10": low,
@@ -155,7 +157,7 @@ def _make_row(
 
 def _list_ways(work: str, load: Workload, batch: Batch, job: Job) -> tuple[list[Way], dict[str, str]]:
     """Return the ways that can take turns, and by the names of the others why they can't."""
-    empty = {} if job.library is not None else {PEER: job.reason}
+    empty = {} if job.library is not None else dict.fromkeys((PEER, TUNED_PEER), job.reason)
     if work == TRAINING:
         return list_training_ways(load, job.library), empty
     ways = list_prediction_ways(load, job.library)
@@ -199,10 +201,11 @@ def _measure_in_process(work: str, way: Way, load: Workload, job: Job) -> dict[s
 
 
 def _count_operations(work: str, load: Workload, library: Any | None) -> dict[str, int]:
-    """Return the operations of a batch, by OURS and PEER."""
+    """Return the operations of a batch, by OURS, PEER and TUNED_PEER, which has three channels."""
     networks = {OURS: (DeepLabV3Plus(load.network), load.runtime)}
     if library is not None:
         networks[PEER] = build_peer_network(library), Runtime(load.runtime.device)
+        networks[TUNED_PEER] = make_peer_approach(load).build_network(), load.runtime
     return {
         name: count_operations(network, runtime, load.batch, load.size, work == TRAINING)
         for name, (network, runtime) in networks.items()

@@ -1,7 +1,8 @@
 """The ways that `speed.py` times: training steps and predictions, ours and those of a peer library.
 
 The peer is segmentation_models_pytorch's DeepLabV3Plus, used as its README shows: float32, eager, images as
-N x C x H x W, Adam, and the library's Dice loss.
+N x C x H x W, Adam, and the library's Dice loss. Its network is timed in this program's runtime too, trained
+and run as ours is, which tells what of a difference is the network's and what the runtime's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers.smp import load_library
+from benchmarks.peers.smp import SmpDeepLabV3Plus, load_library
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings, group_parameters
 from lungseg.learning.networks.feed import Batch
@@ -27,8 +28,8 @@ from lungseg.system.runtime import Runtime, be_deterministic, use_threads
 
 TRAINING, INFERENCE = "training", "inference"
 OURS, PLAIN, FREE = "ours", "ours, not augmented", "ours, not deterministic"
-COMPILED, PEER = "ours, compiled", "smp"
-NAMES = (OURS, PLAIN, FREE, COMPILED, PEER)
+COMPILED, PEER, TUNED_PEER = "ours, compiled", "smp", "smp, in our runtime"
+NAMES = (OURS, PLAIN, FREE, COMPILED, PEER, TUNED_PEER)
 TURNS_ALONE = 2  # the first turn makes what stays in memory, such as the optimiser's state
 
 Turn = Callable[[Batch], Any]
@@ -132,6 +133,7 @@ def list_training_ways(load: Workload, library: Any | None) -> list[Way]:
     ]
     if library is not None:
         ways.insert(2, Way(PEER, lambda: build_peer_training(load, library), use_torch_defaults))
+        ways.append(Way(TUNED_PEER, lambda: build_tuned_peer_training(load), be_deterministic))
     return ways
 
 
@@ -140,6 +142,7 @@ def list_prediction_ways(load: Workload, library: Any | None) -> list[Way]:
     ways = [Way(OURS, lambda: build_our_prediction(load))]
     if library is not None:
         ways.append(Way(PEER, lambda: build_peer_prediction(load, library)))
+        ways.append(Way(TUNED_PEER, lambda: _predict_with(_tune_peer(load))))
     return ways
 
 
@@ -166,8 +169,12 @@ def build_our_training(load: Workload, augment: bool = True) -> Turn:
     settings = DeepLabV3PlusSettings(
         network=load.network, size=load.size, batch_size=load.batch, weights="random", augment=augment
     )
-    network = DeepLabV3Plus(load.network)
-    training = Training(network, group_parameters, settings, load.runtime, 0, load.batch)
+    return _train_with(
+        Training(DeepLabV3Plus(load.network), group_parameters, settings, load.runtime, 0, load.batch)
+    )
+
+
+def _train_with(training: Training) -> Turn:
     training.network.train()
 
     def step(batch: Batch) -> None:
@@ -212,6 +219,28 @@ def build_peer_training(load: Workload, library: Any) -> Turn:
             optimiser.step()
 
     return step
+
+
+def build_tuned_peer_training(load: Workload) -> Turn:
+    """Return this program's training step with the library's network."""
+    approach = make_peer_approach(load)
+    network, groups, settings = approach.build_network(), approach.group_parameters, approach.settings
+    return _train_with(Training(network, groups, settings, load.runtime, 0, load.batch))
+
+
+def _tune_peer(load: Workload) -> Predictor:
+    """The library's network in this program's predictor."""
+    approach = make_peer_approach(load)
+    runtime = load.runtime
+    network = approach.build_network().to(runtime.device, memory_format=runtime.memory_format)
+    return Predictor(network, approach.settings, runtime)
+
+
+def make_peer_approach(load: Workload) -> SmpDeepLabV3Plus:
+    """Return the library's network as an approach of this program, with random weights."""
+    batch = max(load.batch, 2)  # of training, which one image can't do
+    settings = SmpDeepLabV3Plus.Settings(size=load.size, batch_size=batch, weights="random")
+    return SmpDeepLabV3Plus(settings, load.runtime)
 
 
 def build_peer_prediction(load: Workload, library: Any) -> Turn:

@@ -17,7 +17,7 @@ from lungseg.learning.networks.convolutions import AtrousConv2d, DenseConv2d, Po
 from lungseg.system.errors import InputError
 from lungseg.system.runtime import Runtime
 
-OURS, PLAIN, FREE, COMPILED, PEER = ways.NAMES
+OURS, PLAIN, FREE, COMPILED, PEER, TUNED_PEER = ways.NAMES
 measure_in_process = speed._measure_in_process
 FOLDERS = ("training", "inference", "floor")
 SEED = NetworkSettings(topology="seed")
@@ -42,15 +42,15 @@ def _quick(quick_ceilings, short_backbone, monkeypatch):
 
 
 class FakeNetwork(nn.Module):
-    """4 x 1 x 3 x 3 and 1 x 4 x 1 x 1 weights: 40 multiply-adds a pixel."""
+    """With one channel 4 x 1 x 3 x 3 and 1 x 4 x 1 x 1 weights: 40 multiply-adds a pixel."""
 
     def __init__(self, **given) -> None:
         super().__init__()
         self.given = given
-        self.first, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+        self.encoder, self.last = nn.Conv2d(given["in_channels"], 4, 3, padding=1), nn.Conv2d(4, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.last(self.first(images).relu())
+        return self.last(self.encoder(images).relu())
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def library(monkeypatch) -> ModuleType:
     module = ModuleType("segmentation_models_pytorch")
     module.made = []
 
-    def build(**given) -> FakeNetwork:
-        module.made.append(FakeNetwork(**given))
+    def build(encoder_name, **given) -> FakeNetwork:
+        module.made.append(FakeNetwork(encoder_name=encoder_name, **given))
         return module.made[-1]
 
     def dice_loss(mode):
@@ -103,20 +103,22 @@ def test_all_take_turns_and_three_tables_are_written(library, tmp_path, capsys, 
     speed.main([*TINY, "--compiled", "--out", str(tmp_path)])
     training, inference, floors = (pd.read_csv(tmp_path / name / "table.csv") for name in FOLDERS)
 
-    assert training["way"].tolist() == [OURS, PLAIN, FREE, PEER]
-    assert inference["way"].tolist() == [OURS, COMPILED, PEER] * 2
-    assert inference["batch"].tolist() == [1] * 3 + [2] * 3
-    assert training["times as fast"].notna().tolist() == [True, True, True, False]
-    assert training["times ours"].notna().tolist() == [False, True, True, False]
+    assert training["way"].tolist() == [OURS, PLAIN, FREE, PEER, TUNED_PEER]
+    assert inference["way"].tolist() == [OURS, COMPILED, PEER, TUNED_PEER] * 2
+    assert inference["batch"].tolist() == [1] * 4 + [2] * 4
+    assert training["times as fast"].notna().tolist() == [True, True, True, False, True]
+    assert training["times ours"].notna().tolist() == [False, True, True, False, True]
     assert (training["peak MiB"] > 0).all()
-    assert inference["peak MiB"].notna().tolist() == [True, False, True] * 2
-    assert inference["compile s"].notna().tolist() == [False, True, False] * 2
+    assert inference["peak MiB"].notna().tolist() == [True, False, True, True] * 2
+    assert inference["compile s"].notna().tolist() == [False, True, False, False] * 2
     assert floors["work"].tolist() == ["inference", "inference", "training"]
     measured = [*inference[inference["way"] == OURS]["ms"], training["ms"][0]]
     assert floors["measured ms"].tolist() == pytest.approx(measured)
 
     given = {"encoder_name": "resnet50", "encoder_weights": None, "in_channels": 1, "classes": 1}
-    assert all(network.given == given for network in library.made)
+    made = [network.given for network in library.made]
+    assert given in made  # as its README has it, and on three equal channels in our runtime
+    assert all(one in (given, given | {"in_channels": 3}) for one in made)
     said = capsys.readouterr().out
     assert "0.0, DeepLabV3Plus with the encoder resnet50" in said
     assert "Images and masks are noise" in said
@@ -135,7 +137,7 @@ def test_what_was_measured_before_an_end_is_stored(library, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         speed.main([*TINY, "--out", str(tmp_path)])
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["floor", "inference"]
-    assert pd.read_csv(tmp_path / "inference" / "table.csv")["batch"].tolist() == [1, 1, 2, 2]
+    assert pd.read_csv(tmp_path / "inference" / "table.csv")["batch"].tolist() == [1] * 3 + [2] * 3
 
 
 @pytest.mark.usefixtures("_few_trainings")
@@ -145,7 +147,8 @@ def test_operations_in_the_tables_are_those_worked_by_hand(library, load, monkey
     training, of_training = speed.time_work(ways.TRAINING, load, with_peer, CEILINGS)
     inference, of_inference = speed.time_work(ways.INFERENCE, load, with_peer, CEILINGS)
     # Weights 36 and 4 at 32 x 32 pixels; gradients of both weights, and of the map between them.
-    assert inference[-1]["GFLOP an image"] == pytest.approx(2 * 32**2 * (36 + 4) / 1e9)
+    assert inference[-1]["GFLOP an image"] == pytest.approx(2 * 32**2 * (3 * 36 + 4) / 1e9)  # three channels
+    assert inference[-2]["GFLOP an image"] == pytest.approx(2 * 32**2 * (36 + 4) / 1e9)
     assert training[-1]["GFLOP an image"] == pytest.approx(2 * 32**2 * (2 * 36 + 3 * 4) / 1e9)
     # Three times the forward pass, less the gradient of the images: 64 x 3 x 7 x 7 weights at 16 x 16.
     first = 2 * 2 * 16**2 * 64 * 3 * 7 * 7 / 1e9
@@ -200,7 +203,7 @@ def test_without_the_library_and_a_gpu_their_rows_say_why(tmp_path, monkeypatch)
         assert "times as fast" not in found
         assert (found.iloc[-1]["device"], found.iloc[-1]["why empty"]) == ("cuda", "no CUDA device")
         if folder != "floor":
-            assert found["way"].tolist()[:2] == [OURS, PEER]
+            assert found["way"].tolist()[:3] == [OURS, PEER, TUNED_PEER]
             assert "segmentation_models_pytorch can't be imported" in found["why empty"][1]
             assert found["images/s"][0] > 0
 
@@ -214,7 +217,7 @@ def test_what_the_memory_can_not_hold_is_an_empty_row_with_the_reason(load, monk
     )
     rows, floors = speed.time_work(ways.TRAINING, load, job(), CEILINGS)
     reasons = {row["way"]: row["why empty"] for row in rows}
-    assert reasons == {OURS: "CUDA out of memory.", PEER: "it isn't there"}
+    assert reasons == {OURS: "CUDA out of memory.", PEER: "it isn't there", TUNED_PEER: "it isn't there"}
     assert floors == []
 
 
@@ -252,6 +255,7 @@ def test_each_way_has_its_own_switches_and_puts_them_back(load, library):
         PLAIN: (True, False),
         FREE: (False, True),
         PEER: (False, False),
+        TUNED_PEER: (True, False),
     }
     broken = replace(built[FREE], build=lambda: lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
