@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME
-from lungseg.system.plugins import Settings, suggest, validate
+from lungseg.system.plugins import Settings, validate
 
 Name = Annotated[str, Field(pattern=rf"^{FOLDER_NAME}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -33,11 +32,23 @@ class _OpenTable(Settings):
         return dict(self.model_extra or {})
 
 
-class DataSpec(_OpenTable):
-    """`[data]`: what is evaluated, and how it is split. Further keys belong to the dataset or the split."""
+class _TestedTable(_OpenTable):
+    """A table of a dataset that is scored."""
 
     dataset: str
     """A name that `lungseg data list` shows, or a class as "package.module:Class"."""
+    name: Name | None = None
+    """What tables call it. Without it they call it as `dataset`."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name or self.dataset
+
+
+class DataSpec(_TestedTable):
+    """`[data]`: what is evaluated, and how it is split. Further keys belong to the dataset or the split."""
+
     split: str = "random"
     """The rule that divides the images into training, validation and test."""
     allow_leaks: bool = False
@@ -55,13 +66,13 @@ class TrainingDataSpec(_OpenTable):
     """Fixes which images are for validation."""
 
 
-class TestDataSpec(_OpenTable):
-    """`[[test_data]]`: a further test set. Every fit is scored on all its images; none is trained again."""
+class TestDataSpec(_TestedTable):
+    """`[[test_data]]`: a further test set, which all fits are scored on. Further keys belong to the dataset
+    or the split."""
 
-    dataset: str
-    """As in `[data]`."""
-    name: Name | None = None
-    """What tables call it. Without it they call it as `dataset`."""
+    split: str | None = None
+    """A split rule with one fold. The images of its `evaluate_on` side are scored, and `train_on` can train a
+    row on the others. Without it all images are scored."""
 
 
 def _in_a_list(value: Any) -> Any:
@@ -91,6 +102,12 @@ class ApproachSpec(_OpenTable):
     """A split rule for this row alone. The row can't be compared image by image with the others then."""
     trainings: Annotated[int, Field(ge=1)] | None = None
     """Train with this many of the seeds, from the first. Without it all seeds are used."""
+    train_on: str | None = None
+    """Train this row on another dataset of the spec: a name of a `[[test_data]]` that has a split. The row is
+    scored like all others."""
+    train_images: Annotated[int, Field(ge=2)] | None = None
+    """Train this row on this many images, drawn by the seed. A larger number takes the same images and more.
+    The validation images are cut in proportion."""
     group: Annotated[tuple[Text, ...], BeforeValidator(_in_a_list)] = ()
     """One group of an ablation, or a list of groups. Each is a table and a panel. It changes no result."""
 
@@ -183,30 +200,6 @@ class Spec(Settings):
     """How predictions are timed."""
     runtime: RuntimeSpec = RuntimeSpec()
     """How to compute."""
-
-
-def find_spec(path: Path, datasets: Iterable[str] = ()) -> Path:
-    """Return the path of a spec: the file if there is one, else the one that is shipped under that name.
-
-    Raises InputError for a name that is neither. The message lists the shipped ones, after `datasets` where a
-    dataset's name could stand too.
-    """
-    if len(path.parts) != 1 or path.suffix == ".toml" or os.path.isfile(path):
-        return path  # `read_spec` says what is wrong with it
-    shipped = {file.stem: file for file in sorted(_shipped_folder().glob("*.toml"))}
-    if str(path) not in shipped:
-        known = [*datasets, *shipped]
-        listed = suggest(str(path), known, ": give the path of a TOML file, or")
-        what = "dataset or spec" if datasets else "spec"
-        raise InputError(f"there is no {what} {str(path)!r}{listed} one of {', '.join(known)}")
-    return shipped[str(path)]
-
-
-def _shipped_folder() -> Path:
-    """The folder of specs: in the package if it is installed from a wheel, else beside it."""
-    package = Path(__file__).parent
-    inside = package / "benchmarks"
-    return inside if inside.is_dir() else package.parent / "benchmarks"
 
 
 def read_spec(path: Path, changes: Sequence[str] = ()) -> Spec:

@@ -8,7 +8,8 @@ import pytest
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
 from lungseg.harness.plan import make_plan
-from lungseg.spec import find_spec, read_spec
+from lungseg.harness.shipped import find_spec
+from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import load_class, validate
 
@@ -193,7 +194,7 @@ def test_a_wheel_holds_every_package_and_every_shipped_spec(tmp_path):
 def test_an_installed_package_has_the_specs_inside(tmp_path, monkeypatch):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks/inside.toml").write_text(TEXT)
-    monkeypatch.setattr("lungseg.spec.__file__", str(tmp_path / "spec.py"))
+    monkeypatch.setattr("lungseg.__file__", str(tmp_path / "__init__.py"))
     assert find_spec(Path("inside")) == tmp_path / "benchmarks/inside.toml"
 
 

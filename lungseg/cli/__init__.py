@@ -92,7 +92,8 @@ def benchmark(
     ] = None,
 ) -> None:
     """Run a benchmark, or go on with one that was interrupted, and print its summary."""
-    from lungseg.spec import find_spec, read_spec
+    from lungseg.harness.shipped import find_spec
+    from lungseg.spec import read_spec
 
     read = read_spec(find_spec(spec), set_ or [])
     # Not before: what a spec says wrong needn't wait for torch.
@@ -127,7 +128,7 @@ def score(
     """Score masks that any program made, as pictures or NPY arrays. Several rows are compared pairwise."""
     if missing not in ("refuse", "empty"):
         raise InputError(f"--missing {missing!r} is none of refuse, empty")
-    from lungseg.harness.score import make_score_spec, require_all_images, require_apart
+    from lungseg.harness.commands.score import make_score_spec, require_all_images, require_apart
 
     spec = make_score_spec(masks, truth, images, missing, threshold, set_ or [])
     require_apart(out, spec)
@@ -156,8 +157,9 @@ def evaluate(
     from lungseg.results import read_run
 
     read_run(results)  # before torch is imported, which takes seconds
-    from lungseg.harness.evaluate_stored import evaluate_results
-    from lungseg.spec import find_spec, parse_changes, read_spec
+    from lungseg.harness.commands.evaluate_stored import evaluate_results
+    from lungseg.harness.shipped import find_spec
+    from lungseg.spec import parse_changes, read_spec
 
     known = None if spec is None else read_spec(find_spec(spec))
     options = parse_changes(set_ or [])
@@ -290,6 +292,6 @@ def publish(
 @app.command()
 def info() -> None:
     """Show this machine's devices, versions, data and weights."""
-    from lungseg.harness.info import list_facts
+    from lungseg.harness.commands.info import list_facts
 
     print_rows("lungseg", list_facts())

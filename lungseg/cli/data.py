@@ -15,7 +15,7 @@ data_app = typer.Typer(no_args_is_help=True, help="List, check or fetch datasets
 @data_app.command("list")
 def list_datasets() -> None:
     """List the datasets, and which of them are on this machine."""
-    from lungseg.harness.info import list_datasets as found
+    from lungseg.harness.commands.info import list_datasets as found
 
     print_rows("datasets", found())
 
@@ -31,7 +31,7 @@ def check_dataset(
 
     The exit code is 1 if there is a problem that would stop or mislead a training.
     """
-    from lungseg.harness.info import check_data
+    from lungseg.harness.commands.info import check_data
     from lungseg.system.progress import Reporter
 
     with Reporter(console).bar("reading and comparing all pictures") as move:

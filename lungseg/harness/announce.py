@@ -23,8 +23,8 @@ def announce(plan: Plan, directory: Path, reporter: Reporter) -> None:
     reporter.say(f"Benchmark {spec.name}: {spec.title}" if spec.title else f"Benchmark {spec.name}")
     trained = "" if spec.training_data is None else f", trained on {plan.trained.name}"
     reporter.say(f"  data      {plan.evaluated.name}, {len(plan.evaluated.samples)} images{trained}")
-    for each in plan.further:
-        reporter.say(f"  test data {each.name}, {len(each.samples)} images")
+    for each in fold.scored[1:]:
+        reporter.say(f"  test data {each.dataset}, {len(each.samples)} images")
     reporter.say(
         f"  split     {fold.split.rule}: {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.evaluated)} evaluated ({spec.evaluate_on}), {len(plan.folds)} fold(s)"
@@ -68,7 +68,9 @@ def announce_reuse(taken: Sequence[Trial], reuse: Path, reporter: Reporter) -> N
 def _weights_text(entry: Entry) -> str:
     if entry.skipped:
         return f"skipped: {entry.skipped}"
-    return f"{entry.weights.kind} weights" if entry.weights else "no weights"
+    trained = f", trained on {entry.spec.train_on}" if entry.spec.train_on else ""
+    drawn = f", {entry.spec.train_images} training images" if entry.spec.train_images else ""
+    return (f"{entry.weights.kind} weights" if entry.weights else "no weights") + trained + drawn
 
 
 def _estimate(plan: Plan, left: Sequence[Trial], directory: Path) -> str:

@@ -26,15 +26,14 @@ FIT_CODE = ("lungseg.scoring.validation", "lungseg.data.memory")
 SCORE_CODE = "lungseg.harness.evaluate"  # what makes the rows of a trial
 
 
-def make_trials(entry: Entry, evaluated: Sequence[LoadedDataset], trained: LoadedDataset) -> Iterator[Trial]:
+def make_trials(entry: Entry, evaluated: Sequence[LoadedDataset]) -> Iterator[Trial]:
     """Make the trials of an entry: each of its folds with each of its seeds, under their keys.
 
     Args:
         entry: one that can run here.
         evaluated: the datasets that it is scored on.
-        trained: the one that it is fitted on.
     """
-    fits = facts_of_fit(entry, trained)
+    fits = facts_of_fit(entry)
     scores = {
         "data": [[each.name, each.sha256] for each in evaluated],
         "code": hash_code(SCORE_CODE, *(type(each.dataset) for each in evaluated)),
@@ -43,13 +42,15 @@ def make_trials(entry: Entry, evaluated: Sequence[LoadedDataset], trained: Loade
     }
     for fold in entry.folds:
         for seed in entry.seeds:
-            fit = hash_value({**fits, "fold": fold.fit_sha256, "seed": seed})
-            score = hash_value({**scores, "fit": fit, "fold": fold.sha256})
-            yield Trial(entry, fold, seed, Keys(fit, score))
+            own = entry.pick_training(fold, seed)
+            fit = hash_value({**fits, "fold": own.fit_sha256, "seed": seed})
+            score = hash_value({**scores, "fit": fit, "fold": own.sha256})
+            yield Trial(entry, own, seed, Keys(fit, score))
 
 
-def facts_of_fit(entry: Entry, trained: LoadedDataset) -> dict[str, Any]:
+def facts_of_fit(entry: Entry) -> dict[str, Any]:
     """List what all fits of an entry depend on, whatever the fold and the seed."""
+    trained = entry.trained
     named = list(_class_names(entry.settings.model_dump(mode="json")))
     roots = [
         entry.approach_class,

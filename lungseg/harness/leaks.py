@@ -85,12 +85,25 @@ def audit_folds(
         groups[name] = list(trained.samples.values())
     pictures = trained.dataset.real and any(each.dataset.real for each in tested)
     found = compare_samples(groups, progress, pictures)
-    sides = [_sides(fold, name) for fold in folds]
+    own = trained is tested[0]  # a row may be trained on another of the tested datasets then
+    sides = [_sides(fold, fold.train_set if own else name) for fold in folds]
     sentences = _apart(found.pairs, sides)
     shown_twice = sum(pair.kind != "same patient" for pair in found.pairs)
     lookalikes = _apart(found.lookalikes, sides)
     checked = sum(map(len, groups.values()))
     return Audit(checked, pictures, len(found.uncompared), shown_twice, sentences, lookalikes)
+
+
+def join_audits(audits: Sequence[Audit]) -> Audit:
+    """Join audits of one dataset against several that were trained on."""
+    return Audit(
+        sum(each.checked for each in audits),
+        any(each.pictures for each in audits),
+        sum(each.uncompared for each in audits),
+        sum(each.twins for each in audits),
+        tuple(dict.fromkeys(leak for each in audits for leak in each.leaks)),
+        tuple(dict.fromkeys(pair for each in audits for pair in each.lookalikes)),
+    )
 
 
 def _apart(pairs: Sequence[Pair], sides: Sequence[dict[tuple[str, str], str]]) -> tuple[str, ...]:

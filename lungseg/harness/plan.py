@@ -6,24 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from lungseg.approaches.base import Approach
 from lungseg.approaches.registry import APPROACHES
-from lungseg.data.loading import LoadedDataset, load_dataset
-from lungseg.data.sample import Sample
-from lungseg.data.splits import Split, SplitOptions, make_splits, require_known_rule
+from lungseg.data.loading import LoadedDataset
+from lungseg.data.splits import require_known_rule
+from lungseg.harness.folds import LoadedData, load_data, note_few_validation
 from lungseg.harness.keys import facts_of_fit, make_trials
-from lungseg.harness.trial import Entry, Fold, TestSet, Trial
-from lungseg.spec import ApproachSpec, DataSpec, Spec, TestDataSpec, TrainingDataSpec
+from lungseg.harness.trial import Entry, Fold, Trial
+from lungseg.spec import ApproachSpec, Spec
 from lungseg.system.distributed import all_gather, barrier, world_size
 from lungseg.system.errors import InputError
 from lungseg.system.hashing import hash_value
 from lungseg.system.plugins import load_class, name_errors, validate
 from lungseg.system.runtime import Runtime
 from lungseg.system.usable_runtime import usable_runtime
-
-FEW_VALIDATION = 10  # images; below it, a choice by their mean Dice is mostly chance
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         device: "auto", "cpu" or "cuda", over what the spec says.
     """
     classes = [_resolve(row) for row in spec.approach]  # names and keys first: they cost nothing
-    for rule in (spec.data.split, *(row.split for row in spec.approach if row.split)):
+    for rule in (spec.data.split, *(each.split for each in (*spec.approach, *spec.test_data) if each.split)):
         require_known_rule(rule)
     runtime, problem = usable_runtime(spec.runtime, device)
     data = load_data(spec)
@@ -73,104 +69,16 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
     entries, trials, notes = [], [], []
     for row, resolved in zip(spec.approach, classes, strict=True):
         with name_errors(f"approach {row.name!r}"):
-            entry = _enter(spec, row, data.make_folds(row.split) if row.split else folds, *resolved, runtime)
+            entry = _enter(data, row, data.make_folds(row.split) if row.split else folds, *resolved, runtime)
             entries.append(entry)
             if not entry.skipped:
                 data.require_images(entry)
-                trials += make_trials(entry, (data.evaluated, *data.further), data.trained)
+                trials += make_trials(entry, (data.evaluated, *data.further))
             notes += _examine(entry)
     return Plan(
         *(spec, runtime, data.evaluated, data.trained, data.further, folds),
         *(tuple(entries), tuple(trials), problem, tuple(notes)),
     )
-
-
-@dataclass(frozen=True)
-class LoadedData:
-    """All datasets of a spec: the one that is evaluated, the one for training, and further test sets."""
-
-    spec: Spec
-    evaluated: LoadedDataset
-    trained: LoadedDataset
-    further: tuple[LoadedDataset, ...]
-    options: SplitOptions
-
-    def require_images(self, entry: Entry) -> None:
-        """Raise InputError if an entry would read images from a dataset that has none."""
-        for each in (self.evaluated, self.trained, *self.further):
-            if not each.dataset.has_images and not entry.approach_class.given:
-                raise InputError(
-                    f"approach {entry.name!r} needs images, and the dataset {each.name!r} has none: use "
-                    "another dataset, or rows of given masks alone"
-                )
-
-    def make_folds(self, rule: str) -> tuple[Fold, ...]:
-        """Make the folds of a split rule. Raises InputError for a split that can't be made."""
-        splits = make_splits(rule, list(self.evaluated.samples.values()), self.options)
-        return tuple(self._make_fold(split) for split in splits)
-
-    def _make_fold(self, split: Split) -> Fold:
-        shown = split.validation if self.spec.evaluate_on == "validation" else split.test
-        if not shown:
-            other = {"test": "validation", "validation": "test"}[self.spec.evaluate_on]
-            raise InputError(
-                f'split {split.rule!r} has no {self.spec.evaluate_on} images: set evaluate_on = "{other}"'
-            )
-        if self.spec.training_data is None:
-            sides = self.trained.pick(split.train), self.trained.pick(split.validation)
-        else:
-            sides = _two_sides(self.trained, self.spec.training_data)
-        others = tuple(TestSet(each.name, tuple(each.samples.values())) for each in self.further)
-        names = self.evaluated.name, self.trained.name
-        return Fold(split, *names, *sides, self.evaluated.pick(shown), others)
-
-
-def load_data(spec: Spec) -> LoadedData:
-    """Load all datasets of a spec. Raises InputError for data that can't be used."""
-    _require_different_names([spec.data.dataset, *(each.name or each.dataset for each in spec.test_data)])
-    own, options = divide_options(spec.data)
-    split_options = validate(SplitOptions, options, "[data]")
-    evaluated = load_dataset(spec.data.dataset, own, (*DataSpec.model_fields, *SplitOptions.model_fields))
-    other = spec.training_data
-    trained = evaluated
-    if other is not None:
-        trained = load_dataset(other.dataset, other.options, TrainingDataSpec.model_fields)
-    further = tuple(_load_further(each) for each in spec.test_data)
-    return LoadedData(spec, evaluated, trained, further, split_options)
-
-
-def _load_further(test_data: TestDataSpec) -> LoadedDataset:
-    loaded = load_dataset(test_data.dataset, test_data.options, TestDataSpec.model_fields)
-    return replace(loaded, name=test_data.name or loaded.name)
-
-
-def _require_different_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"two test sets are called {name!r}: give the one in [[test_data]] a name of its own, as in "
-                'name = "clinic-b"'
-            )
-
-
-def divide_options(data: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the further keys of `[data]` that belong to the dataset, and those that belong to the split."""
-    split = {key: value for key, value in data.options.items() if key in SplitOptions.model_fields}
-    return {key: value for key, value in data.options.items() if key not in split}, split
-
-
-def note_few_validation(spec: Spec, folds: Sequence[Fold]) -> list[str]:
-    """Return a sentence if a fold has too few validation images, else none."""
-    fewest = min(len(fold.validation) for fold in folds)
-    if fewest >= FEW_VALIDATION or not any(fold.train for fold in folds):
-        return []
-    other = 'split = "kfold", which averages over folds'
-    if spec.training_data or spec.data.split == "kfold":
-        other = "a larger validation_share"
-    return [
-        f"only {fewest} validation image{'s' if fewest > 1 else ''}: what is chosen by so few, such as an "
-        f"epoch, depends on chance. Use more data, or {other}"
-    ]
 
 
 def require_fits(plan: Plan) -> None:
@@ -190,7 +98,7 @@ def require_fits(plan: Plan) -> None:
                         "add [training_data], or use another split"
                     )
                 try:
-                    approach.require(fold.train)
+                    approach.require(entry.pick_training(fold, entry.seeds[0]).train)
                 except InputError as error:
                     raise InputError(f"approach {entry.name!r}: {error}") from error
 
@@ -216,35 +124,25 @@ def _examine(entry: Entry) -> list[str]:
     return [f"{entry.name}: {note}" for note in entry.new().examine(list(samples.values()))]
 
 
-def _two_sides(
-    dataset: LoadedDataset, spec: TrainingDataSpec
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """A whole dataset as train and validation, by patient."""
-    patients = sorted({sample.patient for sample in dataset.samples.values()})
-    order = np.random.default_rng(spec.split_seed).permutation(len(patients))
-    count = max(1, round(spec.validation_share * len(patients)))
-    if count >= len(patients):
-        raise InputError(
-            f"[training_data]: {len(patients)} patients of {spec.dataset!r} leave none to train on"
-        )
-    held = {patients[index] for index in order[:count]}
-    samples = list(dataset.samples.values())
-    return tuple(s for s in samples if s.patient not in held), tuple(s for s in samples if s.patient in held)
-
-
 def _enter(
-    spec: Spec,
+    data: LoadedData,
     row: ApproachSpec,
     folds: tuple[Fold, ...],
     approach_class: type[Approach],
     settings: Any,
     runtime: Runtime,
 ) -> Entry:
+    trained = data.trained
+    if row.train_on is not None:
+        trained, folds = data.train_on(row.train_on, folds)
     approach = approach_class(settings, runtime)
-    seeds = spec.seeds[: row.trainings if approach_class.depends_on_seed(settings) else 1]
     skipped = approach.skip()
     weights = None if skipped else approach.weights()
-    return Entry(row, approach_class, settings, runtime, folds, seeds, weights, skipped)
+    every = data.spec.seeds
+    entry = Entry(row, approach_class, settings, runtime, trained, folds, every, weights, skipped)
+    for fold in folds if row.train_images is not None else ():
+        fold.draw(row.train_images, every[0])  # raises for more images than there are
+    return replace(entry, seeds=every[: row.trainings if entry.depends_on_seed else 1])
 
 
 def require_alike(plan: Plan) -> None:
@@ -281,12 +179,12 @@ def _facts(plan: Plan) -> dict[str, str]:
         "precision": [plan.runtime.precision, plan.runtime.channels_last],
         "seeds": [entry.seeds for entry in entries],
         "settings": [[e.name, e.spec.use, e.settings.model_dump(mode="json")] for e in entries],
-        "data": [plan.trained.name, plan.trained.sha256],
+        "data": [[entry.trained.name, entry.trained.sha256] for entry in entries],
         "split": [fold.fit_sha256 for entry in entries for fold in entry.folds],
     }
     for entry in entries:
         if not entry.skipped:
-            own = facts_of_fit(entry, plan.trained)
+            own = facts_of_fit(entry)
             facts[f"code, packages and weights of {entry.name}"] = [
                 own["code"],
                 own["versions"],

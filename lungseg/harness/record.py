@@ -61,6 +61,12 @@ def new_record(plan: Plan) -> dict[str, Any]:
         "training_data": None if plan.spec.training_data is None else plan.trained.describe(),
         "test_data": [each.describe() for each in plan.further],
         "splits": splits,
+        "trained_on": [
+            {"approach": entry.name, **_training_record(fold)}
+            for entry in plan.entries
+            if entry.spec.train_on
+            for fold in entry.folds
+        ],
         "evaluate_on": plan.spec.evaluate_on,
         "seeds": list(plan.spec.seeds),
         "approaches": approaches,
@@ -91,7 +97,9 @@ def _make_label(entry: Entry) -> str:
     settings = entry.settings.model_dump(mode="json")
     regressor = settings.get("regressor", "").rpartition(":")[2]
     settings["regressor"] = {"lightgbm": "LightGBM", "mlp": "MLP"}.get(regressor, regressor)
-    return label.format(**settings)
+    trained = f", trained on {entry.spec.train_on}" if entry.spec.train_on else ""
+    drawn = f", {entry.spec.train_images} images" if entry.spec.train_images else ""
+    return label.format(**settings) + trained + drawn
 
 
 def _empty(plan: Plan) -> dict[str, str]:
@@ -138,8 +146,17 @@ def _split_record(fold: Fold) -> dict[str, Any]:
     }
 
 
+def _training_record(fold: Fold) -> dict[str, Any]:
+    """The images of a row that is trained on another dataset than the split's."""
+    sides = {"train": fold.train, "validation": fold.validation}
+    ids = {side: [sample.id for sample in samples] for side, samples in sides.items()}
+    return {"train_set": fold.train_set, "fold": fold.split.fold, "ids": ids}
+
+
 def trial_record(trial: Trial, directory: Path) -> dict[str, Any]:
     """Describe a finished trial for run.json."""
     stored = read_record(trial.folder(directory) / RECORD) or {}
     kept = ("key", "started", "seconds", "taken_over")
-    return {**trial.row, **{name: stored[name] for name in kept if name in stored}}
+    fold = trial.fold
+    trained = {"train_set": fold.train_set, "train": len(fold.train), "validation": len(fold.validation)}
+    return {**trial.row, **trained, **{name: stored[name] for name in kept if name in stored}}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lungseg.approaches.base import Approach
 from lungseg.approaches.network import NetworkApproach
+from lungseg.data.loading import LoadedDataset
 from lungseg.data.sample import Sample
 from lungseg.data.splits import Split
 from lungseg.learning.weights import WeightsInfo
 from lungseg.spec import ApproachSpec
+from lungseg.system.errors import InputError
 from lungseg.system.hashing import hash_value
 from lungseg.system.runtime import Runtime
 
@@ -60,6 +62,34 @@ class Fold:
         """The same of what a fit sees."""
         return _hash_of_sides(self.train, self.validation)
 
+    def draw(self, count: int, seed: int) -> Fold:
+        """Return the fold with `count` of its training images, and validation images in proportion.
+
+        The order in which images are drawn depends on the seed and the patients' names alone, so a larger
+        number has the images of a smaller one and more. A patient's images follow each other.
+
+        Raises:
+            InputError: there are fewer training images.
+        """
+        if count > len(self.train):
+            raise InputError(
+                f"train_images is {count}, and only {len(self.train)} images are for training: lower it"
+            )
+        share = count / len(self.train)
+        kept = max(1, round(share * len(self.validation)))
+        return replace(
+            self, train=_draw(self.train, count, seed), validation=_draw(self.validation, kept, seed)
+        )
+
+
+def _draw(samples: Sequence[Sample], count: int, seed: int) -> tuple[Sample, ...]:
+    """The first samples in an order by the seed, sorted as they were."""
+    ordered = sorted(
+        samples, key=lambda sample: (hash_value([seed, sample.source, sample.patient]), sample.id)
+    )
+    chosen = {id(sample) for sample in ordered[:count]}
+    return tuple(sample for sample in samples if id(sample) in chosen)
+
 
 def _hash_of_sides(*sides: Sequence[Sample]) -> str:
     return hash_value([[(s.id, s.patient, s.source, s.label, s.spacing) for s in side] for side in sides])
@@ -70,6 +100,7 @@ class Entry:
     """A row of the spec, resolved: its class, settings, folds, seeds and weights, or why it can't run here.
 
     Attributes:
+        trained: the dataset that it is trained on.
         seeds: those that it is trained with, in order.
         skipped: why it can't run here, or None.
     """
@@ -78,6 +109,7 @@ class Entry:
     approach_class: type[Approach]
     settings: Any
     runtime: Runtime
+    trained: LoadedDataset
     folds: tuple[Fold, ...]
     seeds: tuple[int, ...]
     weights: WeightsInfo | None = None
@@ -89,12 +121,19 @@ class Entry:
 
     @property
     def depends_on_seed(self) -> bool:
-        return self.approach_class.depends_on_seed(self.settings)
+        """Whether its training is random, or the images are that it is trained on."""
+        drawn = self.spec.train_images is not None
+        return drawn or self.approach_class.depends_on_seed(self.settings)
 
     @property
     def is_network(self) -> bool:
         """Whether its fits are shared by all processes of a run."""
         return issubclass(self.approach_class, NetworkApproach)
+
+    def pick_training(self, fold: Fold, seed: int) -> Fold:
+        """Return the fold as it is trained on with a seed."""
+        count = self.spec.train_images
+        return fold if count is None else fold.draw(count, seed)
 
     def new(self) -> Approach:
         """Make the approach, not yet fitted."""

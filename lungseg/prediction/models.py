@@ -198,7 +198,10 @@ def _gather_facts(
         if split["fold"] == trial["fold"] and split.get("approach", entry["name"]) == entry["name"]
     )
     own = scores[(scores["approach"] == entry["name"]) & (scores["fold"] == trial["fold"])]
-    trained_on = run["training_data"] or run["data"]
+    datasets = [run["training_data"] or run["data"], *run.get("test_data", [])]
+    # Results of a former version don't say it by trial: there, all rows were trained on the same.
+    of_trial = {"train_set": datasets[0]["dataset"], **split} | trial
+    trained_on = next(each for each in datasets if each["dataset"] == of_trial["train_set"])
     return {
         "format": FORMAT,
         "name": entry["name"],
@@ -212,8 +215,8 @@ def _gather_facts(
             "dataset": trained_on["dataset"],
             "real": trained_on["real"],
             "sha256": trained_on["sha256"],
-            "train": split["train"],
-            "validation": split["validation"],
+            "train": of_trial["train"],
+            "validation": of_trial["validation"],
             "fold": trial["fold"],
             "folds": len({other["fold"] for other in run["trials"] if other["approach"] == entry["name"]}),
             "seed": trial["seed"],

@@ -41,7 +41,8 @@ def write_anonymous(directory: Path, target: Path) -> None:
     """
     run = read_run(directory)
     scores = pd.read_csv(directory / "scores.csv", dtype=str, keep_default_na=False)
-    names = [name for split in run["splits"] for side in split["ids"].values() for name in side]
+    lists = [*run["splits"], *run.get("trained_on", [])]
+    names = [name for each in lists for side in each["ids"].values() for name in side]
     images = _number([*names, *scores["image_id"]], "image")
     patients = _number(scores["patient"], "patient")
     scores = scores.assign(image_id=scores["image_id"].map(images), patient=scores["patient"].map(patients))
@@ -59,16 +60,20 @@ def _number(names: Iterable[str], what: str) -> dict[str, str]:
 
 def _rename(run: dict[str, Any], images: dict[str, str]) -> dict[str, Any]:
     """run.json with numbers for names. Sentences that may name images keep their number alone."""
-    splits = [
-        split | {"ids": {side: [images[name] for name in ids] for side, ids in split["ids"].items()}}
-        for split in run["splits"]
-    ]
+
+    def rename(lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            each | {"ids": {side: [images[name] for name in ids] for side, ids in each["ids"].items()}}
+            for each in lists
+        ]
+
     # Notes on given masks and on folders name files.
     naming = [entry["name"] for entry in run["approaches"] if (entry["weights"] or {}).get("kind") == "given"]
     naming += [data["dataset"] for data in _list_datasets(run) if _is_private(data)]
     starts = tuple(f"{name}: " for name in naming)
     return run | {
-        "splits": splits,
+        "splits": rename(run["splits"]),
+        "trained_on": rename(run.get("trained_on", [])),
         "notes": [LEFT_OUT if note.startswith(starts) else note for note in run["notes"]],
         "leaks": [LEFT_OUT for _ in run["leaks"]],
         "audit": run["audit"] | {"lookalikes": [LEFT_OUT for _ in run["audit"]["lookalikes"]]},

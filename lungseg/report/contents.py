@@ -157,12 +157,15 @@ def list_further_contents(contents: Contents) -> list[Contents]:
     whole = read_contents(contents.directory, whole=True)
     known = {entry["dataset"]: entry for entry in contents.run.get("test_data", [])}
     found = [contents.run["data"]["dataset"], *contents.other_datasets]
+    tables = contents.run["spec"].get("test_data", [])
+    split = {each["name"] or each["dataset"] for each in tables if each.get("split")}
     further = []
     for name in contents.other_datasets:
         chosen = _choose_dataset(whole, name, found)
         count = chosen.scores["image_id"].nunique()
         data = known.get(name, {"dataset": name, "count": count})
-        run = contents.run | {"data": data, "evaluate_on": "test"}
+        part = contents.run["evaluate_on"] if name in split else "test"
+        run = contents.run | {"data": data, "evaluate_on": part}
         further.append(replace(chosen, run=run, timings=chosen.timings.iloc[:0]))
     return further
 
@@ -180,6 +183,10 @@ def _label(run: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
     def rename(key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{**row, key: labels.get(row[key], row[key])} if key in row else row for row in rows]
 
-    own = {key: rename("approach", run[key]) for key in ("trials", "failed", "splits")}
+    own = {
+        key: rename("approach", run[key])
+        for key in ("trials", "failed", "splits", "trained_on")
+        if key in run
+    }
     empty = {labels.get(cell, cell): reason for cell, reason in run["empty"].items()}
     return run | own | {"approaches": rename("name", run["approaches"]), "empty": empty}

@@ -98,7 +98,7 @@ def _add_rows(boards: dict[Hashable, Board], contents: Contents, name_split: Nam
     run = contents.run
     scored = contents.scores.groupby("approach")["image_id"].agg(frozenset)
     data = run["data"].get("sha256") or ""
-    trained = (run["training_data"] or run["data"])["dataset"]
+    trained = contents.scores.groupby("approach")["train_set"].first()
     for row in collect_main_rows(contents).to_dict("records"):
         name = row["approach"]
         images = format_count(len(scored[name]), "image")
@@ -106,7 +106,7 @@ def _add_rows(boards: dict[Hashable, Board], contents: Contents, name_split: Nam
         final = run["evaluate_on"] == "test"
         board = boards.setdefault((data, scored[name], final), Board(title, data, final, []))
         weights = f", {row['weights']}" if row["weights"] == RANDOM else ""
-        row |= {"trained": f"{trained}{weights}", "link": contents.directory.name}
+        row |= {"trained": f"{trained[name]}{weights}", "link": contents.directory.name}
         board.rows.append(row | {"cells": _format_cells(row)})
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from lungseg.data.datasets.export import write_phantoms
-from lungseg.harness import info
-from lungseg.harness.info import check_data
+from lungseg.harness.commands import info
+from lungseg.harness.commands.info import check_data
 from lungseg.harness.leaks import audit_plan
 from lungseg.harness.plan import make_plan
 from lungseg.learning.trees import evaluator as trees

@@ -55,13 +55,13 @@ def test_a_fit_beside_a_gpu_depends_on_the_processor_too_which_trains_the_trees(
     found = []
     for cpu in ("one", "another"):
         monkeypatch.setattr(keys, "describe_cpu", lambda cpu=cpu: cpu)
-        found.append(keys.facts_of_fit(entry, plan.trained)["machine"])
+        found.append(keys.facts_of_fit(entry)["machine"])
     assert found[0] != found[1]
     assert all("a GPU" in machine for machine in found)
 
 
 def code_of_fits(plan) -> dict[str, str]:
-    return {entry.name: keys.facts_of_fit(entry, plan.trained)["code"] for entry in plan.entries}
+    return {entry.name: keys.facts_of_fit(entry)["code"] for entry in plan.entries}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lungseg.harness.evaluate_stored import evaluate_results
+from lungseg.harness.commands.evaluate_stored import evaluate_results
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
 from lungseg.prediction.models import find_row

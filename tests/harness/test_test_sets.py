@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lungseg.data.datasets.export import write_phantoms
-from lungseg.harness.evaluate_stored import evaluate_results
+from lungseg.harness.commands.evaluate_stored import evaluate_results
 from lungseg.harness.run import benchmark
 from lungseg.results import read_table
 from lungseg.spec import read_spec

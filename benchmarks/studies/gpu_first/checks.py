@@ -21,7 +21,7 @@ from benchmarks.studies.deeplab.ways import Workload, make_noise
 from benchmarks.studies.gpu_first.found import Findings, Scale, measure_distance
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusSettings
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings, group_parameters
-from lungseg.harness.info import list_facts
+from lungseg.harness.commands.info import list_facts
 from lungseg.learning.images.clahe import apply_clahe
 from lungseg.learning.images.resize import to_batch
 from lungseg.learning.networks.inference import Predictor

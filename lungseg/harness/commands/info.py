@@ -13,12 +13,13 @@ from lungseg.data.audit.check import check_dataset
 from lungseg.data.datasets.registry import DATASETS
 from lungseg.data.loading import find_data_root, find_dataset
 from lungseg.data.sample import Dataset, Sample
+from lungseg.harness.folds import divide_options, load_data, note_few_validation
 from lungseg.harness.leaks import audit_folds, refuse
-from lungseg.harness.plan import divide_options, load_data, note_few_validation
+from lungseg.harness.shipped import find_spec
 from lungseg.harness.trial import Fold
 from lungseg.learning.trees.evaluator import find_engine
 from lungseg.learning.weights import find_weights
-from lungseg.spec import RuntimeSpec, Spec, find_spec, parse_changes, read_spec
+from lungseg.spec import RuntimeSpec, Spec, parse_changes, read_spec
 from lungseg.system.errors import InputError
 from lungseg.system.machine import describe_cpu, find_git_revision, find_gpu_name, list_versions
 from lungseg.system.nvml import describe_gpu, format_gpu
@@ -108,8 +109,8 @@ def check_data(what: str, changes: Sequence[str], progress: Callable[[int, int, 
     if other := spec.training_data:
         _check_dataset(found, f"training data: {other.dataset}", other.dataset, other.options, progress)
     for each in spec.test_data:
-        title = f"test data: {each.name or each.dataset}"
-        _check_dataset(found, title, each.dataset, each.options, progress)
+        options, _ = divide_options(each)
+        _check_dataset(found, f"test data: {each.label}", each.dataset, options, progress)
     _check_splits(found, spec, progress)
     return found
 
@@ -146,7 +147,12 @@ def _check_splits(found: DataCheck, spec: Spec, progress: Callable[[int, int, st
             found.problems.append(str(error))
         return
     every = [fold for rule in rules for fold in folds[rule]]
-    found.tables.append(("split", [_split_row(fold, data.evaluated.pick(fold.split.test)) for fold in every]))
+    rows = [_split_row(fold, data.evaluated.pick(fold.split.test)) for fold in every]
+    for name in dict.fromkeys(row.train_on for row in spec.approach if row.train_on):
+        elsewhere = data.train_on(name, folds[spec.data.split])[1]
+        rows += [(f"trained on {name}", _split_row(fold, fold.evaluated)[1]) for fold in elsewhere]
+        every += elsewhere
+    found.tables.append(("split", rows))
     found.notes += note_few_validation(spec, folds[spec.data.split])
     tested = data.evaluated, *data.further
     leaks = audit_folds(tested, data.trained, every, progress).leaks

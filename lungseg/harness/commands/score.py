@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lungseg.data.loading import find_data_root, find_dataset
-from lungseg.harness.plan import divide_options
+from lungseg.harness.folds import divide_options
 from lungseg.spec import Spec, parse_changes
 from lungseg.system.errors import InputError
 from lungseg.system.plugins import validate

@@ -20,15 +20,15 @@ from lungseg.data.splits import Split
 from lungseg.harness.evaluate import RECORD, TABLES_OF_ROWS, score_sets, store_pictures
 from lungseg.harness.fit import RECORD as FIT_RECORD
 from lungseg.harness.fit import Progress
+from lungseg.harness.folds import divide_options
 from lungseg.harness.keys import SCORE_CODE
-from lungseg.harness.leaks import Audit, audit_folds, refuse
-from lungseg.harness.plan import divide_options
+from lungseg.harness.leaks import Audit, audit_folds, join_audits, refuse
 from lungseg.harness.results_folder import claim, remove_figures
 from lungseg.harness.trial import Fold, TestSet
 from lungseg.report.write import Report, write_report
 from lungseg.results import finish_run, read_run, read_table, write_table
 from lungseg.scoring.statistics import summarise
-from lungseg.spec import Spec
+from lungseg.spec import DataSpec, Spec, TestDataSpec, TrainingDataSpec
 from lungseg.system.errors import InputError
 from lungseg.system.files import FOLDER_NAME, make_folder, write_atomically
 from lungseg.system.hashing import hash_code, hash_value
@@ -46,6 +46,8 @@ from lungseg.system.stored import (
     write_record,
 )
 from lungseg.system.usable_runtime import usable_runtime
+
+Table = DataSpec | TrainingDataSpec | TestDataSpec
 
 
 @dataclass(frozen=True)
@@ -165,18 +167,36 @@ def _audit(
 
     Also returns why that was left out, or None.
     """
-    table = spec.training_data or spec.data
-    options = table.options if spec.training_data else divide_options(spec.data)[0]
-    nothing = Audit(0, False, 0, 0, (), ())
-    try:
-        trained = load_dataset(table.dataset, options)
-    except InputError as error:
-        return nothing, f"no leak audit: the images that were trained on can't be read here ({error})"
-    if trained.sha256 != (run["training_data"] or run["data"])["sha256"]:
-        return nothing, "no leak audit: the images that were trained on have changed since"
-    folds = [_make_fold(split, trained, tested) for split in run["splits"]]
-    with reporter.bar("leak audit") as move:
-        return audit_folds([tested], trained, folds, move), None
+    audits = [Audit(0, False, 0, 0, (), ())]
+    for record, table, splits in _list_trained(run, spec):
+        try:
+            trained = replace(_load_table(table), name=record["dataset"])
+        except InputError as error:
+            return audits[0], f"no leak audit: the images that were trained on can't be read here ({error})"
+        if trained.sha256 != record["sha256"]:
+            return audits[0], "no leak audit: the images that were trained on have changed since"
+        folds = [_make_fold(split, trained, tested) for split in splits]
+        with reporter.bar("leak audit") as move:
+            audits.append(audit_folds([tested], trained, folds, move))
+    return join_audits(audits), None
+
+
+def _list_trained(
+    run: dict[str, Any], spec: Spec
+) -> list[tuple[dict[str, Any], Table, list[dict[str, Any]]]]:
+    """What was trained on: the record and the spec's table of each dataset, and the sides of its folds."""
+    first = run["training_data"] or run["data"]
+    found = [(first, spec.training_data or spec.data, run["splits"])]
+    others = run.get("trained_on", [])
+    for record, table in zip(run.get("test_data", []), spec.test_data, strict=True):
+        if splits := [each for each in others if each["train_set"] == record["dataset"]]:
+            found.append((record, table, splits))
+    return found
+
+
+def _load_table(table: Table) -> LoadedDataset:
+    own = table.options if isinstance(table, TrainingDataSpec) else divide_options(table)[0]
+    return load_dataset(table.dataset, own)
 
 
 def _make_fold(split: dict[str, Any], trained: LoadedDataset, tested: LoadedDataset) -> Fold:

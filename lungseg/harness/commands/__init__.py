@@ -1,0 +1,1 @@
+"""Commands beside `lungseg benchmark`: score masks or stored models, check data, tell of the machine."""
