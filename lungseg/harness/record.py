@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -31,10 +32,12 @@ def new_record(plan: Plan) -> dict[str, Any]:
             own = [{"approach": entry.name, **_split_record(fold)} for fold in entry.folds]
             splits += own
     labels = label_rows(plan.entries)
+    families = find_families(plan.entries)
     approaches = [
         {
             "name": entry.name,
             "label": labels[entry.name],
+            "family": families[entry.name],
             "use": entry.spec.use,
             "threshold": entry.spec.threshold,
             "group": list(entry.spec.group),
@@ -86,20 +89,40 @@ def label_rows(entries: Sequence[Entry]) -> dict[str, str]:
 
     Rows of an ablation, or whose plain labels would be alike, keep their names, which say how they differ.
     """
-    plain = {entry.name: entry.spec.label or _make_label(entry) for entry in entries}
+    training = describe_training(entries)
+    plain = {entry.name: entry.spec.label or _make_label(entry) + training[entry.name] for entry in entries}
     return {name: label if list(plain.values()).count(label) == 1 else name for name, label in plain.items()}
 
 
+def describe_training(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return what a plain label adds of a row's training images, where rows of the spec differ in them."""
+    elsewhere = any(entry.spec.train_on for entry in entries)
+    found = {}
+    for entry in entries:
+        text = f", trained on {entry.trained.name}" if elsewhere else ""
+        text += f", {entry.spec.train_images} images" if entry.spec.train_images else ""
+        found[entry.name] = text if _has_plain_label(entry) else ""
+    return found
+
+
+def find_families(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return what each row is called whatever it was trained on; its name where rows would be alike."""
+    plain, training = {entry.name: _make_label(entry) for entry in entries}, describe_training(entries)
+    alike = Counter((plain[name], training[name]) for name in plain)
+    return {name: label if alike[label, training[name]] == 1 else name for name, label in plain.items()}
+
+
+def _has_plain_label(entry: Entry) -> bool:
+    return entry.spec.use in LABELS and not entry.spec.group
+
+
 def _make_label(entry: Entry) -> str:
-    label = LABELS.get(entry.spec.use)
-    if label is None or entry.spec.group:
+    if not _has_plain_label(entry):
         return entry.name
     settings = entry.settings.model_dump(mode="json")
     regressor = settings.get("regressor", "").rpartition(":")[2]
     settings["regressor"] = {"lightgbm": "LightGBM", "mlp": "MLP"}.get(regressor, regressor)
-    trained = f", trained on {entry.spec.train_on}" if entry.spec.train_on else ""
-    drawn = f", {entry.spec.train_images} images" if entry.spec.train_images else ""
-    return label.format(**settings) + trained + drawn
+    return LABELS[entry.spec.use].format(**settings)
 
 
 def _empty(plan: Plan) -> dict[str, str]:

@@ -19,6 +19,7 @@ from lungseg.report.tables.quality import make_quality_sections
 from lungseg.report.tables.ranks import make_rank_section
 from lungseg.report.tables.test_sets import make_test_set_section
 from lungseg.report.tables.timing import make_timing_sections
+from lungseg.report.tables.trainings import make_training_sections
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Findings:
     verdict: list[str]
     cautions: list[str]
     gaps: list[str]
-    tests: list[Section]  # of an ablation its groups, else all pairs of approaches; and the ranks
+    # What rows were trained on, if they differ in it; of an ablation its groups, else all pairs of
+    # approaches; and the ranks.
+    tests: list[Section]
     quality: list[Section]
     times: list[Section]
     comparisons: list[Comparison]  # none of an ablation
@@ -49,7 +52,8 @@ class Findings:
 
 def collect_findings(contents: Contents, further: Sequence[Contents] = ()) -> Findings:
     """Collect what is shown of a results directory; `further` are its further test sets."""
-    tests = make_ablation_sections(contents) if contents.groups else make_comparison_sections(contents)
+    tests = make_training_sections(contents, further)
+    tests += make_ablation_sections(contents) if contents.groups else make_comparison_sections(contents)
     return Findings(
         contents=contents,
         frame=collect_main_rows(contents),

@@ -11,6 +11,10 @@ from lungseg.harness.folds import load_data
 from lungseg.harness.leaks import audit_plan
 from lungseg.harness.plan import make_plan
 from lungseg.harness.run import benchmark
+from lungseg.report.contents import list_further_contents, read_contents
+from lungseg.report.figures.style import use_house_style
+from lungseg.report.figures.trainings import draw_learning, draw_transfer
+from lungseg.report.tables.trainings import make_training_sections
 from lungseg.results import read_run, read_table
 from lungseg.spec import read_spec
 from lungseg.system.errors import InputError
@@ -50,7 +54,7 @@ def read(tmp_path):
 @pytest.fixture
 def ran(read, tmp_path):
     """A finished run with a row that was trained elsewhere."""
-    benchmark(read(HEAD + OTHERS + ROWS), tmp_path / "out")
+    benchmark(read(HEAD.replace('label = "mean-mask"\n', "") + OTHERS + ROWS), tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -70,7 +74,7 @@ def test_a_row_is_trained_on_one_dataset_and_scored_on_all(ran, read):
     trained = [(trial["train_set"], trial["train"]) for trial in run["trials"]]
     assert trained == [("phantom", 9), ("others", 14)]
     labels = [entry["label"] for entry in run["approaches"]]
-    assert labels == ["mean-mask", "Mean of the training masks, trained on others"]
+    assert labels == [f"Mean of the training masks, trained on {name}" for name in ("phantom", "others")]
     # By hand: the mean of the masks that were trained on is what the row predicts.
     by_hand = sum(others.samples[name].mask().mean() for name in split.train) / len(split.train)
     model = load_file(next((ran / "models" / "elsewhere").rglob("*.safetensors")))["fitted"]
@@ -160,3 +164,43 @@ def test_validation_images_are_cut_in_proportion_and_keys_tell_draws_apart(read)
 def test_what_can_not_be_trained_is_refused(read, text, sentence):
     with pytest.raises(InputError, match=sentence):
         make_plan(read(HEAD + text))
+
+
+def test_a_table_and_a_matrix_show_what_was_trained_on_what(ran):
+    contents = read_contents(ran)
+    further = list_further_contents(contents)
+    (section,) = make_training_sections(contents, further)
+    means = read_table(ran, "statistics").query("kind == 'mean' and metric == 'dice'")
+    value = means.set_index(["approach", "dataset"])["value"]
+    rows = {row[1]: row for row in section.table.rows}
+    assert section.table.header[2:4] == ["Dice, phantom", "Dice, others"]
+    assert rows["others"][0] == rows["phantom"][0] == "Mean of the training masks"
+    assert rows["others"][2].startswith(f"{value['elsewhere', 'phantom']:.4f}")
+    assert rows["phantom"][3].startswith(f"{value['mean-mask', 'others']:.4f}")
+    with use_house_style():
+        figure = draw_transfer(contents)
+    panel = figure.axes[0]
+    gap = panel.images[0].get_array()
+    own = value["mean-mask", "phantom"]
+    # Rows: trained on phantom, on others; columns: tested on these.
+    assert gap[1, 0] == pytest.approx(value["elsewhere", "phantom"] - own)
+    assert gap[0, 0] == gap[1, 1] == 0
+    assert draw_learning(contents) is None
+
+
+def test_a_table_and_a_curve_show_how_many_images_it_takes(read, tmp_path):
+    rows = "".join(FEW.format(count=count).replace('"few"', f'"few-{count}"') for count in (2, 3, 5))
+    benchmark(read(HEAD.replace('label = "mean-mask"\n', "") + rows), tmp_path / "out")
+    contents = read_contents(tmp_path / "out")
+    (section,) = make_training_sections(contents)
+    assert section.table.header == ["Training images", "Mean of the training masks"]
+    assert [row[0] for row in section.table.rows] == ["2", "3", "5", "9"]
+    scores = read_table(tmp_path / "out", "scores").query("approach == 'few-3'")
+    assert section.table.rows[1][1].startswith(f"{scores['dice'].mean():.4f}")
+    with use_house_style():
+        axes = draw_learning(contents).axes[0]
+    line = axes.lines[0]
+    assert list(line.get_xdata()) == [2, 3, 5, 9]
+    dots = next(each for each in axes.lines[1:] if list(each.get_xdata()) == [3, 3])
+    assert sorted(dots.get_ydata()) == pytest.approx(sorted(scores.groupby("seed")["dice"].mean()))
+    assert draw_transfer(contents) is None

@@ -21,6 +21,7 @@ from lungseg.report.figures.importance import draw_importance
 from lungseg.report.figures.ranks import draw_critical_difference, draw_rank_stability
 from lungseg.report.figures.style import save_figure, use_house_style
 from lungseg.report.figures.timing import draw_stages, draw_throughput
+from lungseg.report.figures.trainings import draw_learning, draw_transfer
 from lungseg.report.figures.xrays.cases import draw_cases
 from lungseg.report.figures.xrays.feature_maps import draw_feature_maps
 from lungseg.report.figures.xrays.pipeline import draw_pipeline
@@ -38,6 +39,8 @@ FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
     "cases": draw_cases,
     "dice": draw_dice,
     "accuracy-time": draw_accuracy_time,
+    "transfer": draw_transfer,
+    "learning": draw_learning,
     "differences": draw_differences,
     "dice-violins": draw_dice_violins,
     "critical-difference": draw_critical_difference,

@@ -9,6 +9,10 @@ CAPTIONS: dict[str, str] = {
     "cases": "The best, the median and the worst image, and each approach's own worst.",
     "dice": "Dice of each image, a row for each approach.",
     "accuracy-time": "Mean Dice against the time of an image. Up and left is better.",
+    "transfer": (
+        "Mean Dice by what was trained on and tested on. Red: lower than trained on the tested dataset."
+    ),
+    "learning": "Mean Dice against the number of training images, with 95 % intervals. A dot is one draw.",
     "differences": "Paired differences of mean Dice with 95 % intervals. A filled mark: p ≤ .05 (Holm).",
     "dice-violins": "How Dice is distributed, and how the same images do with the next approach.",
     "critical-difference": (

@@ -48,9 +48,9 @@ from lungseg.system.errors import InputError
 from tests.report.results_directory import IDS, read_edited, save_grey
 
 Drawn = dict[str, Figure]
-# What the six images of the synthetic results give: no groups, too few images for violins and too few batch
-# sizes for a curve.
-DRAWN = set(FIGURES) - {"ablation", "dice-violins", "throughput"}
+# What the six images of the synthetic results give: no groups, one training set of one size, too few images
+# for violins and too few batch sizes for a curve.
+DRAWN = set(FIGURES) - {"ablation", "dice-violins", "throughput", "transfer", "learning"}
 OF_DICE = {"cases", "dice", "accuracy-time", "differences", "critical-difference", "rank-stability"}
 
 
