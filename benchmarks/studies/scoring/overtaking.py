@@ -3,9 +3,9 @@
 `python -m benchmarks.studies.scoring.overtaking RESULTS`
 
 Reads scores.csv and run.json of a benchmark whose rows differ in `train_images`, such as
-data-efficiency.toml, or of a published copy of it. For each pair of approaches: the number of training images from which on the
-second one has the higher mean Dice, on straight lines over the logarithm of the number, and its 95 %
-interval. The bootstrap draws patients and draws of training images anew.
+data-efficiency.toml, or of a published copy of it. For each pair of approaches: the number of training images
+from which on the second one has the higher mean Dice, on straight lines over the logarithm of the number, and
+its 95 % interval. The bootstrap draws patients and draws of training images anew.
 """
 
 from __future__ import annotations
