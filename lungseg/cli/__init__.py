@@ -90,6 +90,10 @@ def benchmark(
     reuse: Annotated[
         Path | None, typer.Option(help="A published result. Rows of unchanged trainings are taken from it.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers train: tcp://host:8786."),
+    ] = None,
 ) -> None:
     """Run a benchmark, or go on with one that was interrupted, and print its summary."""
     from lungseg.harness.shipped import find_spec
@@ -102,7 +106,7 @@ def benchmark(
 
     directory = out or Path("results") / read.name
     with join_processes(device or read.runtime.device):
-        written = run(read, directory, device, fresh, reuse=reuse)
+        written = run(read, directory, device, fresh, reuse=reuse, cluster=cluster)
     if written is not None:  # only the first of several processes has one
         print_results(written, ends=True)
 

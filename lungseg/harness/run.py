@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungseg.harness.announce import announce, announce_reuse
+from lungseg.harness.cluster.connection import join_cluster
+from lungseg.harness.cluster.dispatch import Dispatch
 from lungseg.harness.evaluate import check_rows, is_done, merge, named_errors, run_trial, store_pictures
-from lungseg.harness.fit import follow_fit, is_begun
+from lungseg.harness.fit import follow_fit, is_begun, is_fitted
 from lungseg.harness.leaks import audit_plan
 from lungseg.harness.plan import Plan, make_plan, require_alike, require_fits
 from lungseg.harness.record import new_record, trial_record
@@ -30,6 +32,9 @@ from lungseg.system.progress import Reporter
 from lungseg.system.runtime import keep_process_state
 from lungseg.system.stored import write_record
 
+if TYPE_CHECKING:  # an extra
+    from distributed import Client
+
 
 def benchmark(
     spec: Spec,
@@ -38,6 +43,7 @@ def benchmark(
     fresh: bool = False,
     reporter: Reporter | None = None,
     reuse: Path | None = None,
+    cluster: str | None = None,
 ) -> Report | None:
     """Run or resume a benchmark and write its results directory.
 
@@ -47,6 +53,7 @@ def benchmark(
         device: "auto", "cpu" or "cuda", over what the spec says.
         fresh: start over: what a former benchmark left there is removed first.
         reuse: folder of a published result, whose rows of unchanged trials are reused; see `reuse`.
+        cluster: address of a Dask scheduler, whose workers run the trials; see `cluster`.
 
     Returns:
         The report; None in all but the first of several processes.
@@ -57,10 +64,23 @@ def benchmark(
     Raises:
         InputError: something a user can mend. What was stored by then stays, and the same command goes on.
     """
-    if not is_main():
-        _follow(spec, directory, device)
-        return None
-    reporter = reporter or Reporter()
+    with join_cluster(cluster) as client:  # first, as all of them say a wrong use of it
+        if not is_main():
+            _follow(spec, directory, device)
+            return None
+        return _benchmark(spec, directory, device, fresh, reporter or Reporter(), reuse, client)
+
+
+def _benchmark(
+    spec: Spec,
+    directory: Path,
+    device: str | None,
+    fresh: bool,
+    reporter: Reporter,
+    reuse: Path | None,
+    client: Client | None,
+) -> Report:
+    """Runs a benchmark in the first process, with the workers of a cluster if there is a client of one."""
     require_free(directory)  # before the data is read, which may take long
     reporter.say("Reading data and weights ...")
     plan = make_plan(spec, device)
@@ -89,7 +109,8 @@ def benchmark(
         for sentence in audit.lookalikes:
             reporter.say(f"to be looked at: {sentence}")
         try:
-            report = _run(plan, directory, record, reporter)
+            failures = _run_trials(plan, directory, reporter, client, device)
+            report = _finish(plan, directory, record, failures, reporter)
         except (KeyboardInterrupt, Interrupted):
             _say_stored(plan, directory, reporter)
             raise
@@ -97,9 +118,14 @@ def benchmark(
     return report
 
 
-def _run(plan: Plan, directory: Path, record: dict[str, Any], reporter: Reporter) -> Report:
-    """Computes what isn't stored yet, and writes the tables, run.json and the report."""
-    failures = _run_trials(plan, directory, reporter)
+def _finish(
+    plan: Plan,
+    directory: Path,
+    record: dict[str, Any],
+    failures: Sequence[tuple[Trial, str]],
+    reporter: Reporter,
+) -> Report:
+    """Times the approaches, and writes the tables, run.json and the report."""
     failed = {trial.entry.name for trial, _ in failures}
     # A mean over fewer folds or seeds than the others' would be another quantity.
     trials = [trial for trial in plan.trials if trial.entry.name not in failed]
@@ -138,9 +164,12 @@ def _follow(spec: Spec, directory: Path, device: str | None) -> None:
             follow_fit(trials[label], directory)
 
 
-def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[Trial, str]]:
+def _run_trials(
+    plan: Plan, directory: Path, reporter: Reporter, client: Client | None, device: str | None
+) -> list[tuple[Trial, str]]:
     """Fits and scores what isn't stored yet; returns the trials that failed, each with its reason."""
     failures: list[tuple[Trial, str]] = []
+    for_workers: list[Trial] = []
     for trial in plan.trials:
         record, damage = check_rows(trial, directory)
         if record is not None:
@@ -148,6 +177,9 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[T
             continue
         if damage:
             reporter.say(f"{trial.label}: {damage}; what depends on it is made again")
+        if client is not None and not is_fitted(trial, directory):  # else its scores alone are missing
+            for_workers.append(trial)
+            continue
         try:
             # Rows must not depend on what another row's class did to the process.
             bar = reporter.bar(trial.label, _short_label(trial, plan.trials))
@@ -160,6 +192,11 @@ def _run_trials(plan: Plan, directory: Path, reporter: Reporter) -> list[tuple[T
                 raise
             failures.append((trial, str(error)))
             reporter.say(f"failed: {error}")
+    if client is not None:
+        if for_workers:
+            failures += Dispatch(client, plan, device, directory, reporter).run(for_workers)
+            failures.sort(key=lambda failure: plan.trials.index(failure[0]))
+        client.close()  # timings have the machine to themselves
     evaluated = (sample for trial in plan.trials for sample in trial.fold.evaluated)
     store_pictures(evaluated, directory, plan.evaluated.sha256)
     return failures
