@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from lungseg.data.audit.cache import PictureFindings, recall, store
-from lungseg.data.audit.pictures import LOOKALIKE, NEAR_DUPLICATE, Progress, find_alike_pairs, prepare_picture
+from lungseg.data.audit.cache import Compared, find_audit_folder, recall, store
+from lungseg.data.audit.descriptor import describe_picture
+from lungseg.data.audit.packs import KeptPictures, ReadPicture
+from lungseg.data.audit.pictures import LOOKALIKE, NEAR_DUPLICATE, Progress, compare_blocks, prepare_picture
 from lungseg.data.files.file_sample import FileSample
 from lungseg.data.sample import Sample
+from lungseg.system.errors import InputError
 
 KINDS = ("same file", "same pixels", "near-duplicate", "same patient")  # the strongest first
+STORE_EVERY_S = 5.0  # what an interruption may lose
 _SHA256_BYTES = 32
 
 
@@ -44,6 +51,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class PictureFindings:
+    """What pictures showed, by hashes (hex), not by names, so that it holds for copies of a dataset too."""
+
+    pixels: dict[str, str]  # hash of each file -> hash of its decoded pixels
+    alike: list[tuple[str, str, float]]  # (hash of pixels, hash of pixels, similarity) from LOOKALIKE up
+    uncompared: set[str]  # hashes of the pixels of pictures that show too little to be compared
+
+
+@dataclass(frozen=True)
 class Findings:
     """What comparing all samples with each other showed."""
 
@@ -66,7 +82,8 @@ def compare_samples(
       to 10 %, shifted, or turned by up to 3 degrees; see `lungseg.data.audit.pictures`.
     - Same patient: `source` and `patient` are the same.
 
-    What was found in pictures is cached by the bytes of their files and by the code that compares them.
+    What was found in pictures is cached by the bytes of their files and by the code that compares them, as it
+    is found: a run that was interrupted goes on, and a picture added later is read and compared alone.
 
     Args:
         groups: the samples of each dataset, by its name. Two datasets may share ids.
@@ -140,39 +157,75 @@ def _examine_pictures(
     chosen = {file: sample for file, sample in samples.items() if compare or isinstance(sample, FileSample)}
     if not chosen:
         return PictureFindings({}, [], set())
-    files = sorted(chosen)
-    recalled = recall(files, compare)
-    if recalled is not None:
-        return recalled
-    pixels: dict[str, str] = {}
-    kept: dict[str, np.ndarray | None] = {}
-    for file, (pixel, small) in zip(files, _read([chosen[file] for file in files], progress), strict=True):
-        pixels[file] = pixel
-        kept[pixel] = small
-    compared = [pixel for pixel, small in kept.items() if small is not None] if compare else []
-    pairs = find_alike_pairs([kept[pixel] for pixel in compared], LOOKALIKE, progress)
-    alike = [(compared[first], compared[second], similarity) for first, second, similarity in pairs]
-    uncompared = {pixel for pixel, small in kept.items() if small is None} if compare else set()
-    found = PictureFindings(pixels, alike, uncompared)
-    store(files, compare, found)
-    return found
+    folder = find_audit_folder()
+    kept = _read_pictures(folder, chosen, progress, compare)
+    pixels = {file: kept.pixels[file] for file in chosen}
+    if not compare:
+        return PictureFindings(pixels, [], set())
+    shown = {pixel: chosen[file] for file, pixel in pixels.items()}
+    return PictureFindings(pixels, _compare_pictures(folder, kept, shown, progress), kept.uncompared)
 
 
-def _read(samples: Sequence[Sample], progress: Progress | None) -> Iterator[tuple[str, np.ndarray | None]]:
-    """The hash of the pixels of each image, and what is compared of it."""
-
-    def read_one(sample: Sample) -> tuple[str, np.ndarray | None]:
-        image = np.ascontiguousarray(sample.image(), np.float32)
-        pixels = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-        return pixels, prepare_picture(image)
-
+def _read_pictures(
+    folder: Path | None, samples: Mapping[str, Sample], progress: Progress | None, compare: bool
+) -> KeptPictures:
+    """Read the pictures that aren't kept, in the order of their hashes."""
+    kept = KeptPictures(folder, samples, compare)
+    missing = sorted(samples.keys() - kept.pixels.keys())
     # Phantoms share a cache of one picture: threads would remove each other's from it.
-    workers = 2 if all(isinstance(sample, FileSample) for sample in samples) else 1
-    with ThreadPoolExecutor(workers) as pool:
-        for done, result in enumerate(pool.map(read_one, samples), start=1):
-            yield result
-            if progress:
-                progress(done, len(samples), "reading pictures")
+    threads = 2 if all(isinstance(samples[file], FileSample) for file in missing) else 1
+    try:
+        # The threads are these; further ones for products of small matrices would only wait for each other.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+            found = pool.map(lambda file: _read_picture(samples[file], compare), missing)
+            for done, (file, read) in enumerate(zip(missing, found, strict=True), start=1):
+                kept.add(file, read)
+                if progress:
+                    progress(done, len(missing), "reading pictures")
+    finally:
+        kept.flush()  # a picture that can't be read costs none of those before it
+    return kept
+
+
+def _read_picture(sample: Sample, compare: bool) -> ReadPicture:
+    image = np.ascontiguousarray(sample.image(), np.float32)
+    pixels = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    small = prepare_picture(image) if compare else None
+    return ReadPicture(pixels, compare, small, None if small is None else describe_picture(small))
+
+
+def _compare_pictures(
+    folder: Path | None, kept: KeptPictures, samples: Mapping[str, Sample], progress: Progress | None
+) -> list[tuple[str, str, float]]:
+    """Find the pairs from LOOKALIKE up. Only what was never compared is compared now."""
+    wanted = sorted(samples.keys() & kept.descriptions.keys())
+    compared = recall(folder, wanted)
+    known, alike = len(compared.pictures), list(compared.alike)
+    if known == len(wanted):
+        return sorted(alike)
+    ordered = [*compared.pictures, *sorted(set(wanted) - set(compared.pictures))]
+
+    def picture_of(index: int) -> np.ndarray:
+        pixel = ordered[index]
+        return kept.read_small(pixel, lambda: _prepare_again(samples[pixel]))
+
+    descriptions = np.stack([kept.descriptions[pixel] for pixel in ordered])
+    stored_at = time.monotonic()
+    for done, pairs in compare_blocks(descriptions, picture_of, known, LOOKALIKE, progress):
+        alike += [(*sorted((ordered[i], ordered[j])), similarity) for i, j, similarity in pairs]
+        if done == len(ordered) or time.monotonic() - stored_at >= STORE_EVERY_S:
+            store(folder, wanted, Compared(ordered[:done], sorted(alike)))
+            stored_at = time.monotonic()
+    return sorted(alike)
+
+
+def _prepare_again(sample: Sample) -> np.ndarray:
+    small = prepare_picture(np.ascontiguousarray(sample.image(), np.float32))
+    if small is None:
+        raise InputError(
+            f"the picture of {sample.id} changed while it was compared: run the same command again"
+        )
+    return small
 
 
 def _find_places(values: Sequence[object]) -> dict[object, list[int]]:

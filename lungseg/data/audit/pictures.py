@@ -1,21 +1,36 @@
 """Find near-duplicates: pictures that are resized, cropped, mirrored or otherwise changed copies.
 
 Unrelated chest X-rays look alike: at 32 pixels they correlate up to 0.97. So coarse shading is removed and
-local contrast is normalised before anything is compared. Every picture is then compared at 48 x 48 pixels
-with windows of every other one (parts of it, shifted, mirrored) by matrix products. The few pairs that look
-alike are aligned exactly at 128 x 128 pixels.
+local contrast is normalised before anything is compared. Then there are three sieves, each finer than the one
+before:
+
+1. Every picture is described by 64 numbers, and so are some windows of it (`descriptor`). Descriptions of all
+   pairs are multiplied (`candidates`). This grows with the square of the number of pictures, but takes only
+   a third of a microsecond a pair.
+2. A candidate is compared at 48 x 48 pixels with all 219 windows of the other picture (`windows`): parts of
+   it, shifted, upright or mirrored.
+3. What still looks alike is aligned exactly at 128 x 128 pixels (`alignment`). Only this decides.
+
+Each sieve judges a pair by its two pictures alone. So a pair is found or not whichever pictures are beside it
+and in whichever order they come, and what was compared once need not be compared again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lungseg.data.audit import alignment
 from lungseg.data.audit.alignment import FINE_DETAIL, ROUGH_DETAIL, SIDE, normalise_contrast
+from lungseg.data.audit.candidates import Candidate, find_candidates
+from lungseg.data.audit.descriptor import describe_picture
+from lungseg.data.audit.windows import cut_whole, cut_windows, list_windows, place
+from lungseg.system.machine import count_usable_cores
 
 # Small, blank, blurred and mostly flat pictures are left out: they show too little to be distinguishable.
 # Chest X-rays have a texture of 0.59 or more and a detail of 0.10 or more, smooth blobs a detail of 0.01.
@@ -29,11 +44,13 @@ LEAST_DETAIL = 0.03  # standard deviation of fine detail over that of the pictur
 NEAR_DUPLICATE = 0.83
 LOOKALIKE = 0.65
 
-_COARSE_SIDE = 48
-_CANDIDATE = 0.60  # coarse correlation of pairs that are aligned
-_BLOCK = 256  # pictures whose windows are compared at a time: bounds the memory
+_COARSE = 0.60  # correlation at 48 x 48 pixels of pairs that are aligned
+_BLOCK = 256  # pictures compared at a time: bounds the memory, and what an interruption loses
+_KEPT_VIEWS, _KEPT_WHOLES = 512, 8192  # pictures kept ready: 75 MB each
+_MOST_THREADS = 8
 
 Progress = Callable[[int, int, str], None]
+AlikePair = tuple[int, int, float]
 
 
 def prepare_picture(image: np.ndarray) -> np.ndarray | None:
@@ -52,118 +69,90 @@ def prepare_picture(image: np.ndarray) -> np.ndarray | None:
 
 def find_alike_pairs(
     pictures: Sequence[np.ndarray], least: float, progress: Progress | None = None
-) -> list[tuple[int, int, float]]:
+) -> list[AlikePair]:
     """Find all pairs of pictures of `prepare_picture` whose similarity is at least `least`, which is above 0.
 
-    Pairs below about 0.5 may be missing, because they are never aligned. The progress is called with (done,
-    total, text). Returns (i, j, similarity) with i < j and `least` <= similarity <= 1, sorted.
+    Pairs below LOOKALIKE may be missing: a sieve before the alignment may drop them. The progress is called
+    with (done, total, text). Returns (i, j, similarity) with i < j and `least` <= similarity <= 1, sorted.
     """
     if len(pictures) < 2:
         return []
-    found: dict[tuple[int, int], float] = {}
-
-    @lru_cache(maxsize=1024)
-    def view_of(index: int) -> alignment.View:
-        return alignment.make_view(pictures[index].astype(np.float32))
-
-    for candidate in _candidates(pictures, progress):
-        fixed = view_of(candidate.whole)
-        if candidate.mirrored:
-            fixed = fixed.mirrored()
-        similarity = alignment.measure_similarity(view_of(candidate.part), fixed, candidate.placement)
-        pair = min(candidate.part, candidate.whole), max(candidate.part, candidate.whole)
-        if similarity >= least:
-            found[pair] = max(found.get(pair, 0.0), min(similarity, 1.0))
-    return [(*pair, similarity) for pair, similarity in sorted(found.items())]
+    descriptions = np.stack([describe_picture(one) for one in pictures])
+    found: list[AlikePair] = []
+    for _, pairs in compare_blocks(descriptions, pictures.__getitem__, 0, least, progress):
+        found += pairs
+    return sorted(found)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A window of the picture `part` that looks like the whole of the picture `whole`."""
+def compare_blocks(
+    descriptions: np.ndarray,
+    picture_of: Callable[[int], np.ndarray],
+    known: int,
+    least: float,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, list[AlikePair]]]:
+    """Compare pictures block by block, each with all before it.
 
-    part: int
-    whole: int
-    mirrored: bool
-    placement: np.ndarray  # 2 x 3, from the whole to the part
+    Args:
+        descriptions: of all pictures, n x ROWS x DIMENSIONS, of `describe_picture`.
+        picture_of: gives a picture of `prepare_picture` by its index; several threads call it.
+        known: so many pictures at the front were compared with each other before.
+        least: the smallest similarity that is reported, above 0.
+        progress: called with (pictures compared, all, text).
 
-
-@dataclass(frozen=True)
-class _Span:
-    """A stretch of a picture's height or width: its start and length, as shares."""
-
-    start: float
-    length: float
-
-
-def _windows() -> list[tuple[_Span, _Span]]:
-    """Windows (rows, columns) of a picture of which another picture may be the copy.
-
-    Steps of 5 % in scale and 2.5 % in place keep the error at 48 pixels below one pixel. Down to 90 % height
-    and width vary independently; below, only together and around the middle.
+    Yields:
+        after each block, how many pictures at the front have been compared with each other by now, and the
+        pairs of `find_alike_pairs` that the block added.
     """
-    near = [_Span(0.0, 1.0)]
-    near += [_Span(start, 0.95) for start in (0.0, 0.025, 0.05)]
-    near += [_Span(start, 0.9) for start in (0.0, 0.025, 0.05, 0.075, 0.1)]
-    near += [_Span(start, 1.0) for start in (-0.05, -0.025, 0.025, 0.05)]
-    windows = [(rows, columns) for rows in near for columns in near]
-    for length in (0.85, 0.8):
-        middle = (1 - length) / 2
-        spans = [_Span(middle + shift, length) for shift in (-0.05, -0.025, 0.0, 0.025, 0.05)]
-        windows += [(rows, columns) for rows in spans for columns in spans]
-    return windows
+    total = len(descriptions)
+    finer = _Finer(picture_of, least)
+    threads = min(count_usable_cores(), _MOST_THREADS)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        for start in range(known, total, _BLOCK):
+            stop = min(start + _BLOCK, total)
+            candidates = find_candidates(descriptions, start, stop, pool)
+            groups = [list(group) for _, group in groupby(candidates, lambda one: one.part)]
+            found: dict[tuple[int, int], float] = {}
+            for measured in pool.map(finer.measure, groups):
+                for pair, similarity in measured:
+                    found[pair] = max(found.get(pair, 0.0), similarity)
+            if progress:
+                progress(stop, total, "comparing pictures")
+            yield stop, [(*pair, similarity) for pair, similarity in sorted(found.items())]
 
 
-def _candidates(pictures: Sequence[np.ndarray], progress: Progress | None) -> Iterator[_Candidate]:
-    windows = _windows()
-    details = _details(pictures)
-    wholes = _unit(_cut(details, (_Span(0.0, 1.0), _Span(0.0, 1.0))))
-    mirrored = _unit(_cut(details[:, :, ::-1], (_Span(0.0, 1.0), _Span(0.0, 1.0))))
-    for start in range(0, len(pictures), _BLOCK):
-        block = details[start : start + _BLOCK]
-        best = np.full((2, len(block), len(pictures)), -1.0, np.float32)
-        which = np.zeros(best.shape, np.int16)
-        for number, window in enumerate(windows):
-            parts = _unit(_cut(block, window))
-            for flip, others in enumerate((wholes, mirrored)):
-                alike = parts @ others.T
-                better = alike > best[flip]
-                np.copyto(best[flip], alike, where=better)
-                which[flip][better] = number
-        for flip, row, whole in np.argwhere(best >= _CANDIDATE).tolist():
-            if start + row != whole:
-                placement = _placement(*windows[which[flip, row, whole]])
-                yield _Candidate(start + row, whole, bool(flip), placement)
-        if progress:
-            progress(min(start + _BLOCK, len(pictures)), len(pictures), "comparing pictures")
+class _Finer:
+    """Compares candidates at 48 x 48 pixels and aligns those that still look alike."""
 
+    def __init__(self, picture_of: Callable[[int], np.ndarray], least: float) -> None:
+        self._least = least
+        self._picture_of = picture_of
+        self._view_of = lru_cache(_KEPT_VIEWS)(self._make_view)
+        self._whole_of = lru_cache(_KEPT_WHOLES)(lambda index: cut_whole(self._detail_of(index)))
 
-def _placement(rows: _Span, columns: _Span) -> np.ndarray:
-    """The placement from positions (-1 to 1) in a window to positions in its picture."""
-    down, right = (2 * span.start + span.length - 1 for span in (rows, columns))
-    return np.array([[rows.length, 0.0, down], [0.0, columns.length, right]])
+    def measure(self, candidates: Sequence[Candidate]) -> list[tuple[tuple[int, int], float]]:
+        """Return pairs and their similarity, if it is large enough. All candidates have the same part."""
+        part = candidates[0].part
+        windows = cut_windows(self._detail_of(part))
+        alike = windows @ np.stack([self._whole_of(one.whole)[int(one.mirrored)] for one in candidates]).T
+        best = alike.argmax(axis=0)
+        found = []
+        for column, one in enumerate(candidates):
+            if alike[best[column], column] >= _COARSE:
+                similarity = self._align(one, int(best[column]))
+                if similarity >= self._least:
+                    found.append(((min(part, one.whole), max(part, one.whole)), min(similarity, 1.0)))
+        return found
 
+    def _align(self, one: Candidate, window: int) -> float:
+        fixed = self._view_of(one.whole)
+        if one.mirrored:
+            fixed = fixed.mirrored()
+        placement = place(list_windows()[window])
+        return alignment.measure_similarity(self._view_of(one.part), fixed, placement)
 
-def _details(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Local contrast of each picture, n x SIDE x SIDE float32."""
-    return np.stack([normalise_contrast(one.astype(np.float32), ROUGH_DETAIL)[0] for one in pictures])
+    def _make_view(self, index: int) -> alignment.View:
+        return alignment.make_view(self._picture_of(index).astype(np.float32))
 
-
-def _cut(details: np.ndarray, window: tuple[_Span, _Span]) -> np.ndarray:
-    """A window of each picture at 48 x 48 pixels; what lies outside a picture is 0."""
-    rows, columns = (_resampler(span) for span in window)
-    return rows @ details @ columns.T
-
-
-def _resampler(span: _Span) -> np.ndarray:
-    """48 x SIDE weights: a triangle filter as wide as two pixels of the result."""
-    step = span.length * SIDE / _COARSE_SIDE
-    centres = span.start * SIDE + (np.arange(_COARSE_SIDE) + 0.5) * step
-    distance = np.abs(np.arange(SIDE) + 0.5 - centres[:, None])
-    return (np.maximum(0.0, 1 - distance / step) / step).astype(np.float32)
-
-
-def _unit(cuts: np.ndarray) -> np.ndarray:
-    """Rows whose products are correlations."""
-    rows = cuts.reshape(len(cuts), -1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    def _detail_of(self, index: int) -> np.ndarray:
+        return normalise_contrast(self._picture_of(index).astype(np.float32), ROUGH_DETAIL)[0]

@@ -1,5 +1,4 @@
 import io
-import json
 
 import numpy as np
 import pytest
@@ -191,21 +190,11 @@ def test_a_second_look_reads_no_picture_and_finds_the_same(phantoms, cache, monk
     assert [(pair.first[1], pair.second[1]) for pair in first] == [("a", "b")]
     assert seen[:3] == [(n, 3, "reading pictures") for n in (1, 2, 3)]
     assert seen[-1] == (3, 3, "comparing pictures")
-    assert len(list((cache / "lungseg" / "audit").iterdir())) == 1
+    assert len([path for path in (cache / "lungseg" / "audit").rglob("*") if path.is_file()]) == 3
     monkeypatch.setattr(ArraySample, "image", lambda self: pytest.fail("read again"))
     renamed = groups_of(phantoms)["set"]
     assert find_pairs({"set": renamed}) == first
     assert find_pairs({"other": renamed[::-1]})[0].similarity == first[0].similarity
-
-
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"pixels": {}, "alike": [], "uncompared": []}', "null"])
-def test_a_damaged_cache_is_ignored_and_written_anew(phantoms, cache, damage):
-    first = find_pairs(groups_of(phantoms))
-    (file,) = (cache / "lungseg" / "audit").iterdir()
-    sound = json.loads(file.read_text())
-    file.write_text(damage)
-    assert find_pairs(groups_of(phantoms)) == first
-    assert json.loads(file.read_text()) == sound
 
 
 def test_a_cache_that_can_t_be_written_is_none(phantoms, tmp_path, monkeypatch):
