@@ -34,7 +34,9 @@ def test_every_step_is_a_function_that_the_harness_calls_by_that_name():
 
 def test_a_point_is_measured_once_and_again_with_another_key(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "point.py").write_text('import sys\nprint("said")\nprint(\'{"seconds": %d}\' % int(sys.argv[1]))')
+    (tmp_path / "point.py").write_text(
+        'import sys\nprint("said")\nprint(\'{"seconds": %d}\' % int(sys.argv[1]))'
+    )
     path = tmp_path / "points" / "7.json"
     assert points.get_point(path, {"code": 1}, "point", "3") == {"seconds": 3}
     assert points.get_point(path, {"code": 1}, "point", "4") == {"seconds": 3}
