@@ -26,7 +26,7 @@ UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, (*FILES, LOCK, HOLDER)))}
 # What a run writes in folders: of each trial in PLACES, and beside these.
 PLACES = ("trials", "parts", "models", "predictions/maps")  # "parts" is a former version's
 OTHERS = (
-    *("trials/timings.json", "parts/timings.json", "trials/.cluster"),
+    *("trials/timings.json", "trials/timings", "parts/timings.json", "trials/.cluster"),
     *("predictions/images", "predictions/truth", "predictions/features", "predictions/stages"),
     "predictions/images.json",
 )

@@ -1,10 +1,15 @@
-"""Times what a benchmark fitted, and writes timings.csv and timing_pairs.csv."""
+"""Times what a benchmark fitted, and writes timings.csv and timing_pairs.csv.
+
+What was timed in each runtime is stored when that ends, so that a run that is cut times the others alone.
+"""
 
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from lungseg.harness.trial import Trial
 from lungseg.results import write_table
 from lungseg.spec import TimingSpec, VariantSpec
 from lungseg.system.errors import shorten_paths
+from lungseg.system.files import make_folder
 from lungseg.system.hashing import hash_code, hash_value
 from lungseg.system.machine import describe_cpu, find_gpu_name
 from lungseg.system.nvml import describe_gpu
@@ -31,6 +37,7 @@ from lungseg.timing.turns import TIMING_IMAGES, Timings, choose_images, name_lay
 
 CODE = "lungseg.timing.turns"
 STORED = "trials/timings.json"
+PHASES = "trials/timings"  # folder of what was timed in each runtime
 TABLES_OF_TIMING = ("timings.csv", "timing_pairs.csv")
 
 
@@ -81,24 +88,26 @@ def time_plan(plan: Plan, trials: Sequence[Trial], directory: Path, reporter: Re
         given = "all masks were given, so nothing was predicted"
         return {"timings": given if not fitted else "switched off in the spec"}
     phases, problems = _phases(plan)
-    key = hash_value(
-        [
-            [(trial.entry.name, trial.keys.fit) for trial in fitted],
-            [plan.evaluated.sha256, plan.folds[0].sha256, TIMING_IMAGES],
-            [phase.described() for phase in phases],
-            [hash_code(CODE), describe_cpu(), describe_gpu()],
-        ]
-    )
+    facts = [
+        [(trial.entry.name, trial.keys.fit) for trial in fitted],
+        [plan.evaluated.sha256, plan.folds[0].sha256, TIMING_IMAGES],
+        [hash_code(CODE), describe_cpu(), describe_gpu()],
+    ]
+    keys = [hash_value([facts, phase.described()]) for phase in phases]
+    key = hash_value(keys)
     former = _read_stored(directory)
     # What failed is tried again: a full memory may have been somebody else's doing.
     if former is None or former["key"] != key or former["failed"]:
-        start = time.perf_counter()
-        _free_device_memory()
-        found = [_run(phase, plan, fitted, directory, reporter) for phase in phases]
+        _remove_phases(directory, keys)
+        timed = [
+            _time_phase(phase, own, plan, fitted, directory, reporter)
+            for phase, own in zip(phases, keys, strict=True)
+        ]
+        found = [one for one, _ in timed]
         _write_tables(directory, found)
         failed, empty = _reasons(phases, found)
         empty |= problems
-        seconds = time.perf_counter() - start
+        seconds = sum(each for _, each in timed)
         rounds = [one.rounds for one in found]
         former = {"key": key, "seconds": seconds, "failed": failed, "empty": empty, "rounds": rounds}
         write_record(stored, former | {"tables": describe_files(directory, TABLES_OF_TIMING)})
@@ -112,6 +121,38 @@ def _read_stored(directory: Path) -> dict[str, Any] | None:
     except DamagedError:
         return None
     return None if record is None or find_damage(directory, record["tables"]) else record
+
+
+def _time_phase(
+    phase: _Phase, key: str, plan: Plan, fitted: Sequence[Trial], directory: Path, reporter: Reporter
+) -> tuple[Timings, float]:
+    """Times in one runtime, unless it is stored whole; the result, and the seconds that it took."""
+    path = _find_phase(directory, key)
+    with suppress(DamagedError):
+        stored = read_record(path)
+        if stored is not None and (phase.variant or not stored["timings"]["failed"]):
+            return Timings(**stored["timings"]), stored["seconds"]
+    start = time.perf_counter()
+    _free_device_memory()
+    found = _run(phase, plan, fitted, directory, reporter)
+    seconds = time.perf_counter() - start
+    # Through JSON, so that a row is the same whether it was just measured or read.
+    values = json.loads(json.dumps(asdict(found), default=lambda number: number.item()))
+    make_folder(path.parent)
+    write_record(path, {"timings": values, "seconds": seconds})
+    return Timings(**values), seconds
+
+
+def _find_phase(directory: Path, key: str) -> Path:
+    return directory / PHASES / f"{key[:32]}.json"
+
+
+def _remove_phases(directory: Path, keys: Sequence[str]) -> None:
+    """Removes what was timed of other fits, or with other settings."""
+    kept = {_find_phase(directory, key) for key in keys}
+    for path in (directory / PHASES).glob("*.json"):
+        if path not in kept:
+            path.unlink()
 
 
 def _free_device_memory() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lungseg.harness.plan import make_plan
-from lungseg.harness.timings import STORED, _phases, estimate_seconds, time_plan, timing_seconds
+from lungseg.harness.timings import PHASES, STORED, _phases, estimate_seconds, time_plan, timing_seconds
 from lungseg.results import read_table
 from lungseg.spec import TimingSpec, read_spec
+from lungseg.system.files import remove
 from lungseg.system.progress import Reporter
 from lungseg.system.runtime import Runtime
 from lungseg.system.stored import read_record
@@ -72,17 +73,42 @@ def test_timings_are_measured_once_and_again_when_the_spec_changes(timed, tmp_pa
     assert timed() == (reasons, [])
     assert timed(["timing.repeats=31"])[1] == [OWN, VARIANT]
     (tmp_path / "timing_pairs.csv").unlink()
-    assert timed(["timing.repeats=31"])[1] == [OWN, VARIANT]
+    assert timed(["timing.repeats=31"])[1] == []  # written again from what is stored of each runtime
+    assert list(read_table(tmp_path, "timing_pairs")["compiled"]) == [False]
+    assert len(list((tmp_path / PHASES).iterdir())) == 2  # none of the former repeats
+    next((tmp_path / PHASES).iterdir()).write_text("{}")
+    (tmp_path / "timings.csv").unlink()
+    assert len(timed(["timing.repeats=31"])[1]) == 1  # what is damaged is timed again, alone
+
+
+def test_a_run_that_is_cut_goes_on_with_the_runtime_it_was_in(timed, tmp_path, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lungseg.harness.timings._write_tables", cut)  # after the last runtime
+        with pytest.raises(KeyboardInterrupt):
+            timed()
+    next(path for path in (tmp_path / PHASES).iterdir() if '"compiled": true' in path.read_text()).unlink()
+    reasons, labels = timed()
+    assert labels == [VARIANT]
+    cut_tables = [(tmp_path / name).read_bytes() for name in ("timings.csv", "timing_pairs.csv")]
+    for path in (tmp_path / PHASES, tmp_path / STORED):
+        remove(path)
+    assert timed() == (reasons, [OWN, VARIANT])
+    assert [(tmp_path / name).read_bytes() for name in ("timings.csv", "timing_pairs.csv")] == cut_tables
 
 
 def test_what_failed_is_tried_again_but_not_a_variant(timed, tmp_path):
     failed = {"mean-mask, batches of 1": f"OSError: no {tmp_path / 'model'}"}
     reasons, _ = timed(own=failed)
     assert reasons["timings of mean-mask, batches of 1 on cpu"] == "OSError: no model"
-    reasons, labels = timed(variant=failed)
+    assert timed()[1] == [OWN]  # the variant is stored
+    other = ["timing.repeats=31"]
+    reasons, labels = timed(other, variant=failed)
     assert labels == [OWN, VARIANT]
     assert reasons[f"timings of mean-mask, batches of 1 on {VARIANT}"] == "OSError: no model"
-    assert timed() == (reasons, [])
+    assert timed(other) == (reasons, [])
 
 
 def test_switched_off_leaves_empty_tables_and_says_so(timed, tmp_path):
@@ -92,7 +118,8 @@ def test_switched_off_leaves_empty_tables_and_says_so(timed, tmp_path):
     assert read_table(tmp_path, "timings").empty
     assert read_table(tmp_path, "timing_pairs").empty
     assert timing_seconds(tmp_path) == 0
-    assert timed()[1] == [OWN, VARIANT]
+    assert timed()[1] == []  # the timings of each runtime are still there
+    assert list(read_table(tmp_path, "timings")["compiled"]) == [False, True]
 
 
 VARIANTS = """
