@@ -76,8 +76,10 @@ def _shrink(values: Values) -> Values:
     """The same spec with phantoms for data, random weights, and a few of its approaches."""
     split = values["data"].get("split", "random")
     data = {**PHANTOMS, "split": split if split in OWN_SPLITS else "random"}
+    data |= {key: values["data"][key] for key in ("name",) if key in values["data"]}
+    smaller = {"weights": "random", "train_images": 2}
     approaches = [
-        {**row, **({"weights": "random"} if "weights" in row else {})}
+        {**row, **{key: smaller[key] for key in smaller.keys() & row.keys()}}
         for row in values["approach"]
         if row.get("split", "random") in OWN_SPLITS and ":" not in str(row.get("regressor"))
     ]
@@ -87,6 +89,11 @@ def _shrink(values: Values) -> Values:
     own["timing"] = timing  # without variants, which may name approaches that are gone
     if "training_data" in values:
         own["training_data"] = {**PHANTOMS, "seed": 1}
+    own["test_data"] = [
+        {**PHANTOMS, "seed": 2 + number, "name": each.get("name", each["dataset"])}
+        | ({"split": "random"} if "split" in each else {})
+        for number, each in enumerate(values.get("test_data", []))
+    ]
     return {**values, **own}
 
 
