@@ -31,11 +31,13 @@ def network_training(settings, runtime) -> Callable[..., Training]:
         seed: int = 0,
         runtime: Runtime = runtime,
         approach_class: type[NetworkApproach] = SmallApproach,
+        may_split: bool = True,
         **values,
     ) -> Training:
         approach = approach_class(settings(**values), runtime)
         network = approach.make_network(seed)
-        return Training(network, approach.group_parameters, approach.settings, runtime, seed, count)
+        groups = approach.group_parameters
+        return Training(network, groups, approach.settings, runtime, seed, count, may_split)
 
     return make
 

@@ -97,6 +97,11 @@ class Approach(ABC):
         """Return whether a fit with these settings depends on the seed; if not, only one seed is run."""
         return True
 
+    @classmethod
+    def fit_facts(cls, settings: Any, runtime: Runtime) -> dict[str, str]:
+        """Return what else a fit's bits depend on here, such as whether a library can use the GPU."""
+        return {}
+
     def skip(self) -> str | None:
         """Return why the approach can't run on this machine, or None."""
         return None
@@ -144,10 +149,13 @@ class Approach(ABC):
     def execution_facts(self) -> dict[str, str]:
         """Return how the last prediction ran, for tables of timings; empty if it can't tell.
 
-        "graph" is "replayed", "none", or "failed" if no CUDA graph could be recorded; "folded" is "yes" if
-        batch norms are folded into convolutions, else "no".
+        "graph" is "replayed", "in part" if only some stages were, "none", or "failed: " and why no CUDA graph
+        could be recorded; "folded" is "yes" if batch norms are folded into convolutions, else "no".
         """
         return {}
+
+    def drop_graphs(self) -> None:  # noqa: B027 (most have none)
+        """Drop recorded CUDA graphs, whose memory another process needs; later predictions record anew."""
 
     def importance(self) -> list[tuple[str, str, float]]:
         """List (stage, column, share) of each column of a fitted approach; empty if it can't tell.

@@ -26,10 +26,15 @@ from lungseg.learning.networks.data_parallel import (
 )
 from lungseg.learning.networks.image_cache import Images, read_images
 from lungseg.learning.networks.inference import Predictor
-from lungseg.learning.networks.schedule import count_small_epochs, count_work, find_working_size
+from lungseg.learning.networks.schedule import (
+    count_small_epochs,
+    count_work,
+    find_working_size,
+    require_two_images,
+)
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.learning.networks.step_probe import StepProbe
-from lungseg.learning.networks.training import Training, require_two_images
+from lungseg.learning.networks.training import Training
 from lungseg.learning.networks.validation import DeviceMasks, HostValidation, validate_on_device
 from lungseg.system import distributed
 from lungseg.system.errors import InputError, is_out_of_memory
@@ -288,6 +293,10 @@ class NetworkApproach(Approach):
         if self._predictor is None:
             return {}
         return {"graph": self._predictor.graph, "folded": "yes" if self._predictor.folded else "no"}
+
+    def drop_graphs(self) -> None:
+        if self._predictor is not None:
+            self._predictor.drop_graphs()
 
     def save(self, directory: Path) -> None:
         write_tensors(directory / self.FILE, self.network.state_dict())

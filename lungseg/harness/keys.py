@@ -73,6 +73,7 @@ def facts_of_fit(entry: Entry) -> dict[str, Any]:
         "runtime": runtime,
         "machine": _machine(entry.runtime),
         "processes": world_size() if entry.is_network else 1,
+        "facts": entry.approach_class.fit_facts(entry.settings, entry.runtime),
     }
 
 

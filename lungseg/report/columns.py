@@ -167,7 +167,7 @@ TIMINGS: dict[str, Column] = {
     ),
     "repeats": ("", "Timed calls.", ""),
     "tuned": ("", "False if networks ran as they are: no folding, no CUDA graph.", OLDER),
-    "graph": ("", 'CUDA graph: "replayed", "none", or "failed" if it could not be recorded.', NOT_SAID),
+    "graph": ("", 'CUDA graph: "replayed", "in part" (some stages), "none", or "failed: REASON".', NOT_SAID),
     "folded": ("", 'Whether batch norms were folded into convolutions: "yes" or "no".', NOT_SAID),
     "deterministic": ("", '"yes" with deterministic algorithms, as scores are made, else "no".', OLDER),
     "device_images_per_s": ("images/s", 'Throughput without "prepare" and "finish".', NOT_WHOLE),

@@ -217,6 +217,12 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _drop_graphs(stopwatch: Stopwatch | None) -> None:
+    """Gives back the memory of CUDA graphs: other processes may need it, and graphs of another batch size."""
+    if stopwatch is not None:
+        getattr(stopwatch.approach, "drop_graphs", lambda: None)()  # a plug-in may have none
+
+
 def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtime: Runtime) -> None:
     """Run a timing process: load the candidate, then answer questions until the pipe closes.
 
@@ -239,6 +245,7 @@ def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtim
             method, *arguments = pipe.recv()
             answer = failure if stopwatch is None else _answer(getattr(stopwatch, method), arguments)
             if runtime.device.type == "cuda":
+                _drop_graphs(stopwatch)  # their memory isn't given back otherwise
                 with suppress(RuntimeError):  # torch before 2.12 can't after a graph that was not recorded
                     torch.cuda.empty_cache()  # the next process needs the memory
             time.sleep(rest)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
+from lungseg.learning.networks import checkpoints
 from lungseg.learning.networks import training as training_module
 from lungseg.learning.networks.checkpoints import load_state
 from lungseg.learning.networks.step_probe import StepProbe
@@ -224,7 +225,8 @@ def test_a_state_is_not_stored_before_it_is_due(discs, runtime, settings, new_fi
 def test_a_state_is_stored_each_time_it_is_due(discs, runtime, settings, new_fit_context, monkeypatch):
     # Three steps an epoch; the clock moves by 25 s a step, and a state is due after 60.
     clock, saved, save = [0.0], [], Training.save
-    monkeypatch.setattr(training_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for module in (training_module, checkpoints):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     def counted(training, path):
         saved.append((training.epoch, training.step))

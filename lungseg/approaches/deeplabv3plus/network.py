@@ -122,7 +122,8 @@ class DeepLabV3Plus(nn.Module):
         """
         height, width = images.shape[-2:]
         missing = (0, -width % self.output_stride, 0, -height % self.output_stride)
-        images = functional.pad(images, missing, mode="replicate")
+        if any(missing):  # to add nothing would copy the images, and slowly on a GPU that is deterministic
+            images = functional.pad(images, missing, mode="replicate")
         low, high = self.backbone((images - self.mean) / self.std)
         high = self.upsample(self.after_aspp(self.aspp(high)), low.shape[-2:])
         features = self.decoder(torch.cat([high, self.low_level(low)], dim=1))

@@ -37,7 +37,7 @@ from lungseg.approaches.vgg19_context.stage_models import make_stage_model
 from lungseg.learning.fit import FitContext, FitReport
 from lungseg.learning.images.resize import to_batch
 from lungseg.learning.model_files import write_tensors
-from lungseg.learning.regressors.registry import list_regressor_hints
+from lungseg.learning.regressors.registry import list_fit_facts, list_regressor_hints
 from lungseg.learning.vgg19.features import describe_precision
 from lungseg.learning.weights import WeightsInfo, describe_weights, find_weights
 from lungseg.system.errors import InputError
@@ -69,6 +69,11 @@ class Vgg19Context(Approach):
         """List what a user should know before a fit on a GPU, a sentence each."""
         precision = describe_precision(runtime) if settings.blocks else []
         return precision + list_regressor_hints(settings.regressor, runtime.device)
+
+    @classmethod
+    def fit_facts(cls, settings: Vgg19ContextSettings, runtime: Runtime) -> dict[str, str]:
+        """Return what grows the trees, since those of a GPU have other last digits."""
+        return list_fit_facts(settings.regressor, runtime.device)
 
     def weights(self) -> WeightsInfo | None:
         if not self.settings.blocks:
@@ -157,6 +162,9 @@ class Vgg19Context(Approach):
         """Return how predictions ran: "graph" as `RecordedStages.describe` has it, and "folded" norms."""
         return {"graph": self.recorded.describe(), "folded": "no"}
 
+    def drop_graphs(self) -> None:
+        self.recorded.drop()
+
     @torch.inference_mode()
     def _compute_planes(self, batch: Tensor) -> SharedPlanes:
         if self.counted:
@@ -165,9 +173,10 @@ class Vgg19Context(Approach):
 
     @torch.inference_mode()
     def _run_cascade(self, shared: SharedPlanes) -> Tensor:
-        if self.counted or not all(stage.model.can_be_recorded for stage in self.cascade):
+        if self.counted:
             return self._predict_maps(shared)
-        return self.recorded.run("trees", self._predict_maps, shared, last=True)
+        recordable = all(stage.model.can_be_recorded for stage in self.cascade)
+        return self.recorded.run("trees", self._predict_maps, shared, last=True, recordable=recordable)
 
     def _predict_maps(self, shared: SharedPlanes) -> Tensor:
         return run_cascade(self.cascade, shared)[-1]

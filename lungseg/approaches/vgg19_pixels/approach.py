@@ -24,6 +24,7 @@ from lungseg.learning.regressors.base import PixelTable, Regressor, as_rows
 from lungseg.learning.regressors.boosting import BoostingSettings
 from lungseg.learning.regressors.mlp import MlpSettings
 from lungseg.learning.regressors.registry import (
+    list_fit_facts,
     list_regressor_hints,
     require_known_regressor,
     resolve_regressor,
@@ -84,6 +85,11 @@ class Vgg19Pixels(Approach):
         return describe_precision(runtime) + list_regressor_hints(settings.regressor, runtime.device)
 
     @classmethod
+    def fit_facts(cls, settings: Vgg19PixelsSettings, runtime: Runtime) -> dict[str, str]:
+        """Return what grows the trees, since those of a GPU have other last digits."""
+        return list_fit_facts(settings.regressor, runtime.device)
+
+    @classmethod
     def depends_on_seed(cls, settings: Vgg19PixelsSettings) -> bool:
         """Return whether the regressor, or the choice of its training pixels, is random."""
         regressor_class, own = settings.resolve_regressor()
@@ -140,6 +146,9 @@ class Vgg19Pixels(Approach):
         """Return how predictions ran: "graph" as `RecordedStages.describe` has it, and "folded" norms."""
         return {"graph": self.recorded.describe(), "folded": "no"}
 
+    def drop_graphs(self) -> None:
+        self.recorded.drop()
+
     @torch.inference_mode()
     def _extract(self, batch: Tensor) -> Tensor:
         def extract(images: Tensor) -> Tensor:
@@ -149,9 +158,10 @@ class Vgg19Pixels(Approach):
 
     @torch.inference_mode()
     def _regress(self, maps: Tensor) -> Tensor:
-        if self.counted or not self.regressor.on_device:
+        if self.counted:
             return self._predict_maps(maps)
-        return self.recorded.run("regression", self._predict_maps, maps, last=True)
+        recordable = self.regressor.on_device
+        return self.recorded.run("regression", self._predict_maps, maps, last=True, recordable=recordable)
 
     def _predict_maps(self, maps: Tensor) -> Tensor:
         count, _, height, width = maps.shape

@@ -178,7 +178,10 @@ def resize_maps(maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarr
 def resize_on_device(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps N x 1 x h x w to one size (H, W), float32 N x H x W in [0, 1], where they are."""
     maps = maps.float()
-    if maps.shape[-2:] != size:
-        shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
-        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=shrinks)
+    if size[0] < maps.shape[-2] or size[1] < maps.shape[-1]:
+        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)
+    elif maps.shape[-2:] != size:
+        # What `interpolate` calls on a CPU. On a GPU it takes many slow operations in place of this one where
+        # algorithms are to be deterministic, for the sake of a gradient that nothing here needs.
+        maps = torch.ops.aten.upsample_bilinear2d(maps, size, False)
     return maps[:, 0].clamp(0.0, 1.0)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import math
 import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ import torch
 from lungseg.system.errors import InputError
 from lungseg.system.files import explain_write_error
 from lungseg.system.stored import has_digest
+
+LONGEST_SAVING_SHARE = 0.05  # of the time: a large state on a slow disk is written more rarely
 
 
 def read_checkpoint_interval() -> float:
@@ -30,6 +33,36 @@ def read_checkpoint_interval() -> float:
     if not seconds >= 0:
         raise InputError(f"LUNGSEG_CHECKPOINT_SECONDS={text} is not a number of at least 0: mend or unset it")
     return seconds
+
+
+class CheckpointClock:
+    """Tells when a checkpoint is due, and how long those of this session took.
+
+    Least age: LUNGSEG_CHECKPOINT_SECONDS, and so long that saving takes at most 5 % of the time.
+    """
+
+    def __init__(self) -> None:
+        """Start the clock. Raises InputError as `read_checkpoint_interval`."""
+        self._between, self._saved = read_checkpoint_interval(), time.perf_counter()
+        self._savings: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds that all checkpoints took."""
+        return sum(self._savings)
+
+    def is_due(self) -> bool:
+        """Return whether the last checkpoint is old enough."""
+        between = self._between
+        if between > 0:  # 0 stands for every step, whatever that costs
+            took = min(self._savings[-2:], default=0.0)  # the lower of two, since one may have been delayed
+            between = max(between, took / LONGEST_SAVING_SHARE)
+        return time.perf_counter() - self._saved >= between
+
+    def note(self, begun: float) -> None:
+        """Note a checkpoint that was begun at a time of `time.perf_counter` and is written now."""
+        self._saved = time.perf_counter()
+        self._savings.append(self._saved - begun)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lungseg.learning.cuda_graphs import record_graph
+from lungseg.learning.cuda_graphs import RecordedCalls
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.system.errors import is_out_of_memory, summarise_error
 from lungseg.system.runtime import Runtime, keep_float32_precision
@@ -29,8 +28,6 @@ class Predictor:
         compile_seconds: duration of the first call with torch.compile; None if there was none or it failed.
         not_compiled: why torch.compile failed, at whichever call; None if it didn't.
         folded: whether batch norms are folded into convolutions.
-        graph: whether the last prediction "replayed" a CUDA graph; "none" if it didn't, "failed" if the
-            network can't be recorded.
     """
 
     def __init__(
@@ -48,13 +45,20 @@ class Predictor:
             _cast_convolutions(self._network, runtime.dtype)
         compiled = runtime.compiled and not plain
         self._call: Callable[[Tensor], Tensor] = self._call_compiled if compiled else self._network
-        self._graphs = runtime.tuned and not (plain or runtime.compiled) and runtime.device.type == "cuda"
-        self._recorded: dict[torch.Size, _RecordedForward] = {}
-        self._pool: Any | None = None  # of the graphs' memory: they run one after the other
-        self.graph = "none"
+        graphs = runtime.tuned and not (plain or runtime.compiled) and runtime.device.type == "cuda"
+        self._recorded = RecordedCalls(graphs, share_memory=True)
         self.compile_seconds: float | None = None
         self.not_compiled: str | None = None
         self._compile: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def graph(self) -> str:
+        """Return whether the last prediction "replayed" a CUDA graph, as `RecordedCalls.describe` has it."""
+        return self._recorded.describe()
+
+    def drop_graphs(self) -> None:
+        """Drop the recorded graphs with their memory."""
+        self._recorded.drop()
 
     @torch.inference_mode()
     def predict_logits(self, images: Tensor, counted: bool = False) -> Tensor:
@@ -63,7 +67,7 @@ class Predictor:
         While operations are `counted`, neither compiled code nor a recorded graph is used.
         """
         forward = partial(self._forward, counted=counted)
-        if self._graphs and not counted:
+        if self._recorded.enabled and not counted:
             forward = self._replay
         if self._settings.test_time == "none":
             return forward(images)
@@ -77,22 +81,7 @@ class Predictor:
             return call(images.contiguous(memory_format=self._runtime.memory_format)).float()
 
     def _replay(self, images: Tensor) -> Tensor:
-        if images.shape not in self._recorded:
-            try:
-                self._pool = self._pool or torch.cuda.graph_pool_handle()
-                self._recorded[images.shape] = _RecordedForward(self._forward, images, self._pool)
-            except RuntimeError as error:  # a network that waits for the device can't be recorded
-                if is_out_of_memory(error):
-                    raise
-                self._give_up_graphs(error)
-                return self._forward(images)
-        self.graph = "replayed"
-        return self._recorded[images.shape](images)
-
-    def _give_up_graphs(self, error: RuntimeError) -> None:
-        warnings.warn(f"no CUDA graph ({summarise_error(error)}): the network runs without", stacklevel=4)
-        self._graphs, self.graph = False, "failed"
-        self._recorded.clear()
+        return self._recorded.run("network", self._forward, images, last=True)
 
     def _call_compiled(self, images: Tensor) -> Tensor:
         """Call the compiled network; torch compiles once per shape. If that fails, go on without."""
@@ -139,19 +128,6 @@ def _cast_convolutions(network: nn.Module, precision: torch.dtype) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(precision)
-
-
-class _RecordedForward:
-    """A forward pass of one shape, recorded as a CUDA graph."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor], images: Tensor, pool: Any) -> None:
-        self._images = images.clone()
-        self._logits, self._replay = record_graph(lambda: call(self._images), pool)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self._images.copy_(images)
-        self._replay()
-        return self._logits.clone()
 
 
 def fold_norms(network: nn.Module) -> nn.Module:

@@ -69,8 +69,23 @@ class Optimiser:
         for group, rate in zip(self._torch.param_groups, self.top_rates, strict=True):
             group["lr"] = rate * factor
 
+    def allocate(self) -> None:
+        """Make the moments, if there are none yet, by a step that changes nothing.
+
+        torch makes them in the middle of its first step, where a full memory would leave half of it done.
+        """
+        if self._torch.state:
+            return
+        for parameter, stored in zip(self._parameters, self._stored, strict=True):
+            stored.grad = torch.zeros_like(stored) if parameter.requires_grad else None
+        self._torch.found_inf = torch.ones((), device=self._stored[0].device)
+        self._torch.step()
+        self._torch.zero_grad(set_to_none=True)
+
     def step(self, skip: Tensor | None = None) -> None:
-        """Move the parameters by their gradients, and drop these.
+        """Move the parameters by their gradients.
+
+        The gradients stay in memory as the parameters' own until these drop them.
 
         `skip` is a float32 scalar on the device, 0 or 1. With 1 the device leaves parameters, moments and the
         number of steps as they are; nothing waits for its value.
@@ -79,7 +94,7 @@ class Optimiser:
             stored.grad = None if parameter.grad is None else parameter.grad.permute(order)
         self._torch.found_inf = skip  # as torch's GradScaler does
         self._torch.step()
-        self._torch.zero_grad(set_to_none=True)  # else old gradients stay in memory beside the new ones
+        self._torch.zero_grad(set_to_none=True)  # else they would stay after the parameters have dropped them
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of torch's optimiser."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lungseg.learning.networks.settings import TrainingSettings
+from lungseg.system import distributed
+from lungseg.system.errors import InputError
 
 
 def compute_learning_rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -62,6 +64,22 @@ def count_batches(count: int, batch_size: int) -> int:
     With an odd count in batches of two this is impossible; one batch then has three images.
     """
     return max(1, min(math.ceil(count / batch_size), count // 2))
+
+
+def require_two_images(count: int) -> None:
+    """Raise InputError if there are fewer than two training images, the smallest batch for a batch norm."""
+    if count < 2:
+        raise InputError(f"training a network needs two images at least, the split has {count}")
+
+
+def limit_parts(parts: int, images: int, settings: TrainingSettings) -> int:
+    """Return the parts, at most `parts`, into which a process may split its images of a batch.
+
+    Batch norms that aren't frozen need two images in a part: of one, pooled to a single value, there is no
+    variance. Several processes share these norms, so there one image each is enough.
+    """
+    least = 1 if settings.freeze_norms or distributed.world_size() > 1 else 2
+    return max(1, min(parts, images // least))
 
 
 def derive_seed(*numbers: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from lungseg.learning.networks.image_cache import RESIDENT_SHARE, Images
+from lungseg.learning.networks.schedule import limit_parts
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.learning.networks.training import Training
 from lungseg.system import distributed
@@ -23,6 +25,8 @@ from lungseg.system.runtime import Runtime
 
 FRAGMENTS = 1.15  # times what is allocated: memory that lies in pieces too small for anything
 FEW, MORE = 2, 4  # images of the steps whose memory is measured
+# What a training may keep on a GPU: training and validation images, both at two sizes, and the masks.
+MOST_RESIDENT = 5
 GIB = 2**30
 
 
@@ -68,8 +72,12 @@ class StepProbe:
         self._settings, self._runtime = settings, runtime
 
     def time_steps(self, sizes: Sequence[int], count: int) -> dict[int, float]:
-        """Return the seconds of a step on `count` images by their size, each the mean of two steps."""
-        with distributed.work_alone():
+        """Return the seconds of a step on `count` images by their size, each the mean of two steps.
+
+        If the memory is full, without a word, of a step in parts: the training itself will warn.
+        """
+        with distributed.work_alone(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the memory is full")
             training = self._make_training(count)
             return {size: self._time_step(training, size, count) for size in sizes}
 
@@ -83,7 +91,7 @@ class StepProbe:
     def try_step(self, count: int) -> int:
         """Do a step on `count` images at the full size; return the parts that the batch was split into.
 
-        Raises the error of torch or Python if the memory is full even for single images.
+        Raises the error of torch or Python if the memory is full even for the smallest parts.
         """
         with distributed.work_alone():
             training = self._make_training(count)
@@ -94,7 +102,7 @@ class StepProbe:
         """Measure steps on few images on a GPU, and choose the fewest parts in which `count` images fit.
 
         What other counts need follows from two measurements, since it is proportional to the images but for
-        a constant. Parts are doubled, down to one image each. None on a CPU.
+        a constant. Parts are doubled, down to the smallest (`limit_parts`). None on a CPU.
         """
         device = self._runtime.device
         if device.type != "cuda":
@@ -106,9 +114,9 @@ class StepProbe:
                 break
             measured[few] = needed
         torch.cuda.empty_cache()
-        # The rest may hold the training images, the validation images and their masks.
-        free = (1 - 3 * RESIDENT_SHARE) * torch.cuda.mem_get_info(device)[0]
-        return StepMemory(count, predict_memory(measured, count), free, _choose_parts(measured, count, free))
+        free = (1 - MOST_RESIDENT * RESIDENT_SHARE) * _find_free_memory(device)
+        parts = _choose_parts(measured, count, free, limit_parts(count, count, self._settings))
+        return StepMemory(count, predict_memory(measured, count), free, parts)
 
     def _measure_memory(self, count: int, device: torch.device) -> int | None:
         """Measure the most bytes that are allocated in two steps; None if the memory is full."""
@@ -117,19 +125,27 @@ class StepProbe:
         before = torch.cuda.memory_allocated(device)
         try:
             with distributed.work_alone():
-                training = self._make_training(count)
+                training = self._make_training(count, may_split=False)
                 # From the second step on there are the optimiser's moments.
                 _train(training, _make_noise(count, self._settings.size), 2)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        whole = training.accumulation_steps == 1
-        return torch.cuda.max_memory_allocated(device) - before if whole else None
+        return torch.cuda.max_memory_allocated(device) - before
 
-    def _make_training(self, count: int) -> Training:
+    def _make_training(self, count: int, may_split: bool = True) -> Training:
         network = self._build_network()
-        return Training(network, self._group_parameters, self._settings, self._runtime, 0, count)
+        return Training(network, self._group_parameters, self._settings, self._runtime, 0, count, may_split)
+
+
+def _find_free_memory(device: torch.device) -> float:
+    """Return the bytes that this process may still take, also if torch was told to take only a share."""
+    free, total = torch.cuda.mem_get_info(device)
+    if not torch.cuda.is_initialized():
+        return free
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return min(free, share * total - torch.cuda.memory_reserved(device))
 
 
 def _make_noise(count: int, size: int) -> Images:
@@ -156,8 +172,8 @@ def predict_memory(measured: dict[int, int], count: int) -> float:
     return FRAGMENTS * (measured[few] + slope * (count - few))
 
 
-def _choose_parts(measured: dict[int, int], count: int, free: float) -> int:
+def _choose_parts(measured: dict[int, int], count: int, free: float, most: int) -> int:
     parts = 1
-    while parts < count and predict_memory(measured, math.ceil(count / parts)) > free:
-        parts = min(2 * parts, count)
+    while parts < most and predict_memory(measured, math.ceil(count / parts)) > free:
+        parts = min(2 * parts, most)
     return parts

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from lungseg.learning.images.augmentation import Augmentation
-from lungseg.learning.networks.checkpoints import load_state, read_checkpoint_interval, save_state
+from lungseg.learning.networks.checkpoints import CheckpointClock, load_state, save_state
 from lungseg.learning.networks.data_parallel import delay_exchange, share_gradients
 from lungseg.learning.networks.device_readings import BusyShare, LateValues
 from lungseg.learning.networks.feed import Batch, Feed
@@ -38,6 +38,8 @@ from lungseg.learning.networks.schedule import (
     count_work,
     derive_seed,
     draw_batches,
+    limit_parts,
+    require_two_images,
 )
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.learning.networks.weight_average import WeightAverage
@@ -47,13 +49,7 @@ from lungseg.system.runtime import Runtime
 
 AUGMENTATION, DROPOUT = 1, 2  # give the two random streams of a step different seeds
 STEPS_AHEAD = 4  # of a GPU: so many losses are not read yet
-LONGEST_SAVING_SHARE = 0.05  # of the time: a large state on a slow disk is written more rarely
-
-
-def require_two_images(count: int) -> None:
-    """Raise InputError if there are fewer than two training images, the smallest batch for a batch norm."""
-    if count < 2:
-        raise InputError(f"training a network needs two images at least, the split has {count}")
+TRIED_STEPS = 2  # at an image size: the second has the first one's gradients in memory, too
 
 
 class Training:
@@ -64,6 +60,7 @@ class Training:
             optimiser's step, so that less memory is needed. Gradients are those of the whole batch but for
             rounding, except through batch norms that aren't frozen: these see one part at a time, so they
             normalise by the statistics of fewer images, and update their running statistics once a part.
+            They see two images at least.
     """
 
     def __init__(
@@ -74,11 +71,13 @@ class Training:
         runtime: Runtime,
         seed: int,
         count: int,
+        may_split: bool = True,
     ) -> None:
         """Prepare a training of a network, in place, on `count` images; no step is done yet.
 
-        `group_parameters` returns a network's pretrained and its new parameters. Raises InputError if there
-        are fewer than two images.
+        `group_parameters` returns a network's pretrained and its new parameters. Unless it `may_split`, a
+        full memory is an error, and no reason to split batches. Raises InputError if there are fewer than two
+        images.
         """
         require_two_images(count)
         self.settings, self.runtime, self.seed = settings, runtime, seed
@@ -90,7 +89,8 @@ class Training:
         self.busy = BusyShare(runtime.device)
         self._queued = runtime.device.type == "cuda"  # whether the host doesn't wait for steps
         self._unread: deque[tuple[LateValues, list[str], int]] = deque()  # with a step's images and number
-        self._tried_size = 0  # of the images of this session's last step, which fitted into the memory
+        self._may_split = may_split
+        self._tried = (0, 0)  # the image size of this session's last step, and the steps that fitted so far
         self.steps = count_batches(count, settings.batch_size)  # of an epoch
         self.epoch, self.step = 0, 0  # epochs that are done, validation included; steps of the present one
         self.history: list[dict[str, Any]] = []  # a row for each epoch that is done
@@ -100,9 +100,7 @@ class Training:
         self._feed: Feed | None = None
         self._losses: list[float] = []
         self._accuracies: list[float] = []
-        self._start = self._saved = time.perf_counter()
-        self._savings: list[float] = []  # seconds that each checkpoint took
-        self._between_checkpoints = read_checkpoint_interval()
+        self._start, self._checkpoints = time.perf_counter(), CheckpointClock()
         self._forward = share_gradients(self.network)
 
     @property
@@ -113,7 +111,7 @@ class Training:
     @property
     def waited(self) -> float:
         """Return the seconds of waiting for batches and of writing checkpoints, over all sessions."""
-        return self._waited_before + sum(self._savings) + (self._feed.waited if self._feed else 0.0)
+        return self._waited_before + self._checkpoints.seconds + (self._feed.waited if self._feed else 0.0)
 
     def run_epoch(
         self,
@@ -131,7 +129,7 @@ class Training:
         """
         self._set_train_mode()
         order = draw_batches(len(data), self.settings.batch_size, self.seed, self.epoch)
-        self._waited_before = self.waited - sum(self._savings)
+        self._waited_before = self.waited - self._checkpoints.seconds
         self._feed = Feed(data, order[self.step :], self.runtime.device)
         self.busy.start()
         for batch in self._feed:
@@ -179,8 +177,9 @@ class Training:
         """Do one step of the optimiser; return the last loss that was read, which a GPU's steps are ahead of.
 
         Raises InputError if a loss or a gradient that was read is not finite; that step changed no weight. If
-        the memory is full in a session's first step at an image size, batches are split into twice as many
-        parts, with a warning; with several processes, or with one image a part, that error is raised.
+        the memory is full in a session's first two steps at an image size, batches are split into twice as
+        many parts, with a warning. That error is raised with several processes, if the training may not split
+        batches, or if parts can't be smaller (`limit_parts`).
         """
         values = LateValues(self._step(batch))
         self._unread.append((values, batch.names, self.step + 1))
@@ -192,8 +191,11 @@ class Training:
         """Return loss, accuracy and the gradient's norm, float32 3; step only if all are finite."""
         self._set_learning_rate()
         size = batch.images.shape[-1]
-        compute = self._compute_gradients if size == self._tried_size else self._try_gradients
-        values, self._tried_size = compute(batch), size
+        tried = self._tried[1] if size == self._tried[0] else 0
+        if self._queued and not tried:
+            self.optimiser.allocate()  # before the gradients, whose parts then leave room for it
+        values = self._compute_gradients(batch) if tried >= TRIED_STEPS else self._try_gradients(batch)
+        self._tried = (size, tried + 1)
         if self._queued or all(map(math.isfinite, values.tolist())):
             # A GPU leaves the step out if this is 1, and nothing waits for the answer.
             skip = values.isfinite().all().logical_not().float() if self._queued else None
@@ -210,15 +212,16 @@ class Training:
     def _try_gradients(self, batch: Batch) -> Tensor:
         """Compute gradients by ever smaller parts of a batch, as long as the memory is full."""
         before = [value.clone() for value in self.network.buffers()]
+        most = limit_parts(len(batch.images), len(batch.images), self.settings)
+        may_split = self._may_split and distributed.world_size() == 1
         while True:
             try:
                 return self._compute_gradients(batch)
             except (RuntimeError, MemoryError) as error:
-                smallest = self.accumulation_steps >= len(batch.images)
-                if smallest or distributed.world_size() > 1 or not is_out_of_memory(error):
+                if not may_split or self.accumulation_steps >= most or not is_out_of_memory(error):
                     raise
             # Outside of the handler: the error holds the tensors that filled the memory.
-            self.accumulation_steps = min(2 * self.accumulation_steps, len(batch.images))
+            self.accumulation_steps = min(2 * self.accumulation_steps, most)
             parts = f"gradients of {self.accumulation_steps} parts of a batch are summed up from now on"
             warnings.warn(f"the memory is full: {parts}", stacklevel=2)
             with torch.no_grad():
@@ -234,8 +237,8 @@ class Training:
         changed = self._augment(batch, torch.Generator().manual_seed(number))
         # Dropout mustn't drop the same units in all processes' shares of a batch.
         torch.manual_seed(derive_seed(self.seed, DROPOUT, self.epoch, self.step, distributed.rank()))
-        # Each process needs an image in each part, since batch norms may be shared.
-        count = min(self.accumulation_steps, batch.whole // distributed.world_size())
+        # The same number in all processes, since batch norms may be shared.
+        count = limit_parts(self.accumulation_steps, batch.whole // distributed.world_size(), self.settings)
         parts = list(zip(*(each.tensor_split(count) for each in changed), strict=True))
         sums = torch.zeros(2, device=self.runtime.device)
         for part in parts:
@@ -284,16 +287,9 @@ class Training:
             self.best = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def save_if_due(self, path: Path, interrupted: bool = False) -> None:
-        """Save if the last checkpoint is old enough; if a signal waits save and raise KeyboardInterrupt.
-
-        Least age: LUNGSEG_CHECKPOINT_SECONDS, and so long that saving takes at most 5 % of the time.
-        """
-        between = self._between_checkpoints
-        if between > 0:  # 0 stands for every step, whatever that costs
-            took = min(self._savings[-2:], default=0.0)  # the lower of two, since one may have been delayed
-            between = max(between, took / LONGEST_SAVING_SHARE)
+        """Save if the last checkpoint is old enough; if a signal waits save and raise KeyboardInterrupt."""
         interrupted = self._ask_all(interrupted)
-        if interrupted or time.perf_counter() - self._saved >= between:
+        if interrupted or self._checkpoints.is_due():
             self.save(path)
         if interrupted:
             raise KeyboardInterrupt
@@ -330,8 +326,7 @@ class Training:
         }
         begun = time.perf_counter()
         save_state(state, path)
-        self._saved = time.perf_counter()
-        self._savings.append(self._saved - begun)
+        self._checkpoints.note(begun)
 
     def resume(self, path: Path) -> bool:
         """Go on from a checkpoint. Return False if there is none or it is damaged, and start over."""

@@ -16,7 +16,7 @@ from lungseg.learning.regressors.boosting import LightGBM
 from lungseg.learning.regressors.mlp import Mlp
 from lungseg.learning.regressors.ridge import RidgeRegressor
 from lungseg.learning.regressors.scikit_learn import ScikitLearn
-from lungseg.learning.trees.training import describe_learner
+from lungseg.learning.trees.training import describe_learner, name_learner
 from lungseg.system.plugins import CLASS_NAME, Settings, load_class, validate
 
 REGRESSORS: dict[str, type[Regressor]] = {"lightgbm": LightGBM, "ridge": RidgeRegressor, "mlp": Mlp}
@@ -35,6 +35,11 @@ def require_known_regressor(name: str) -> str:
 def list_regressor_hints(name: str, device: torch.device) -> list[str]:
     """Say what a user should know of a fit of the named regressor on a device, a sentence each."""
     return describe_learner(device) if name == "lightgbm" else []
+
+
+def list_fit_facts(name: str, device: torch.device) -> dict[str, str]:
+    """Return what the bits of a fit of the named regressor depend on here, besides its settings."""
+    return {"learner": name_learner(device)} if name == "lightgbm" else {}
 
 
 def resolve_regressor(

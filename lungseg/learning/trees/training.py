@@ -36,6 +36,10 @@ ON_CUDA = {"device_type": "cuda"}
 # LightGBM on a GPU promises no repeatability, and has one way to walk through the table.
 NOT_ON_CUDA = ("deterministic", "force_row_wise", "force_col_wise")
 _PROBE_ROWS = 64
+_PROBE = {
+    **{"verbosity": -1, "num_threads": 1, "min_data_in_leaf": 2, "seed": 0},
+    **{"bagging_fraction": 0.5, "bagging_freq": 1, "feature_fraction": 0.5},
+}
 _PROBING = threading.Lock()
 
 
@@ -112,16 +116,33 @@ def describe_learner(device: torch.device) -> list[str]:
     """Say what grows LightGBM's trees for a run on a GPU: a sentence for the plan; none on a CPU."""
     if device.type != "cuda":
         return []
-    problem = why_not_on_cuda()
+    try:
+        problem = why_not_on_cuda()
+    except RuntimeError:  # the fit asks again, and will say so if it is still full
+        return ["the GPU's memory is full, so LightGBM couldn't be tried there"]
     if problem is None:
         return ["its trees grow on the GPU, so two fits of the same seed may differ slightly"]
     return [f"its trees grow on the CPU: LightGBM can't use the GPU ({problem.rstrip('.')})"]
 
 
+def name_learner(device: torch.device) -> str:
+    """Return what grows LightGBM's trees for a run on a device, "cpu" or "cuda"; their last digits differ.
+
+    "unknown" if the device's memory is too full to find out.
+    """
+    if device.type != "cuda":
+        return "cpu"
+    try:
+        return "cpu" if why_not_on_cuda() else "cuda"
+    except RuntimeError:
+        return "unknown"
+
+
 def why_not_on_cuda() -> str | None:
     """Return why LightGBM can't grow trees on CUDA here, or None, by growing a small tree once, silently.
 
-    PyPI's wheels have no CUDA learner. Raises RuntimeError if the device's memory is full.
+    It is grown as those of fits are, by `boost` with a bagging of rows and a choice of columns. PyPI's
+    wheels have no CUDA learner. Raises RuntimeError if the device's memory is full.
     """
     with _PROBING:  # several fits may ask at once
         return _probe_cuda()
@@ -129,11 +150,12 @@ def why_not_on_cuda() -> str | None:
 
 @cache
 def _probe_cuda() -> str | None:
-    noise = np.random.default_rng(0).random((_PROBE_ROWS, 2))
-    parameters = {**ON_CUDA, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 2}
+    noise = np.random.default_rng(0).random((_PROBE_ROWS, 2), np.float32)
+    bins = Bins.from_sample(noise)
+    rows = CodedRows([bins.encode(torch.from_numpy(noise)).numpy()], noise[:, 0].copy())
     try:
         with _without_messages():
-            lightgbm.train(parameters, lightgbm.Dataset(noise, noise[:, 0].copy(), params=parameters), 1)
+            boost(rows, bins, {**ON_CUDA, **_PROBE}, 1)
     except lightgbm.basic.LightGBMError as error:
         told = RuntimeError(str(error))
         if is_out_of_memory(told):

@@ -183,6 +183,7 @@ def summarise_training(contents: Contents) -> pd.DataFrame:
             },
             "on_gpu": fits[name]["reserved_memory_mib"].notna().any(),
             "unit": fits[name]["unit"].iloc[0],
+            "parts": sorted(int(parts) for parts in fits[name]["accumulation_steps"].dropna().unique()),
             "best_steps": sorted(int(step) for step in fits[name]["best_step"].dropna()),
         }
         for name in contents.ranked

@@ -192,6 +192,7 @@ def _make_training_section(contents: Contents) -> Section | None:
     if frame.empty:
         return None
     waited = frame["wait_share"].notna().any()
+    split = any(max(parts, default=1) > 1 for parts in frame["parts"])
     memory = ("process_memory_mib", "host_memory_mib") if frame["on_gpu"].any() else ()
     header = ["Approach", "Fits", "Time per fit", "Speed", "Parameters", "Best step", "Peak memory, MiB"]
     rows = [
@@ -205,6 +206,7 @@ def _make_training_section(contents: Contents) -> Section | None:
             format_amount(row["peak_memory_mib"]),
             *(format_amount(row[name]) for name in memory),
             *([format_share(row["wait_share"])] if waited else []),
+            *([", ".join(map(str, row["parts"])) or EMPTY] if split else []),
         ]
         for row in frame.to_dict("records")
     ]
@@ -216,4 +218,22 @@ def _make_training_section(contents: Contents) -> Section | None:
     if waited:
         header.append("Waiting")
         text += " Waiting: the share of the time in which data were not there yet, or a state was stored."
+    if split:
+        header.append("Parts of a batch")
+        text += _explain_parts(frame)
     return Section("Training", Table(header, rows), text)
+
+
+def _explain_parts(frame: pd.DataFrame) -> str:
+    """Say why batches were split, and of which approaches not all fits were made alike."""
+    text = (
+        " Parts: a batch was split so that it fits into memory, and gradients were added up; batch norms "
+        "that are not frozen saw one part at a time."
+    )
+    unequal = frame.loc[frame["parts"].map(len) > 1, "approach"].tolist()
+    if unequal:
+        text += (
+            f" Fits of {', '.join(unequal)} had different parts, because different memory was free: the "
+            "spread of their seeds has that in it."
+        )
+    return text

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional
 from torchvision.models import resnet18, resnet50, resnet101
 
 from lungseg.approaches.deeplabv3plus.network import (
@@ -280,3 +281,15 @@ def test_enlarging_by_products_as_on_a_gpu_gives_the_same_logits(topology, monke
         found = network(images)
     assert not torch.equal(found, expected)  # they are rounded differently, so both were computed
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "padded"), [(32, 0), (33, 1)])
+def test_images_are_padded_only_where_something_is_missing(side, padded, short_backbone, monkeypatch):
+    calls, pad = [], functional.pad
+    monkeypatch.setattr(
+        functional, "pad", lambda *given, **keys: calls.append(given[1]) or pad(*given, **keys)
+    )
+    network = DeepLabV3Plus(NetworkSettings(topology="seed")).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, side, 32)).shape == (1, 1, side, 32)
+    assert len(calls) == padded

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lungseg.approaches import recorded_stages
 from lungseg.approaches.recorded_stages import RecordedStages
 from lungseg.approaches.vgg19_context.approach import Vgg19Context
 from lungseg.approaches.vgg19_context.cascade import CascadeStage
 from lungseg.approaches.vgg19_context.image_planes import SharedPlanes
 from lungseg.approaches.vgg19_context.settings import Vgg19ContextSettings
 from lungseg.approaches.vgg19_context.shape_prior import MASK_SIDE, SIDE, ShapePrior
+from lungseg.learning import cuda_graphs
 
 # Of the 686 of the first version that could be timed: convolutions and their ReLU alone are 57.
 MOST_OPERATIONS = 310
@@ -101,7 +101,7 @@ def test_planes_made_at_once_are_those_made_one_by_one(make, batch, runtime):
 def test_both_stages_replay_what_they_compute(make, batch, runtime, monkeypatch):
     replays = []
 
-    def record(call):
+    def record(call, pool):
         result = call()
 
         def replay():
@@ -116,7 +116,7 @@ def test_both_stages_replay_what_they_compute(make, batch, runtime, monkeypatch)
 
         return result, replay
 
-    monkeypatch.setattr(recorded_stages, "record_graph", record)
+    monkeypatch.setattr(cuda_graphs, "record_graph", record)
     approach = make(runtime, at_once=True)
     batches = [batch, batch.flip(-1), batch**2]
     expected = [predict(approach, each) for each in batches]

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lungseg.learning.images.resize import compute_axis_weights, resize_maps, shrink_mask, to_batch
+from lungseg.learning.images.resize import (
+    compute_axis_weights,
+    resize_maps,
+    resize_on_device,
+    shrink_mask,
+    to_batch,
+)
+from lungseg.system.runtime import be_deterministic
 
 
 def test_three_pixels_shrink_to_two_by_their_shares_of_the_area():
@@ -79,3 +87,31 @@ def test_maps_are_kept_within_their_range_and_low_precision_is_widened():
 def test_a_map_without_a_size_is_refused():
     with pytest.raises(ValueError, match="2 maps, but 1 sizes"):
         resize_maps(torch.zeros(2, 1, 4, 4), [(4, 4)])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 21), (4, 9), (4, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_map_is_enlarged_to_the_bits_of_interpolate_by_one_operation(size, layout):
+    maps = torch.rand((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+    expected = torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+    assert torch.equal(resize_on_device(maps, size), expected)
+    # What a deterministic GPU would do shows on a device without data: indexing in place of one operation.
+    names, maps = [], maps.to("meta")
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    be_deterministic()
+    with Names():
+        assert resize_on_device(maps, size).shape == (3, *size)
+    doubtful = [name for name in names if "upsample" in name or "index" in name]
+    assert doubtful == (["upsample_bilinear2d"] if size != (4, 4) else [])
+
+
+def test_a_map_that_shrinks_along_an_axis_is_antialiased():
+    maps = torch.rand((2, 1, 9, 4), generator=torch.Generator().manual_seed(0))
+    smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    expected = torch.nn.functional.interpolate(maps, (5, 8), **smooth)[:, 0]
+    assert torch.equal(resize_on_device(maps, (5, 8)), expected)

@@ -1,11 +1,13 @@
 """A batch in parts whose gradients are summed up: what it computes, and when it is chosen."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50
 from lungseg.approaches.network import NetworkApproach
 from lungseg.learning.networks import training as module
 from lungseg.learning.networks.step_probe import StepProbe, predict_memory
@@ -92,19 +94,82 @@ def test_a_full_memory_halves_the_parts_of_the_first_step_and_the_training_goes_
 
 
 @pytest.mark.filterwarnings("ignore:the memory is full")
-def test_a_memory_that_is_full_later_or_for_one_image_is_an_error(
+def test_a_size_is_tried_in_two_steps_and_a_memory_that_is_full_later_is_an_error(
     network_training, noise_images, monkeypatch
 ):
     training, data = network_training(**BATCH), noise_images(8, size=32)
-    training.run_epoch(data, nothing)
+    planned = network_training(**BATCH)
+    for each in (training, planned):
+        each.run_epoch(data, nothing)
+    planned.accumulation_steps = 2
+    expected = planned.run_epoch(data, nothing)
+    tried = fill_above(monkeypatch, 4)
+    assert training.run_epoch(data, nothing) == expected
+    assert tried == [8, 4, 4]
+    assert same_weights(training.network, planned.network)
     tried = fill_above(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError):
         training.run_epoch(data, nothing)
-    assert tried == [8]
-    tried.clear()
+    assert tried == [4]
+
+
+@pytest.mark.filterwarnings("ignore:the memory is full")
+@pytest.mark.parametrize(("frozen", "parts"), [(False, [8, 4, 2]), (True, [8, 4, 2, 1])])
+def test_norms_that_are_not_frozen_see_two_images_or_the_memory_is_full(
+    frozen, parts, network_training, noise_images, monkeypatch
+):
+    tried = fill_above(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError):
-        network_training(**BATCH).run_epoch(data, nothing)
-    assert tried == [8, 4, 2, 1]
+        network_training(freeze_norms=frozen, **BATCH).run_epoch(noise_images(8, size=32), nothing)
+    assert tried == parts
+
+
+def test_seven_images_in_four_parts_are_three_parts_of_two_or_three(
+    network_training, noise_images, monkeypatch, short_backbone
+):
+    values = {"approach_class": DeepLabV3PlusResNet50, "batch_size": 8, "size": 32}
+    training = network_training(count=7, **values)
+    training.accumulation_steps = 4
+    tried = fill_above(monkeypatch, 7)
+    training.run_epoch(noise_images(7, size=32), nothing)
+    assert tried == [3, 2, 2]
+    pooled = training.network.aspp.pooling[1]  # of one value an image, which one image alone has no norm of
+    assert pooled.num_batches_tracked == 3
+
+
+def test_a_training_that_may_not_split_says_that_the_memory_is_full(
+    network_training, noise_images, monkeypatch
+):
+    tried = fill_above(monkeypatch, 4)
+    training = network_training(may_split=False, **BATCH)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.run_epoch(noise_images(8, size=32), nothing)
+    assert (tried, training.accumulation_steps) == ([8], 1)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam"])
+def test_moments_are_made_before_the_first_gradient_and_change_nothing(
+    optimiser, network_training, noise_images, monkeypatch
+):
+    plain, queued = (network_training(optimiser=optimiser, **BATCH) for _ in range(2))
+    queued._queued = True
+    seen, compute = [], queued._compute_gradients
+
+    def noting(batch):
+        seen.append({len(own) for own in queued.optimiser.state_dict()["state"].values()})
+        assert all(p.grad is None for p in queued.network.parameters())
+        return compute(batch)
+
+    monkeypatch.setattr(queued, "_compute_gradients", noting)
+    for each in (plain, queued):
+        each.run_epoch(noise_images(8, size=32), nothing)
+    assert seen == [{3}]  # a number of steps and two moments of each parameter
+    assert same_weights(queued.network, plain.network)
+    one, two = (each.optimiser.state_dict()["state"] for each in (plain, queued))
+    for key, own in one.items():
+        for name, value in own.items():
+            assert torch.equal(two[key][name], value), name
+    assert len(one) == len(two)
 
 
 def test_a_resumed_training_keeps_its_parts_and_loads_to_the_host(
@@ -145,28 +210,32 @@ def card(monkeypatch):
 @pytest.mark.parametrize(
     ("free", "largest", "batch", "parts"),
     [
-        (6.8, 4, 8, 1),  # 5 GiB and 15 % are 5.75; 15 % of the free memory are for images and masks
-        (6.7, 4, 8, 2),
-        (4.06, 4, 8, 2),  # four images need 3.45 GiB
-        (4.05, 4, 8, 4),
-        (2.0, 4, 8, 8),  # two need 2.3 GiB
-        (0.5, 0, 8, 8),  # nothing fits, which the training will say
+        (7.7, 4, 8, 1),  # 5 GiB and 15 % are 5.75; 25 % of the free memory are for images and masks
+        (7.6, 4, 8, 2),
+        (4.61, 4, 8, 2),  # four images need 3.45 GiB
+        (4.59, 4, 8, 4),
+        (2.0, 4, 8, 4),  # two need 2.3 GiB, and norms need two
+        (0.5, 0, 8, 4),  # nothing fits, which the training will say
         (80, 2, 8, 4),  # four were tried and didn't fit
         (80, 4, 2, 1),
-        (3.8, 4, 5, 2),  # parts of three images and of two
+        (4.4, 4, 5, 2),  # parts of three images and of two
+        (0.5, 0, 7, 3),
     ],
 )
 def test_the_fewest_parts_that_fit_are_chosen(free, largest, batch, parts, card, settings):
     card(free, largest)
     approach = SmallApproach(settings(batch_size=batch), CUDA)
     assert approach._make_probe().find_memory(batch).accumulation_steps == parts
-    assert approach._find_accumulation_steps(100) == parts
+    assert approach._find_accumulation_steps(100 * batch) == parts
+    card(0.5, 0)
+    frozen = SmallApproach(settings(batch_size=batch, freeze_norms=True), CUDA)
+    assert frozen._make_probe().find_memory(batch).accumulation_steps == batch
 
 
 def test_the_plan_says_that_a_batch_is_split_and_what_that_changes(card, settings):
-    card(6.8)
+    card(7.7)
     assert SmallApproach.hints(settings(batch_size=8), CUDA) == []
-    card(4.2)
+    card(4.8)
     (said,) = SmallApproach.hints(settings(batch_size=8), CUDA)
     assert said == (
         "a training step on 8 images needs 5.8 GiB, and 3.6 GiB of the GPU's memory can be had: gradients "
@@ -174,6 +243,22 @@ def test_the_plan_says_that_a_batch_is_split_and_what_that_changes(card, setting
     )
     card(0.5, 0)
     assert "needs more, and 0.4 GiB" in SmallApproach.hints(settings(batch_size=8), CUDA)[0]
+
+
+def test_memory_that_torch_may_not_take_is_not_free(card, settings, monkeypatch):
+    card(80)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.1)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: GIB)
+    memory = SmallApproach(settings(), CUDA)._make_probe().find_memory(8)
+    assert memory.free == pytest.approx(0.75 * (0.1 * 80 - 1) * GIB)
+
+
+def test_an_estimate_says_nothing_of_a_full_memory(runtime, settings, monkeypatch, recwarn):
+    tried = fill_above(monkeypatch, 2)
+    assert SmallApproach(settings(), runtime).estimate(8, 2) > 0
+    assert 4 in tried
+    assert not [each for each in recwarn if "memory" in str(each.message)]
 
 
 def test_a_hint_that_can_not_be_found_out_is_none(settings, monkeypatch):
@@ -193,8 +278,10 @@ def test_memory_is_that_of_two_steps_on_all_images(settings, monkeypatch):
     tried = fill_above(monkeypatch, 3)
     assert approach._make_probe()._measure_memory(3, CUDA.device) == 1000
     assert tried == [3, 3]
-    with pytest.warns(UserWarning, match="memory is full"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a plan has no place for it
         assert approach._make_probe()._measure_memory(4, CUDA.device) is None
+    assert tried == [3, 3, 4]
     monkeypatch.setattr(module, "segmentation_loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         approach._make_probe()._measure_memory(4, CUDA.device)

@@ -1,5 +1,4 @@
 import warnings
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,6 @@ from torch import nn
 
 from lungseg.approaches.deeplabv3plus.approach import DeepLabV3PlusResNet50, DeepLabV3PlusSettings
 from lungseg.approaches.deeplabv3plus.network import DeepLabV3Plus, NetworkSettings
-from lungseg.learning.cuda_graphs import WARM_UP, record_graph
 from lungseg.learning.networks.inference import Predictor, fold_norms
 from lungseg.learning.networks.settings import TrainingSettings
 from lungseg.system.runtime import Runtime, keep_float32_precision
@@ -180,7 +178,7 @@ class Recorder:
 
             return result, replay
 
-        monkeypatch.setattr("lungseg.learning.networks.inference.record_graph", record)
+        monkeypatch.setattr("lungseg.learning.cuda_graphs.record_graph", record)
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
 
 
@@ -188,24 +186,42 @@ GPU = Runtime(torch.device("cuda"))  # the tensors of these tests stay on the CP
 
 
 @torch.inference_mode()
-def test_every_shape_is_recorded_once_in_memory_that_all_share(monkeypatch):
+def test_a_shape_is_recorded_at_its_second_batch_in_memory_that_all_share(monkeypatch):
     recorder, network = Recorder(monkeypatch), lived_in(Small())
     predictor = Predictor(network, TrainingSettings(size=32), GPU)
     assert (predictor.graph, predictor.folded) == ("none", True)
-    kept = []
-    for count in (1, 3, 1, 3):
+    kept, how = [], []
+    for count in (3, 3, 1, 3, 1):
         images = torch.rand(count, 1, 8, 8)
         kept.append((predictor.predict_logits(images), network(images)))
+        how.append(predictor.graph)
     for found, expected in kept:  # a later replay hasn't changed what an earlier one returned
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert (recorder.shapes, recorder.replays) == ([(1, 1, 8, 8), (3, 1, 8, 8)], 4)
+    assert (recorder.shapes, recorder.replays) == ([(3, 1, 8, 8), (1, 1, 8, 8)], 3)
     assert set(recorder.pools) == {(0, 1)}
-    assert predictor.graph == "replayed"
+    assert how == ["none", "replayed", "none", "replayed", "replayed"]
+
+
+def test_dropped_graphs_are_recorded_anew_in_another_pool(monkeypatch, runtime):
+    recorder, handles = Recorder(monkeypatch), iter([(0, 1), (0, 2)])
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    approach = DeepLabV3PlusResNet50(DeepLabV3PlusSettings(size=32, weights="random"), runtime)
+    approach.drop_graphs()  # nothing was predicted yet
+    approach.network = lived_in(Small())
+    approach._predictor = Predictor(approach.network, approach.settings, GPU)
+    batch = torch.rand(1, 1, 8, 8)
+    (stage,) = approach.stages()
+    for _ in range(2):
+        stage.run(batch)
+    approach.drop_graphs()
+    stage.run(batch)
+    assert recorder.pools == [(0, 1), (0, 2)]
 
 
 def test_full_memory_while_recording_is_an_error_and_no_slower_row(monkeypatch):
     Recorder(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
     predictor = Predictor(lived_in(Small()), TrainingSettings(size=32), GPU)
+    predictor.predict_logits(torch.rand(1, 1, 8, 8))
     with pytest.raises(torch.OutOfMemoryError):
         predictor.predict_logits(torch.rand(1, 1, 8, 8))
     assert predictor.graph == "none"
@@ -216,41 +232,14 @@ def test_a_network_that_can_not_be_recorded_says_so(monkeypatch):
     network = lived_in(Small())
     predictor = Predictor(network, TrainingSettings(size=32), GPU)
     images = torch.rand(2, 1, 8, 8)
+    predictor.predict_logits(images)
     with pytest.warns(UserWarning, match=r"no CUDA graph \(operation not permitted"):
         found = predictor.predict_logits(images)
     torch.testing.assert_close(found, network(images), atol=1e-5, rtol=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predictor.predict_logits(images)  # it is not tried again
-    assert predictor.graph == "failed"
-
-
-def test_a_graph_is_recorded_after_warm_up_in_the_given_pool(monkeypatch):
-    calls, pools = [], []
-
-    class Stream:
-        def wait_stream(self, other):
-            calls.append("wait")
-
-    class Graph:
-        def replay(self):
-            calls.append("replay")
-
-    @contextmanager
-    def capture(graph, pool):
-        pools.append(pool)
-        yield
-        calls.append("captured")
-
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    result, replay = record_graph(lambda: calls.append("call") or 5, "pool")
-    replay()
-    assert (result, pools) == (5, ["pool"])
-    assert calls == ["wait", *["call"] * WARM_UP, "wait", "call", "captured", "replay"]
+    assert predictor.graph == "failed: operation not permitted when stream is capturing"
 
 
 def test_folding_is_checked_in_full_float32_and_the_precision_is_put_back(runtime, monkeypatch):

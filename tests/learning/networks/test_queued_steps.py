@@ -53,13 +53,33 @@ def test_queued_steps_on_images_of_the_device_give_the_same_bits(network_trainin
 
 
 class Blocking(TorchDispatchMode):
-    """Counts operations that make the host wait for a GPU: those whose result's value or size it needs."""
+    """Counts operations that make the host wait for a GPU: those whose result's value or size it needs.
+
+    And copies from the host, which wait unless its memory is pinned; functions of `allow` pin it.
+    """
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "is_nonzero", "equal")
 
     def __init__(self) -> None:
         super().__init__()
-        self.found, self.seen = [], 0
+        self.found, self.seen, self.pinned = [], 0, False
+
+    def allow(self, function):
+        """Return a function whose copies come from pinned memory on a GPU."""
+
+        def called(*given):
+            before, self.pinned = self.pinned, True
+            try:
+                return function(*given)
+            finally:
+                self.pinned = before
+
+        return called
+
+    def _comes_from_the_host(self, name, args, kwargs) -> bool:
+        if name == "_to_copy":
+            return args[0].device == CPU and (kwargs or {}).get("device") == META
+        return name == "copy_" and (args[0].device, args[1].device) == (META, CPU)
 
     def __torch_dispatch__(self, call, types, args=(), kwargs=None):
         name = call.overloadpacket.__name__
@@ -67,7 +87,18 @@ class Blocking(TorchDispatchMode):
         masks = args[1] if name in ("index", "index_put_") else ()
         if name in self.NAMES or any(each is not None and each.dtype == torch.bool for each in masks):
             self.found.append(name)
+        if not self.pinned and self._comes_from_the_host(name, args, kwargs):
+            self.found.append(f"{name} from the host")
         return call(*args, **(kwargs or {}))
+
+
+def test_a_copy_from_the_host_that_is_not_pinned_is_found():
+    blocking, host = Blocking(), torch.ones(2)
+    with blocking:
+        host.to(META)
+        torch.empty(2, device=META).copy_(host)
+        blocking.allow(lambda: host.to(META))()
+    assert blocking.found == ["_to_copy from the host", "copy_ from the host"]
 
 
 def test_a_step_never_waits_for_the_device(queued, noise_images, monkeypatch, short_backbone):
@@ -91,6 +122,8 @@ def test_a_step_never_waits_for_the_device(queued, noise_images, monkeypatch, sh
     training._set_train_mode()
     training._losses = [0.7]  # the first one of an epoch would be read
     blocking, batches = Blocking(), iter(Feed(data, draw_batches(12, 4, 0, 0), META))
+    monkeypatch.setattr(augmentation, "_send", blocking.allow(augmentation._send))
+    training.take_step(next(batches))  # what is copied only once: the order of an epoch, weights of splines
     with blocking:
         for batch in batches:
             assert training.take_step(batch) == 0.7
@@ -187,3 +220,72 @@ def test_the_busy_share_is_the_mean_of_samples_or_unknown(monkeypatch):
     unknown = BusyShare(torch.device("cuda"))
     unknown.sample()
     assert unknown.mean is None
+
+
+def test_late_values_are_copied_to_pinned_memory_and_read_once_the_device_came_that_far(monkeypatch):
+    done = []
+
+    class Event:
+        def record(self):
+            done.append("record")
+
+        def synchronize(self):
+            done.append("wait")
+
+    class OnDevice:
+        """A tensor that says it is on a GPU, and is copied only when an event is waited for."""
+
+        shape, dtype, device = torch.Size([2]), torch.float32, torch.device("cuda")
+
+    class Pinned:
+        def copy_(self, values, non_blocking):
+            assert isinstance(values, OnDevice)
+            done.append(("copy", non_blocking))
+
+        def tolist(self):
+            done.append("read")
+            return [1.0, 2.0]
+
+    def empty(shape, dtype, pin_memory):
+        assert (shape, dtype, pin_memory) == ((2,), torch.float32, True)
+        return Pinned()
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    values = device_readings.LateValues(OnDevice())
+    assert done == [("copy", True), "record"]  # nothing waits yet
+    assert values.read() == [1.0, 2.0]
+    assert done[2:] == ["wait", "read"]
+
+
+def test_what_is_read_for_a_gpu_is_pinned(noise_images, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    feed = Feed(noise_images(4, size=32), draw_batches(4, 2, 0, 0), CPU)
+    assert len(list(feed)) == 2
+    assert pinned == []
+    feed._device = torch.device("cuda")
+    feed._read(torch.tensor([1, 3]))
+    assert pinned == [(2, 1, 32, 32)] * 2
+    pinned.clear()
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, *_, non_blocking: pinned.append(non_blocking) or tensor
+    )
+    feed._data.keep_on(CPU)
+    assert len(list(feed)) == 2
+    assert pinned == [(4,), True]  # the order of an epoch at once
+
+
+def test_the_amounts_of_an_augmentation_are_pinned_for_a_gpu(monkeypatch):
+    pinned = []
+
+    class Packed:
+        def to(self, device, non_blocking):
+            assert (device.type, non_blocking) == ("cuda", True)
+            return torch.tensor([1.0, 2.0, 3.0])
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.tolist()) or Packed())
+    amounts = {"a": torch.tensor([[1, 2]]), "b": torch.tensor([3.0])}
+    found = augmentation._send(amounts, torch.device("cuda"))
+    assert pinned == [[1.0, 2.0, 3.0]]
+    assert {name: value.tolist() for name, value in found.items()} == {"a": [[1.0, 2.0]], "b": [3.0]}

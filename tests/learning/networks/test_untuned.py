@@ -59,13 +59,17 @@ def test_it_records_no_graph_on_a_gpu(network, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a graph is recorded")
 
-    for name in ("CUDAGraph", "Stream", "graph"):
+    for name in ("CUDAGraph", "Stream", "graph", "graph_pool_handle"):
         monkeypatch.setattr(torch.cuda, name, refuse)
-    found, _ = run(network, Runtime(torch.device("cuda"), tuned=False))  # tensors stay on the CPU
-    assert torch.equal(found, network(IMAGES))
-    # Only what is left out differs: the tuned program would have recorded one.
+    untuned, tuned = (
+        Predictor(network, SETTINGS, Runtime(torch.device("cuda"), tuned=each)) for each in (False, True)
+    )
+    for _ in range(2):  # tensors stay on the CPU
+        assert torch.equal(untuned.predict_logits(IMAGES), network(IMAGES))
+    # Only what is left out differs: the tuned program would have recorded one at its second batch.
+    tuned.predict_logits(IMAGES)
     with pytest.raises(AssertionError, match="a graph is recorded"):
-        run(network, Runtime(torch.device("cuda")))
+        tuned.predict_logits(IMAGES)
 
 
 def test_it_can_be_compiled_which_is_another_row(network, runtime, monkeypatch):

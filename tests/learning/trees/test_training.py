@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from lungseg.approaches.vgg19_context.approach import Vgg19Context
+from lungseg.approaches.vgg19_pixels.approach import Vgg19Pixels
 from lungseg.learning.regressors.base import PixelTable
 from lungseg.learning.regressors.boosting import BoostingSettings, LightGBM
 from lungseg.learning.trees import evaluator, training
@@ -64,6 +66,7 @@ def test_a_build_without_cuda_grows_trees_on_the_cpu_and_says_so(
     ]
     given = {"deterministic": True, "seed": 3}
     assert training.use_learner(given, CUDA) == given
+    assert training.name_learner(CUDA) == "cpu"
     assert "deterministic: 1" in fit(runtime, new_fit_context, monkeypatch).text
     assert capfd.readouterr().err == ""  # the library itself writes its refusal there
 
@@ -75,6 +78,11 @@ def test_a_build_with_cuda_is_used_and_its_trees_said_not_to_repeat(
     probe, own = with_cuda
     assert probe["device_type"] == own["device_type"] == "cuda"
     assert not {"deterministic", "force_row_wise", "force_col_wise"} & set(own)
+    # The probe is what fits are made of: an objective in Python, a bin a code, some rows and columns.
+    assert callable(probe["objective"])
+    assert (probe["max_bin"], probe["enable_bundle"]) == (255, False)
+    assert (probe["bagging_fraction"], probe["feature_fraction"]) == (0.5, 0.5)
+    assert training.name_learner(CUDA) == "cuda"
     assert own["objective"] == "regression"
     (sentence,) = training.describe_learner(CUDA)
     assert "may differ" in sentence
@@ -85,6 +93,7 @@ def test_a_cpu_is_not_asked_for_cuda(with_cuda):
     given = {"deterministic": True}
     assert training.use_learner(given, torch.device("cpu")) == given
     assert training.describe_learner(torch.device("cpu")) == []
+    assert training.name_learner(torch.device("cpu")) == "cpu"
     assert with_cuda == []
 
 
@@ -95,3 +104,15 @@ def test_a_full_memory_is_not_taken_for_a_missing_learner(monkeypatch):
     monkeypatch.setattr(lightgbm, "train", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         training.why_not_on_cuda()
+    # A plan goes on, and a fit that is stored isn't taken for one by another learner.
+    assert "memory is full" in training.describe_learner(CUDA)[0]
+    assert training.name_learner(CUDA) == "unknown"
+
+
+def test_what_grows_the_trees_is_among_the_facts_of_a_fit(with_cuda, runtime):
+    on_cuda = replace(runtime, device=CUDA)
+    for approach in (Vgg19Pixels, Vgg19Context):
+        settings = approach.Settings(weights="random")
+        assert approach.fit_facts(settings, runtime) == {"learner": "cpu"}
+        assert approach.fit_facts(settings, on_cuda) == {"learner": "cuda"}
+        assert approach.fit_facts(approach.Settings(weights="random", regressor="ridge"), on_cuda) == {}

@@ -225,6 +225,19 @@ def test_time_spent_waiting_is_shown_if_measured(results: Path) -> None:
     assert [row[-1] for row in rows_of(write_summary(results), "## Training")] == ["12.5 %", "–"]
 
 
+def test_parts_of_a_batch_are_shown_if_there_are_any_and_unequal_ones_are_named(results: Path) -> None:
+    table, place = read_table(results, "training"), results / "training.csv"
+    good = table["approach"] == "good_net"
+    for parts, cell, said in ([1, 1], None, False), ([2, 2], "2", False), ([1, 4], "1, 4", True):
+        table.loc[good, "accumulation_steps"] = parts
+        write_table(place, "training", table)
+        text = write_summary(results)
+        assert ("| Parts of a batch |" in text) == (cell is not None)
+        if cell is not None:
+            assert [row[-1] for row in rows_of(text, "## Training")] == [cell, "–"]
+        assert ("had different parts" in text) == said
+
+
 @pytest.mark.parametrize(
     ("leaks", "line"),
     [
