@@ -35,7 +35,13 @@ def make_nvml(known: dict[str, Any], uuid: str = "GPU-ours") -> SimpleNamespace:
 
         return call
 
-    asked = ("GetMigMode", "GetTotalEnergyConsumption", "GetPowerUsage", "GetCurrentClocksEventReasons")
+    asked = (
+        "GetDeviceHandleFromMigDeviceHandle",
+        "GetMigMode",
+        "GetTotalEnergyConsumption",
+        "GetPowerUsage",
+        "GetCurrentClocksEventReasons",
+    )
     asked += ("GetClockInfo", "GetTemperature", "GetComputeRunningProcesses", "GetEnforcedPowerLimit")
     asked += ("GetEccMode", "GetMaxClockInfo", "GetApplicationsClock")
     reasons = ("ApplicationsClocksSetting", "SwPowerCap", "HwSlowdown", "SyncBoost", "SwThermalSlowdown")

@@ -40,12 +40,28 @@ class Gpu:
         self.nvml = pynvml
         try:
             pynvml.nvmlInit()
-            self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            self.handle = self._board = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            self._is_part = False
         except pynvml.NVMLError as error:
-            raise NoNvmlError(f"NVML: {error}") from None
+            self.handle = self._find_part(uuid, error)
+            self._board, self._is_part = self._find_board(), True
+
+    def _find_part(self, uuid: str, first: Exception) -> Any:
+        """Return the handle of a part of a divided GPU, which torch knows by the part's own UUID."""
+        try:
+            return self.nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+        except self.nvml.NVMLError:
+            raise NoNvmlError(f"NVML: {first}") from None
+
+    def _find_board(self) -> Any:
+        """Return the handle of the whole GPU of a part: clocks, power and limits are known of it alone."""
+        board = self._ask_system("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", self.handle)
+        return self.handle if board is None else board
 
     def is_divided(self) -> bool:
         """Return whether the GPU is divided into several (MIG)."""
+        if self._is_part:
+            return True
         mode = self._ask("nvmlDeviceGetMigMode")
         return mode is not None and mode[0] == self.nvml.NVML_DEVICE_MIG_ENABLE
 
@@ -73,7 +89,7 @@ class Gpu:
 
         In a container NVML may list processes by numbers that they don't have inside.
         """
-        for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
+        for process in self._ask_system("nvmlDeviceGetComputeRunningProcesses", self.handle) or ():
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return process.usedGpuMemory / 2**20
         return None
@@ -92,7 +108,7 @@ class Gpu:
         }
 
     def _ask(self, function: str, *arguments: Any) -> Any:
-        return self._ask_system(function, self.handle, *arguments)
+        return self._ask_system(function, self._board, *arguments)
 
     def _ask_system(self, function: str, *arguments: Any) -> Any:
         if not hasattr(self.nvml, function):  # another version of nvidia-ml-py
@@ -127,7 +143,20 @@ def describe_gpu() -> dict[str, Any] | None:
     try:
         return found | open_gpu(torch.device("cuda")).describe()
     except NoNvmlError as reason:
-        return found | {"nvml": str(reason)}
+        return found | {"driver": read_driver(), "nvml": str(reason)}
+
+
+def read_driver() -> str | None:
+    """Read the version of the driver, which needs no GPU that NVML knows; None without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml.nvmlSystemGetDriverVersion()
+    except (ImportError, AttributeError):
+        return None
+    except pynvml.NVMLError:
+        return None
 
 
 def format_gpu(gpu: dict[str, Any]) -> str:

@@ -80,12 +80,12 @@ class NvmlCounter(EnergyCounter):
             self._gpu = Gpu(uuid)
         except NoNvmlError as error:
             raise NoEnergyCounterError(f"this GPU shows no energy counter ({error})") from None
+        if self._gpu.is_divided():  # first: a part has no counter to read
+            raise NoEnergyCounterError("this GPU is divided (MIG), and its energy counter is of all parts")
         try:
             self.read()
         except self._gpu.nvml.NVMLError as error:
             raise NoEnergyCounterError(f"this GPU shows no energy counter (NVML: {error})") from None
-        if self._gpu.is_divided():
-            raise NoEnergyCounterError("this GPU is divided (MIG), and its energy counter is of all parts")
 
     def read(self) -> tuple[int, ...]:
         """Return the millijoules since the driver was loaded."""

@@ -244,8 +244,8 @@ def run_worker(pipe: Connection, candidate: Candidate, files: list[Path], runtim
         while True:
             method, *arguments = pipe.recv()
             answer = failure if stopwatch is None else _answer(getattr(stopwatch, method), arguments)
+            _drop_graphs(stopwatch)
             if runtime.device.type == "cuda":
-                _drop_graphs(stopwatch)  # their memory isn't given back otherwise
                 with suppress(RuntimeError):  # torch before 2.12 can't after a graph that was not recorded
                     torch.cuda.empty_cache()  # the next process needs the memory
             time.sleep(rest)

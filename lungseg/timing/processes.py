@@ -33,8 +33,8 @@ def group_candidates(
 ) -> list[list[Candidate]]:
     """Divide candidates into groups whose processes fit into the device's free memory together.
 
-    On a CPU, and where all fit, there is one group. Each group has two candidates at least. If `shared`, the
-    first candidate is in every group, so that each other one can be compared with it.
+    On a CPU, and where all fit, there is one group. If `shared`, the first candidate is in every group, so
+    that each other one can be compared with it: no group has fewer than two. Else the last may have one.
     """
     if device.type != "cuda":
         return [list(candidates)]

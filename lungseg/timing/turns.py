@@ -330,9 +330,14 @@ def _summarise_states(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _find_device_speed(answers: Sequence[dict[str, Any]], size: int) -> dict[str, float]:
-    """The images/s of the stages between prepare and finish; none if an approach has no such stage."""
+    """The images/s of the stages between prepare and finish.
+
+    None if an approach has no such stage, or one that copies: the host works in it, too.
+    """
     seconds: list[float] = []
     for answer in answers:
+        if answer["copies"] - OUTSIDE:
+            return {}
         stages = [values for stage, values in answer["seconds"].items() if stage not in OUTSIDE]
         seconds += [sum(values) for values in zip(*stages, strict=True)]
     return {"device_images_per_s": size / float(np.median(seconds))} if seconds else {}

@@ -59,6 +59,25 @@ def test_every_function_and_bit_is_one_of_the_real_library():
     assert {f"nvmlClocksEventReason{name}" for name in nvml.REASONS} <= set(vars(pynvml))
 
 
+def test_a_part_of_a_divided_gpu_is_found_and_its_limits_are_those_of_the_whole(card, monkeypatch):
+    card()
+    known = {"driver": "580.1", "GetDeviceHandleFromMigDeviceHandle": "board"}
+    fake = make_nvml(known, uuid="MIG-ours")
+    fake.nvmlDeviceGetEnforcedPowerLimit = {"board": 700_000}.get  # a part has none
+    fake.nvmlDeviceGetComputeRunningProcesses = {"MIG-ours": [own_process(5)]}.get
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    found = describe_gpu()
+    assert (found["mig"], found["driver"], found["power_limit_w"]) == (True, "580.1", 700)
+    assert Gpu("ours").read_process_mib() == 5
+
+
+def test_the_driver_is_known_also_of_a_gpu_that_is_not_found(card, monkeypatch):
+    card()
+    monkeypatch.setitem(sys.modules, "pynvml", make_nvml({"driver": "580.1"}, uuid="another"))
+    found = describe_gpu()
+    assert (found["driver"], found["nvml"]) == ("580.1", "NVML: Not Found")
+
+
 def test_memory_is_that_of_this_process_alone(card):
     other = SimpleNamespace(pid=1, usedGpuMemory=9 * 2**30)
     card(GetComputeRunningProcesses=[[other, own_process(700)], [other], [own_process(None)]])

@@ -186,6 +186,18 @@ def test_a_worker_times_the_program_of_the_fits_unless_told_otherwise(monkeypatc
     assert seen == [True] * deterministic
 
 
+def test_a_worker_drops_recorded_graphs_after_each_answer(monkeypatch, tmp_path):
+    events = []
+    approach = Product(Settings(), CPU)
+    approach.drop_graphs = lambda: events.append("dropped")
+    monkeypatch.setattr("lungseg.timing.measure._load", lambda *_: approach)
+    monkeypatch.setattr(Stopwatch, "speed", lambda *_: events.append("asked") or {})
+    questions = iter_then_end([("speed", 1, 1, 1), ("speed", 2, 1, 1)])
+    pipe = SimpleNamespace(recv=questions, send=lambda _: events.append("sent"))
+    run_worker(pipe, Candidate("x", "no-such", {}, tmp_path), [], replace(CPU, deterministic=False))
+    assert events == ["sent", *["asked", "dropped", "sent"] * 2]
+
+
 def test_a_worker_that_cannot_load_or_is_gone_is_a_reason_not_a_traceback(tmp_path):
     mine, theirs = multiprocessing.Pipe()
     process = SimpleNamespace(join=lambda timeout: None, exitcode=-signal.SIGKILL)

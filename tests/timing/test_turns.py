@@ -25,9 +25,10 @@ class FakeWorker:
     went wrong.
     """
 
-    def __init__(self, name, seconds, log, again=False, states=()):
+    def __init__(self, name, seconds, log, again=False, states=(), copies=("whole",)):
         self.name, self.again, self._seconds, self._log = name, again, seconds, log
         self._states = list(states)  # of the GPU, in each answer
+        self._copies = set(copies)
 
     def ask(self, method, *arguments):
         self._log.append((self.name + "'" * self.again, method, *arguments))
@@ -44,7 +45,13 @@ class FakeWorker:
         memory = {"peak_memory_mib": 100.0 + len(self._log), "host_memory_mib": 7.0}
         program = {"graph": "replayed", "folded": "yes", "deterministic": "yes"}
         state = self._states.pop(0) if self._states else {}
-        answer = {"seconds": calls, "copies": {"whole"}, "memory": memory, "program": program, "state": state}
+        answer = {
+            "seconds": calls,
+            "copies": self._copies,
+            "memory": memory,
+            "program": program,
+            "state": state,
+        }
         return answer
 
     def close(self):
@@ -133,6 +140,14 @@ def test_on_a_gpu_auto_goes_by_the_device_not_by_the_host():
         assert max(row["batch_size"] for row in found.rows) == last
     whole = next(row for row in found.rows if (row["stage"], row["batch_size"]) == ("whole", 4))
     assert (whole["images_per_s"], whole["device_images_per_s"]) == (pytest.approx(10), pytest.approx(40))
+
+
+def test_a_stage_that_copies_is_no_throughput_of_the_device():
+    workers = [FakeWorker("a", {1: 0.1}, [], copies=("whole", "net")), FakeWorker("b", {1: 0.1}, [])]
+    found = measured(workers, runtime=GPU, batch_sizes=(1,), repeats=4)
+    whole = {row["approach"]: row for row in found.rows if row["stage"] == "whole"}
+    assert "device_images_per_s" not in whole["a"]
+    assert whole["b"]["device_images_per_s"] == pytest.approx(10)
 
 
 def state(clock, throttle=()):

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import torch
@@ -54,7 +56,7 @@ def start_stage(name: str, arguments: argparse.Namespace, seconds: float) -> Non
     log = file.with_suffix(".log")
     with log.open("w") as stream:
         try:
-            subprocess.run(command, timeout=seconds, stdout=stream, stderr=subprocess.STDOUT)
+            run_in_session(command, seconds, stream)
         except subprocess.TimeoutExpired:
             state = CUT
     said = log.read_text(errors="replace").strip()
@@ -62,6 +64,20 @@ def start_stage(name: str, arguments: argparse.Namespace, seconds: float) -> Non
     if stored["state"] != FINISHED:
         stored |= {"state": state, "why": (said.splitlines() or ["no words"])[-1][-300:]}
     write_json(file, stored | {"seconds": round(time.monotonic() - begun, 1)})
+
+
+def run_in_session(command: Sequence[str], seconds: float, log: IO[str]) -> None:
+    """Run a command in a session of its own, and end it with all processes that it started.
+
+    Raises subprocess.TimeoutExpired after so many seconds.
+    """
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        try:
+            process.wait(seconds)
+        except BaseException:  # Ctrl-C doesn't reach another session either
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def make_table(out: Path) -> tuple[pd.DataFrame, list[str]]:

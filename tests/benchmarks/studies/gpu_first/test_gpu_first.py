@@ -1,7 +1,9 @@
 """The script for the first ten minutes on a GPU, run on a CPU at its smallest sizes."""
 
 import subprocess
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from benchmarks.studies.gpu_first import __main__ as script
@@ -14,15 +16,13 @@ def calls(monkeypatch) -> list[str]:
     """Stages run in this process, and their names are kept."""
     started = []
 
-    def run(command, timeout, **_):
+    def run(command, seconds, log):
         words = command[3:]
         started.append(words[words.index("--stage") + 1])
-        try:
-            return subprocess.CompletedProcess(command, script.main(words))
-        except ValueError:
-            return subprocess.CompletedProcess(command, 1)
+        with suppress(ValueError):
+            script.main(words)
 
-    monkeypatch.setattr(script.subprocess, "run", run)
+    monkeypatch.setattr(script, "run_in_session", run)
     return started
 
 
@@ -63,16 +63,28 @@ def test_a_stage_that_fails_keeps_what_it_found_and_is_run_again(calls, tmp_path
 
 
 def test_a_stage_past_its_limit_is_cut(tmp_path, monkeypatch):
-    def run(command, timeout, **_):
-        assert timeout == script.LIMITS["ceilings"]
+    def run(command, seconds, log):
+        assert seconds == script.LIMITS["ceilings"]
         found.Findings(tmp_path / "stages" / "ceilings.json").add("copy", "9 GB/s")
-        raise subprocess.TimeoutExpired(command, timeout)
+        raise subprocess.TimeoutExpired(command, seconds)
 
-    monkeypatch.setattr(script.subprocess, "run", run)
+    monkeypatch.setattr(script, "run_in_session", run)
     assert script.main(["--device", "cpu", "--out", str(tmp_path), "--only", "ceilings"]) == 1
     page = (tmp_path / "table.md").read_text()
     assert "ceilings: time limit" in page
     assert "9 GB/s" in page
+
+
+def test_a_cut_stage_takes_its_own_children_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    log = tmp_path / "log"
+    with log.open("w") as stream, pytest.raises(subprocess.TimeoutExpired):
+        script.run_in_session(["sh", "-c", f"sleep 60 & echo $! > {pid}; wait"], 1.0, stream)
+    child = psutil.Process(int(pid.read_text())) if psutil.pid_exists(int(pid.read_text())) else None
+    if child is not None:  # killed, but nobody may have asked for its exit code yet
+        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            child.wait(5)
+    assert child is None or not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_without_a_gpu_it_says_how_to_try_it(tmp_path, capsys, monkeypatch):
