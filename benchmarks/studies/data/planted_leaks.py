@@ -292,8 +292,9 @@ def main() -> None:
     notes = [
         f"The five kinds that the audit promises to find: {asked} of {len(KINDS) * COPIES} found. "
         "The other kinds are harder; copies of them that aren't found are a limit of the audit.",
-        f"Copies of X-rays that the audit wasn't tuned on (not in the training part of {TUNED_ON}), "
-        f"seed {SEED}. Near-duplicates have a similarity of at least {NEAR_DUPLICATE}.",
+        f"Copies of X-rays outside the training part of {TUNED_ON}, on which the limits of similarity were "
+        f"chosen; seed {SEED}. The limit of the first sieve was chosen while looking at these copies too. "
+        f"Near-duplicates have a similarity of at least {NEAR_DUPLICATE}.",
         "False alarms among the X-rays and all copies: "
         f"{len(outcome.false_alarms)} pairs of different X-rays.",
         f"Beside a background of {len(background):,} phantoms (simulated X-rays of 256 px, no X-rays): "
