@@ -13,6 +13,7 @@ NO_LUNG = "The true mask has no such lung."
 NOT_TIMED = "The approach was not timed."
 NOT_AT_ONE = "The approach was not timed at batch size 1."
 NOT_WHOLE = 'The stage is not "whole".'
+NOT_ALONE = f"{NOT_WHOLE} Or a stage runs on the host."
 ON_CPU = "The device is a CPU."
 NO_NVML_HERE = f"{ON_CPU} Or NVML doesn't tell, as of the memory in most containers."
 NO_NVML = f"{NOT_WHOLE} {NO_NVML_HERE}"
@@ -170,11 +171,7 @@ TIMINGS: dict[str, Column] = {
     "graph": ("", 'CUDA graph: "replayed", "in part" (some stages), "none", or "failed: REASON".', NOT_SAID),
     "folded": ("", 'Whether batch norms were folded into convolutions: "yes" or "no".', NOT_SAID),
     "deterministic": ("", '"yes" with deterministic algorithms, as scores are made, else "no".', OLDER),
-    "device_images_per_s": (
-        "images/s",
-        'Throughput without "prepare" and "finish".',
-        f"{NOT_WHOLE} Or a stage runs on the host.",
-    ),
+    "device_images_per_s": ("images/s", 'Throughput without "prepare" and "finish".', NOT_ALONE),
     "reserved_memory_mib": ("MiB", "Largest memory that PyTorch held on a GPU.", f"{NOT_WHOLE} {ON_CPU}"),
     "process_memory_mib": ("MiB", "Memory of the process on a GPU, with its CUDA context.", NO_NVML),
     "host_memory_mib": ("MiB", "Largest memory of the process on the host.", NOT_WHOLE),

@@ -11,18 +11,14 @@ measured again.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.studies.data.audit_points import COPIED, MODULE, hash_own_code
 from benchmarks.studies.data.phantom_files import FOLDER, SIDE, make_phantom_files
+from benchmarks.studies.points import get_point, measure_exponent
 from benchmarks.studies.study import make_parser, write_study
 from lungseg.report.figures.style import (
     DARK,
@@ -35,7 +31,6 @@ from lungseg.report.figures.style import (
     use_house_style,
 )
 from lungseg.system.errors import InputError
-from lungseg.system.files import read_json, write_json
 from lungseg.system.machine import describe_cpu, list_versions
 
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
@@ -43,44 +38,17 @@ XRAY_ALIGNMENTS = 606  # counted once, with `audit_points.count_alignments`
 LINES = {"seconds": "first audit", "one added, seconds": "one added", "again, seconds": "from the cache"}
 
 
-def get_point(count: int, arguments: argparse.Namespace, key: dict[str, object]) -> dict[str, float]:
-    """Return a point from its file if that was measured with the same `key`; else measure it."""
-    path = arguments.out / "points" / f"{count}.json"
-    if path.exists():
-        stored = read_json(path)
-        if stored.get("key") == key:
-            return stored["found"]
-    make_phantom_files(count + 1, arguments.pictures)
-    with tempfile.TemporaryDirectory() as scratch:
-        words = [sys.executable, "-m", MODULE, str(count), str(arguments.pictures), scratch]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise InputError(
-            f"the process that measured {count} pictures failed with exit code {done.returncode}: mend what "
-            "it says above, then run the same command again"
-        )
-    found = json.loads(done.stdout.splitlines()[-1])
-    write_json(path, {"key": key, "found": found})
-    print(f"{count} pictures: {found['seconds']:.0f} s, {found['peak MiB']:.0f} MiB", flush=True)
-    return found
-
-
 def measure_all(arguments: argparse.Namespace) -> pd.DataFrame:
     """Return the table, one row a count."""
     key = {"code": hash_own_code(), "cpu": describe_cpu(), "versions": list_versions(), "side": SIDE}
-    return pd.DataFrame(
-        [{"phantoms": count} | get_point(count, arguments, key) for count in sorted(arguments.counts)]
-    )
-
-
-def measure_slope(table: pd.DataFrame, column: str) -> float:
-    """Return the exponent of a column's growth with the pictures read: least squares on log axes."""
-    return float(np.polyfit(np.log(table["read"]), np.log(table[column]), 1)[0])
-
-
-def measure_last_slope(table: pd.DataFrame, column: str) -> float:
-    """Return the exponent between the two largest counts."""
-    return measure_slope(table.tail(2), column)
+    rows = []
+    for count in sorted(arguments.counts):
+        make_phantom_files(count + 1, arguments.pictures)
+        path = arguments.out / "points" / f"{count}.json"
+        found = get_point(path, key, MODULE, str(count), str(arguments.pictures))
+        print(f"{count} pictures: {found['seconds']:.0f} s, {found['peak MiB']:.0f} MiB", flush=True)
+        rows.append({"phantoms": count} | found)
+    return pd.DataFrame(rows)
 
 
 def draw(table: pd.DataFrame, out: Path) -> None:
@@ -105,6 +73,11 @@ def draw(table: pd.DataFrame, out: Path) -> None:
         save_figure(figure, out, "curve")
 
 
+def _measure_slope(table: pd.DataFrame) -> float:
+    """The exponent by which seconds grow with the pictures that were read."""
+    return measure_exponent(table["read"], table["seconds"])
+
+
 def write_notes(table: pd.DataFrame) -> list[str]:
     last = table.iloc[-1]
     notes = [
@@ -115,8 +88,8 @@ def write_notes(table: pd.DataFrame) -> list[str]:
         f"The background are phantoms of {SIDE} px as 8-bit PNG, no X-rays. The copies are of the first "
         f"{COPIED}, the same at every count. Aligning them takes most of the time of the smallest counts, so "
         "the exponent over all counts is below 1.",
-        f"Real X-rays are more alike: {XRAY_ALIGNMENTS} alignments among the 704 of cxr704, each about 30 ms "
-        "of processor time. Their number grows with the pairs: 20,000 X-rays would take hours. "
+        f"Real X-rays are more alike: {XRAY_ALIGNMENTS} alignments among the 704 of cxr704, and "
+        "their number grows with the pairs, so 20,000 X-rays take far longer than 20,000 phantoms. "
         "That is not measured here.",
         "Each count in a process of its own with an empty cache. Read: pictures that were read, copies "
         "included. Aligned: alignments of a window with a whole picture, upright or mirrored. Peak MiB: "
@@ -128,8 +101,8 @@ def write_notes(table: pd.DataFrame) -> list[str]:
     if len(table) > 1:
         notes.insert(
             1,
-            f"Seconds grow with the pictures to the power of {measure_slope(table, 'seconds'):.2f} (least "
-            f"squares on log axes), and {measure_last_slope(table, 'seconds'):.2f} between the two largest "
+            f"Seconds grow with the pictures to the power of {_measure_slope(table):.2f} (least "
+            f"squares on log axes), and {_measure_slope(table.tail(2)):.2f} between the two largest "
             "counts. In proportion it would be 1, all with all 2.",
         )
     if not (table["same again"] & table["same pairs with one added"]).all():

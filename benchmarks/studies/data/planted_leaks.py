@@ -3,8 +3,9 @@
 `LUNGSEG_DATA=... python -m benchmarks.studies.data.planted_leaks`
 
 Changed copies are planted among the 704 X-rays of `cxr704`. The audit has to find each of them and nothing
-else; then once more with 20,000 phantoms beside them. It was tuned on the training images of the published
-split, so the copies are of other images.
+else; then once more with 20,000 phantoms beside them. The limits of similarity were chosen on the training
+images of the published split, so the copies are of other images. The limit of the first sieve was chosen
+while looking at these copies too.
 """
 
 import io

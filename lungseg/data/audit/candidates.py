@@ -4,8 +4,7 @@ Two pictures are a candidate if a window of one is described like the whole of t
 image. That depends on the two alone, not on what else is compared. So the same pairs are found in any order,
 and when pictures are added later.
 
-The products are exact, so their number grows with the square of the pictures. At 20,000 pictures they take
-about a fifth of the processor time of the audit of phantoms.
+The products are exact, so their number grows with the square of the pictures.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Least product of two descriptions. Of the copies in `benchmarks/studies/data/planted_leaks.py` all that are
-# found have 0.81 or more, and so have two X-rays of one person. Of unrelated X-rays, 1 pair in 120 has 0.78.
+# Least product of two descriptions, chosen so that no copy in `benchmarks/studies/data/planted_leaks.py` that
+# the alignment finds is dropped, nor two X-rays of one person.
 LEAST_ALIKE = 0.78
 _CHUNK = 512  # pictures against which a block is compared at a time: its products stay in the cache
 

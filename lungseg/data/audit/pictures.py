@@ -5,8 +5,8 @@ local contrast is normalised before anything is compared. Then there are three s
 before:
 
 1. Every picture is described by 64 numbers, and so are some windows of it (`descriptor`). Descriptions of all
-   pairs are multiplied (`candidates`). This grows with the square of the number of pictures, but takes only
-   a third of a microsecond a pair.
+   pairs are multiplied (`candidates`). This grows with the square of the number of pictures, but a pair takes
+   little.
 2. A candidate is compared at 48 x 48 pixels with all 219 windows of the other picture (`windows`): parts of
    it, shifted, upright or mirrored.
 3. What still looks alike is aligned exactly at 128 x 128 pixels (`alignment`). Only this decides.

@@ -1,19 +1,16 @@
-import argparse
 import json
 import subprocess
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from benchmarks.studies.data import audit_points, audit_scale, phantom_files
+from benchmarks.studies.data import audit_scale, phantom_files
 from benchmarks.studies.data.audit_points import count_alignments, count_found, plant_files
 from benchmarks.studies.data.audit_projection import compare_with_copy
 from benchmarks.studies.data.planted_leaks import COPIES, KINDS
 from lungseg.data.audit import alignment
 from lungseg.data.audit.compare import Findings, Pair
 from lungseg.data.datasets.phantom import render
-from lungseg.system.errors import InputError
 
 POINT = {
     "read": 600,
@@ -74,13 +71,6 @@ def test_alignments_are_counted(monkeypatch):
     assert counted == [7]
 
 
-def test_the_slope_is_the_exponent():
-    table = pd.DataFrame({"read": [500, 1000, 4000], "seconds": [5.0, 20.0, 320.0]})
-    assert audit_scale.measure_slope(table, "seconds") == pytest.approx(2)
-    table["seconds"] = table["read"] * 0.01
-    assert audit_scale.measure_last_slope(table, "seconds") == pytest.approx(1)
-
-
 def test_a_point_is_measured_once_and_again_after_a_change(tmp_path, monkeypatch):
     measured = []
 
@@ -102,20 +92,8 @@ def test_a_point_is_measured_once_and_again_after_a_change(tmp_path, monkeypatch
     assert measured == [500, 1000, 500, 1000]
 
 
-def test_a_failed_point_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_scale, "make_phantom_files", lambda *_: [])
-    monkeypatch.setattr(subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 3, ""))
-    with pytest.raises(InputError, match="500 pictures failed with exit code 3"):
-        audit_scale.get_point(500, argparse.Namespace(out=tmp_path, pictures=tmp_path), {})
-
-
 def test_a_copy_differs_from_the_window_most_like_it():
     rows = np.eye(5, 4)
     rows[4] = [0, 0, 0.6, 0.8]
     copy = np.array([[0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
     np.testing.assert_allclose(compare_with_copy(rows, copy), rows[3] - copy[0])
-
-
-def test_a_point_s_own_code_is_what_its_key_holds():
-    assert audit_points.hash_own_code() == audit_points.hash_own_code()
-    assert len(audit_points.hash_own_code()) == 64
